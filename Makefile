@@ -1,0 +1,45 @@
+# Everything below creates .venv by itself when it is needed. Paths stay relative: the checkout may lie
+# in a folder with spaces in its name.
+PYTHON ?= python3
+BIN := .venv/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.PHONY: setup quickstart test lint test-slow test-browser clean
+
+setup: .venv/ready  ## create .venv with the exact versions of constraints.txt
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -x $(BIN) || $(PYTHON) -m venv .venv
+	$(BIN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: .venv/ready  ## train, evaluate, card, prediction on the embedded pictures
+	$(BIN) -m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no \
+	    --dynamo_backend no train_accelerate.py recipes/quickstart.toml
+	$(BIN) -m convzoo evaluate runs/quickstart/model --data data/fashion-mnist
+	$(BIN) -m hub_cards render runs/quickstart/model
+	$(BIN) -m convzoo predict runs/quickstart/model runs/quickstart/model/examples/*
+	@echo
+	@echo 'The model is in runs/quickstart/model; README.md there is its card. Next:'
+	@echo '  in a browser:    $(BIN) app.py runs/quickstart/model'
+	@echo '  another recipe:  ls recipes; $(BIN) -m convzoo recipe     (every key, explained)'
+	@echo '  your pictures:   README.md, "Train"'
+
+lint: .venv/ready
+	$(BIN) -m ruff check .
+	$(BIN) -m ruff format --check .
+
+test: lint  ## what CI runs
+	$(BIN) -m pytest
+
+test-slow: .venv/ready
+	$(BIN) -m pytest -m slow
+
+test-browser: .venv/ready  ## needs a system Chromium
+	$(BIN) -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	$(BIN) -m pytest -m browser
+
+clean:
+	rm -rf .venv runs
