@@ -1,0 +1,124 @@
+"""The command line: `python -m convzoo COMMAND`.
+
+Imports wait until a command needs them, so that `--help` answers at once.
+"""
+
+import argparse
+import logging
+import sys
+import warnings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m convzoo", description="Train, evaluate and convert image classifiers."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure top-1 and top-5 accuracy of a model, every image once",
+        description="Evaluate a model; a folder gets the result in its eval_results.json.",
+    )
+    evaluate.add_argument("model", help="model folder or Hub id")
+    evaluate.add_argument("--data", required=True, help="folder of parquet files or Hub dataset id")
+    evaluate.add_argument("--split", default="test", help="which split (default: %(default)s)")
+    evaluate.add_argument("--name", default="", help="configuration of a dataset with several")
+    evaluate.add_argument("--revision", default="", help="commit or tag of a Hub dataset")
+    evaluate.add_argument("--image-column", default="", help="column of pictures")
+    evaluate.add_argument("--label-column", default="", help="column of class numbers")
+    evaluate.add_argument("--batch-size", type=int, default=64, help="images per step")
+    evaluate.add_argument("--num-workers", type=int, default=2, help="decoding processes")
+    evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser("predict", help="classify picture files")
+    predict.add_argument("model", help="model folder or Hub id")
+    predict.add_argument("images", nargs="+", help="picture files")
+    predict.add_argument("--top-k", type=int, default=5, help="classes per picture")
+    predict.set_defaults(run=_predict)
+
+    convert = commands.add_parser(
+        "convert",
+        help="turn published weights of another format into a model folder",
+        description="Recognises the format by its keys and prints what it found.",
+    )
+    convert.add_argument("source", help="weights file, or folder with one")
+    convert.add_argument("output", help="folder to create")
+    convert.set_defaults(run=_convert)
+
+    recipe = commands.add_parser("recipe", help="explain recipe keys, or fill in their defaults")
+    recipe.add_argument("file", nargs="?", help="recipe to print with all defaults filled in")
+    recipe.add_argument("overrides", nargs="*", metavar="section.key=value")
+    recipe.set_defaults(run=_recipe)
+
+    args = parser.parse_args(argv)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    try:
+        args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _evaluate(args):
+    from convzoo.environment import command_line
+    from convzoo.evaluation import evaluate_folder
+
+    result = evaluate_folder(
+        args.model,
+        args.data,
+        args.split,
+        command=command_line("python -m convzoo"),
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        name=args.name,
+        revision=args.revision,
+        image_column=args.image_column,
+        label_column=args.label_column,
+    )
+    metrics = result["metrics"]
+    print(
+        f"{args.model} on {result['dataset']['num_samples']} images of {args.data} [{args.split}]: "
+        f"top-1 {metrics['top1_accuracy']:.2%}, top-5 {metrics['top5_accuracy']:.2%}, "
+        f"loss {metrics['loss']:.4f}"
+    )
+
+
+def _predict(args):
+    from transformers import pipeline
+
+    import modeling  # noqa: F401  registers our families with the Auto classes
+    from convzoo.decoding import open_rgb
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    classify = pipeline("image-classification", model=args.model, trust_remote_code=True)
+    for name in args.images:
+        with open(name, "rb") as handle:
+            try:
+                image = open_rgb(handle.read())
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        print(name)
+        for guess in classify(image, top_k=args.top_k):
+            print(f"  {guess['score']:6.1%}  {guess['label']}")
+
+
+def _convert(args):
+    from convzoo.conversion import convert
+
+    print(convert(args.source, args.output))
+
+
+def _recipe(args):
+    from convzoo.recipe import describe_settings, load_recipe, recipe_to_toml
+
+    if args.file:
+        print(recipe_to_toml(load_recipe(args.file, args.overrides)), end="")
+    else:
+        print(describe_settings(), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""From a source and an order to batches on each process.
+
+A training process is cut further into workers; (process, worker) number v of all readers takes part
+v of every global batch, so the batches are the same whatever the number of processes and workers.
+Each reader opens only the windows that its part needs, reads the next ones in a thread before they
+are needed, and keeps pictures encoded until their turn.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from convzoo.decoding import decode_rgb, open_rgb
+from convzoo.order import DataOrder
+from convzoo.sources import Rows, Source
+from convzoo.transforms import TrainTransform, sample_rng
+
+READ_AHEAD_STEPS = 8  # a window is read this many steps before its first use
+
+
+class TrainStream(IterableDataset):
+    """The augmented samples of one process, from any step on.
+
+    Iterating yields, per step and worker, `pixels` uint8 (n, size, size, 3), `labels` int64 (n,)
+    and `positions` int64 (n,), the sample numbers.
+
+    Args:
+        source: the training split.
+        order: the global order over it.
+        transform: pixels and random generator to an augmented crop.
+        process_index: number of this process.
+        num_processes: how many there are.
+        start_step: first step, 0-based.
+        num_steps: one past the last step.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: DataOrder,
+        transform: TrainTransform,
+        process_index: int,
+        num_processes: int,
+        start_step: int,
+        num_steps: int,
+    ):
+        self.source = source
+        self.order = order
+        self.transform = transform
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self.start_step = start_step
+        self.num_steps = num_steps
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = get_worker_info()
+        workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
+        if worker:
+            torch.set_num_threads(1)  # the processes are the parallelism
+        reader = self.process_index * workers + worker_id
+        readers = self.num_processes * workers
+        with ThreadPoolExecutor(1) as pool:
+            rows = _OpenWindows(self.source, pool)
+            upcoming = deque()  # (positions, their windows and entries) of the steps read ahead
+            asked = self.start_step
+            for step in range(self.start_step, self.num_steps):
+                while asked < min(step + READ_AHEAD_STEPS, self.num_steps):
+                    positions = self.order.positions(asked, reader, readers)
+                    located = [self.order.locate(position) for position in positions.tolist()]
+                    rows.open(located)
+                    upcoming.append((positions, located))
+                    asked += 1
+                yield self._batch(*upcoming.popleft(), rows)
+                rows.keep({window.key for _, located in upcoming for window, _ in located})
+
+    def _batch(self, positions, located, rows):
+        pixels, labels = [], []
+        for position, (window, entry) in zip(positions.tolist(), located, strict=True):
+            data, label, where = rows.row(window, entry)
+            try:
+                image = decode_rgb(data)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+            pixels.append(self.transform(image, sample_rng(self.order.seed, position)))
+            labels.append(label)
+        size = self.transform.size
+        stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
+        return {
+            "pixels": torch.from_numpy(stacked),
+            "labels": torch.tensor(labels, dtype=torch.int64),
+            "positions": torch.from_numpy(positions),
+        }
+
+
+class _OpenWindows:
+    """The row groups of the windows in use, read in a thread."""
+
+    def __init__(self, source, pool):
+        self.source = source
+        self.pool = pool
+        self.pieces = {}  # window key -> future rows of each piece
+
+    def open(self, located):
+        for window, _ in located:
+            if window.key not in self.pieces:
+                pieces = [self.pool.submit(self._read, *piece) for piece in window.pieces]
+                self.pieces[window.key] = pieces
+
+    def keep(self, keys):
+        self.pieces = {key: pieces for key, pieces in self.pieces.items() if key in keys}
+
+    def row(self, window, entry):
+        """Encoded bytes, label and a name for messages of one entry of a window."""
+        for (group, first, count), rows in zip(window.pieces, self.pieces[window.key], strict=True):
+            if entry < count:
+                file, row_group = self.source.groups[group]
+                where = f"row {first + entry} of row group {row_group} of {self.source.files[file]}"
+                return *rows.result()[entry], where
+            entry -= count
+        raise AssertionError("entry lies outside its window")
+
+    def _read(self, group, first, count):
+        rows = self.source.read_group(group)
+        return Rows(rows.images[first : first + count], rows.labels[first : first + count])
+
+
+def train_batches(stream: TrainStream, num_workers: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield one process's batch per step, decoded by `num_workers` processes (0: in this one)."""
+    loader = DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=4 if num_workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+    parts = []
+    for part in loader:
+        parts.append(part)
+        if len(parts) == max(1, num_workers):
+            yield {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+            parts = []
+
+
+def eval_rows(
+    source: Source, process_index: int, num_processes: int
+) -> Iterator[tuple[int, memoryview, int]]:
+    """Yield (index, encoded bytes, label) of this process's share of a split, each row once.
+
+    A process takes a contiguous share of the row groups, cut to equal numbers of rows.
+    """
+    total = source.num_rows
+    start = total * process_index // num_processes
+    stop = total * (process_index + 1) // num_processes
+    first = 0
+    for group, count in enumerate(source.group_rows):
+        begin, end = max(start, first), min(stop, first + count)
+        if begin < end:
+            rows = source.read_group(group)
+            for index in range(begin, end):
+                yield index, *rows[index - first]
+        first += count
+
+
+def save_examples(source: Source, count: int, folder: Path) -> None:
+    """Save `count` pictures, evenly spaced over the split, as PNG files named by row and class."""
+    folder.mkdir(parents=True)
+    wanted = {source.num_rows * i // count for i in range(count)}
+    for index, data, label in eval_rows(source, 0, 1):
+        if index in wanted:
+            name = re.sub(r"\W+", "_", source.label_names[label]).strip("_").lower()
+            open_rgb(data).save(folder / f"{index:05d}_{name}.png")

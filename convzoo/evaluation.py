@@ -1,0 +1,282 @@
+"""Accuracy of a model folder on a dataset: every image once, evidence in `eval_results.json`.
+
+Each process takes its share of the rows and every prediction carries its row number, so the counts
+are exact for any number of processes and any last batch; that each row came once is checked, not
+assumed. Pictures go through the folder's own image processor, which is what a user of the model
+gets.
+
+    python -m convzoo evaluate runs/quickstart/model --data data/fashion-mnist
+"""
+
+import hashlib
+import json
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from tqdm import tqdm
+
+from convzoo.data import eval_rows
+from convzoo.decoding import open_rgb
+from convzoo.environment import describe_environment, file_sha256, now, write_json
+from convzoo.sources import Source, open_source
+
+METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of each image of a split, by row number.
+
+    Attributes:
+        labels: true classes, (num_images,).
+        ranked: up to five classes in falling order of score, (num_images, k).
+        losses: cross entropy of each image, (num_images,).
+        fingerprint: sha256 over the encoded images and labels, in order.
+    """
+
+    labels: np.ndarray
+    ranked: np.ndarray
+    losses: np.ndarray
+    fingerprint: str
+
+    def summary(self) -> dict[str, float]:
+        """Top-1 and top-5 accuracy (fractions) and mean loss."""
+        hits = self.ranked == self.labels[:, None]
+        return {
+            "top1_accuracy": float(hits[:, 0].mean()),
+            "top5_accuracy": float(hits.any(axis=1).mean()),
+            "loss": float(self.losses.mean(dtype=np.float64)),
+        }
+
+
+class EvalStream(IterableDataset):
+    """This process's share of a split, as preprocessed batches with row numbers."""
+
+    def __init__(self, source, processor, batch_size, process_index, num_processes):
+        self.source = source
+        self.processor = processor
+        self.batch_size = batch_size
+        self.process_index = process_index
+        self.num_processes = num_processes
+
+    def __iter__(self):
+        worker = get_worker_info()
+        workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
+        if worker:
+            torch.set_num_threads(1)
+        reader, readers = self.process_index * workers + worker_id, self.num_processes * workers
+        batch = []
+        for index, data, label in eval_rows(self.source, reader, readers):
+            try:
+                image = open_rgb(data)
+            except ValueError as error:
+                raise ValueError(f"row {index} of split {self.source.split}: {error}") from error
+            digest = hashlib.sha256(data).digest() + label.to_bytes(4, "little")
+            batch.append((index, label, digest, image))
+            if len(batch) == self.batch_size:
+                yield self._collate(batch)
+                batch = []
+        if batch:
+            yield self._collate(batch)
+
+    def _collate(self, batch):
+        index, labels, digests, images = zip(*batch, strict=True)
+        pixel_values = self.processor(list(images), return_tensors="pt")["pixel_values"]
+        return {
+            "pixel_values": pixel_values,
+            "labels": torch.tensor(labels),
+            "index": np.array(index),
+            "digests": digests,
+        }
+
+
+def predict_split(
+    model: torch.nn.Module,
+    processor,
+    source: Source,
+    accelerator: Accelerator,
+    batch_size: int,
+    num_workers: int = 0,
+) -> Predictions:
+    """Run a model over a whole split, on all processes together.
+
+    Args:
+        model: anything whose output has `logits`.
+        processor: the model's image processor.
+        source: the split.
+        accelerator: decides device and processes.
+        batch_size: images per step and process.
+        num_workers: decoding processes per process.
+
+    Returns:
+        The predictions of all processes, on every process.
+
+    Raises:
+        ValueError: if an image cannot be decoded.
+        RuntimeError: if a row was missed or came twice.
+    """
+    stream = EvalStream(
+        source, processor, batch_size, accelerator.process_index, accelerator.num_processes
+    )
+    bar = tqdm(
+        total=source.num_rows,
+        desc="evaluate",
+        unit=" images",
+        disable=not accelerator.is_main_process,
+        leave=False,
+    )
+    was_training = model.training
+    model.eval()
+    rows = []
+    with torch.inference_mode():
+        for batch in DataLoader(stream, batch_size=None, num_workers=num_workers):
+            pixel_values = batch["pixel_values"].to(accelerator.device, non_blocking=True)
+            with accelerator.autocast():
+                logits = model(pixel_values).logits.float()
+            labels = batch["labels"].to(logits.device)
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            ranked = logits.topk(min(5, logits.shape[1])).indices
+            columns = (batch["labels"], ranked.cpu(), losses.cpu())
+            rows.append((batch["index"], *(c.numpy() for c in columns), batch["digests"]))
+            bar.update(len(batch["index"]) * accelerator.num_processes)
+    model.train(was_training)
+    bar.close()
+    if accelerator.num_processes > 1:
+        rows = gather_object(rows)
+    index, labels, ranked, losses = (
+        np.concatenate(column) for column in list(zip(*rows, strict=True))[:4]
+    )
+    digests = [digest for row in rows for digest in row[4]]
+    by_row = np.argsort(index)
+    if not np.array_equal(index[by_row], np.arange(source.num_rows)):
+        raise RuntimeError(
+            f"every row of split {source.split} must be evaluated once; got {len(index)} "
+            f"predictions for {source.num_rows} rows"
+        )
+    content = hashlib.sha256(b"".join(digests[row] for row in by_row)).hexdigest()
+    return Predictions(labels[by_row], ranked[by_row], losses[by_row], f"sha256:{content}")
+
+
+def evaluate_folder(
+    model_folder: str,
+    data: str,
+    split: str,
+    command: str,
+    batch_size: int = 64,
+    num_workers: int = 2,
+    name: str = "",
+    revision: str = "",
+    image_column: str = "",
+    label_column: str = "",
+) -> dict:
+    """Evaluate a model and record the result in its folder.
+
+    Args:
+        model_folder: a saved model; a Hub id is evaluated too, its result is only returned.
+        data: folder of parquet files, or Hub dataset id.
+        split: which split.
+        command: what a reader types to repeat this.
+        batch_size: images per step and process.
+        num_workers: decoding processes per process.
+        name: configuration of a dataset that has several.
+        revision: commit or tag of a Hub dataset.
+        image_column: column of pictures; the only image column if "".
+        label_column: column of class numbers; the only class column if "".
+
+    Returns:
+        The entry of `eval_results.json`.
+
+    Raises:
+        ValueError: if model and dataset disagree on the number of classes.
+    """
+    import evaluate
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    import modeling  # noqa: F401  registers our families with the Auto classes
+
+    accelerator = Accelerator()
+    model = AutoModelForImageClassification.from_pretrained(model_folder, trust_remote_code=True)
+    processor = AutoImageProcessor.from_pretrained(model_folder, trust_remote_code=True)
+    source = open_source(data, split, name, revision, image_column, label_column)
+    _check_labels(model.config, source)
+    model.to(accelerator.device)
+
+    started = time.perf_counter()
+    predictions = predict_split(model, processor, source, accelerator, batch_size, num_workers)
+    seconds = time.perf_counter() - started
+
+    metric = evaluate.load(str(METRIC))
+    metric.add_batch(predictions=predictions.ranked, references=predictions.labels)
+    best = predictions.ranked.shape[1]
+    metrics = metric.compute(k=[1, min(5, best)])
+    metrics = {
+        "top1_accuracy": metrics["top1_accuracy"],
+        "top5_accuracy": metrics[f"top{min(5, best)}_accuracy"],
+        "loss": predictions.summary()["loss"],
+    }
+    weights = Path(model_folder) / "model.safetensors"
+    result = {
+        "task": "image-classification",
+        "dataset": source.describe() | {"config": name or None},
+        "protocol": {"views": 1, "image_processor": processor.to_dict()},
+        "metrics": metrics,
+        "model": {
+            "file": weights.name,
+            "sha256": file_sha256(weights) if weights.is_file() else None,
+            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        },
+        "command": command,
+        "date": now(),
+        "duration_seconds": round(seconds, 2),
+        "images_per_second": round(source.num_rows / seconds, 1),
+        "environment": describe_environment(),
+    }
+    result["dataset"]["fingerprint"] = predictions.fingerprint
+    if weights.is_file() and accelerator.is_main_process:
+        record_result(Path(model_folder), result)
+    return result
+
+
+def record_result(model_folder: Path, result: dict) -> None:
+    """Put a result into `eval_results.json`, replacing one of the same data and protocol.
+
+    Results of other weights than the folder's are dropped: they would not be true any more.
+    """
+    path = model_folder / "eval_results.json"
+    previous = json.loads(path.read_text(encoding="utf-8"))["results"] if path.is_file() else []
+    kept = [
+        old
+        for old in previous
+        if old["model"]["sha256"] == result["model"]["sha256"]
+        and _what_was_measured(old) != _what_was_measured(result)
+    ]
+    write_json(path, {"schema_version": 1, "results": [*kept, result]})
+
+
+def _what_was_measured(result):
+    return result["dataset"]["fingerprint"], result["dataset"]["split"], result["protocol"]
+
+
+def _check_labels(config, source):
+    if config.num_labels != len(source.label_names):
+        raise ValueError(
+            f"model and data must have the same classes; the model has {config.num_labels}, "
+            f"{source.path} has {len(source.label_names)}"
+        )
+    pairs = enumerate(source.label_names)
+    differing = [(config.id2label[i], label) for i, label in pairs if config.id2label[i] != label]
+    if differing:
+        ours, theirs = differing[0]
+        warnings.warn(
+            f"{len(differing)} class names of model and data differ, as {ours!r} and {theirs!r}; "
+            f"classes are compared by number",
+            stacklevel=2,
+        )

@@ -1,0 +1,160 @@
+"""The global data order: which row of which row group is sample number P of a training run.
+
+Training never holds a position in a file, only a number: sample P = step * global_batch + slot.
+This module maps that number to a row, as a pure function of (row groups, seed, global batch,
+memory). Processes and workers take slices of the slots of a step; they never change the order.
+Hence every sample comes exactly once per epoch at any world size, and resuming is starting at
+another number.
+
+How one epoch (N rows) is ordered:
+1. The row groups are permuted and laid end to end; they stay whole because they are what can be
+   read without waste.
+2. That sequence is cut into `num_lanes` lanes of equal length (they differ by one row at most).
+3. Within a lane, rows are shuffled over windows of `window_groups` consecutive row groups.
+4. Lanes are interleaved: sample p of the epoch is entry p // num_lanes of lane p % num_lanes.
+
+So each batch mixes num_lanes * window_groups row groups from anywhere in the data, a reader that
+serves a share of the lanes opens only their row groups, and memory is bounded by the row groups in
+open windows. The order of epoch e + 1 follows that of e without a gap: the step that crosses the
+boundary takes the rest of one epoch and the start of the next, so nothing is dropped or padded.
+"""
+
+import bisect
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+MAX_LANES = 64  # more lanes than readers gain nothing; see `read_amplification`
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows of one lane that are shuffled together.
+
+    Attributes:
+        key: (epoch, lane, number of the window in its lane); unique in a run.
+        pieces: (row group, first row, number of rows) in reading order.
+        order: permutation of the rows of all pieces, laid end to end.
+        start: entries of the lane before this window.
+    """
+
+    key: tuple[int, int, int]
+    pieces: tuple[tuple[int, int, int], ...]
+    order: np.ndarray
+    start: int
+
+
+class DataOrder:
+    """The order of all samples of a run.
+
+    Args:
+        group_rows: number of rows of each row group.
+        group_bytes: bytes of each row group that stay in memory while it is open.
+        global_batch_size: samples per step over all processes.
+        memory_bytes: what one process that reads every lane may hold.
+        seed: of the shuffling.
+
+    Raises:
+        ValueError: if there are no rows, or fewer rows than one global batch.
+    """
+
+    def __init__(self, group_rows, group_bytes, global_batch_size, memory_bytes, seed):
+        self.group_rows = np.asarray(group_rows, dtype=np.int64)
+        self.num_rows = int(self.group_rows.sum())
+        self.global_batch_size = global_batch_size
+        self.seed = seed
+        if self.num_rows < global_batch_size:
+            raise ValueError(
+                f"train.global_batch_size must not exceed the {self.num_rows} training images; "
+                f"got {global_batch_size}"
+            )
+        # A fifth of the memory is left to windows that are read ahead.
+        open_groups = max(1, int(0.8 * memory_bytes / max(1, max(group_bytes))))
+        bound = min(MAX_LANES, open_groups, len(self.group_rows), global_batch_size)
+        self.num_lanes = max(n for n in range(1, bound + 1) if global_batch_size % n == 0)
+        self.window_groups = max(1, open_groups // self.num_lanes)
+        self._lane = lru_cache(maxsize=4 * self.num_lanes)(self._build_lane)
+        self._window = lru_cache(maxsize=4 * self.num_lanes)(self._build_window)
+        self._groups = lru_cache(maxsize=4)(self._permute_groups)
+
+    def positions(self, step: int, part: int, num_parts: int) -> np.ndarray:
+        """Sample numbers of one part of a step's global batch.
+
+        The batch is laid out lane by lane and cut into `num_parts` runs that differ by one sample
+        at most, so a part touches as few lanes as it can; the parts of a step, in order, always
+        give the same sequence, whatever `num_parts` is.
+        """
+        batch, lanes = self.global_batch_size, self.num_lanes
+        first, last = batch * part // num_parts, batch * (part + 1) // num_parts
+        slot = np.arange(first, last)
+        per_lane = batch // lanes
+        return step * batch + (slot % per_lane) * lanes + slot // per_lane
+
+    def locate(self, position: int) -> tuple[Window, int]:
+        """The window that holds sample `position`, and the row's entry in the window's pieces."""
+        epoch, sample = divmod(int(position), self.num_rows)
+        entry, lane = divmod(sample, self.num_lanes)
+        starts = self._lane(epoch, lane)[1]
+        window = self._window(epoch, lane, bisect.bisect_right(starts, entry) - 1)
+        return window, int(window.order[entry - window.start])
+
+    def row(self, position: int) -> tuple[int, int]:
+        """(row group, row in it) of sample `position`."""
+        window, entry = self.locate(position)
+        for group, first, count in window.pieces:
+            if entry < count:
+                return group, first + entry
+            entry -= count
+        raise AssertionError("entry lies outside its window")
+
+    def read_amplification(self, num_readers: int) -> float:
+        """Upper bound of row groups opened per row group and epoch with `num_readers` readers.
+
+        Lanes that are cut by a row group's end add at most one group each; a lane that two readers
+        share is read twice.
+        """
+        shared = min(self.num_lanes, num_readers - 1) if self.num_lanes % num_readers else 0
+        if num_readers > self.num_lanes:
+            shared = num_readers - 1
+        cut = (self.num_lanes - 1) / len(self.group_rows)
+        return (1 + shared / self.num_lanes) * (1 + cut)
+
+    def _rng(self, *key):
+        return np.random.default_rng([self.seed, *key])
+
+    def _permute_groups(self, epoch):
+        groups = self._rng(epoch).permutation(len(self.group_rows))
+        ends = np.cumsum(self.group_rows[groups])
+        return groups, ends
+
+    def _build_lane(self, epoch, lane):
+        """Pieces of each window of a lane, and the entries before each window."""
+        groups, ends = self._groups(epoch)
+        length, longer = divmod(self.num_rows, self.num_lanes)
+        start = lane * length + min(lane, longer)
+        stop = start + length + (lane < longer)
+        pieces = []
+        at = int(np.searchsorted(ends, start, side="right"))
+        while start < stop:
+            group_end = int(ends[at])
+            rows = int(self.group_rows[groups[at]])
+            count = min(stop, group_end) - start
+            if count:
+                pieces.append((int(groups[at]), rows - (group_end - start), count))
+            start += count
+            at += 1
+        # The first window is shorter in low lanes, so that lanes do not all change windows at once.
+        size = self.window_groups
+        first = max(1, size * (lane + 1) // self.num_lanes)
+        windows = [tuple(pieces[:first])]
+        windows += [tuple(pieces[i : i + size]) for i in range(first, len(pieces), size)]
+        rows = [sum(count for _, _, count in window) for window in windows]
+        return windows, [0, *np.cumsum(rows[:-1]).tolist()]
+
+    def _build_window(self, epoch, lane, number):
+        windows, starts = self._lane(epoch, lane)
+        pieces = windows[number]
+        count = sum(count for _, _, count in pieces)
+        order = self._rng(epoch, lane, number).permutation(count)
+        return Window((epoch, lane, number), pieces, order, starts[number])

@@ -1,0 +1,234 @@
+"""Where pictures come from: a Hub dataset or a folder, as a table of parquet row groups.
+
+`datasets` decides which files make up a split and what their columns mean; the rows are read with
+pyarrow, one row group at a time and undecoded, because that is what can be sought and shared out.
+"""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Undecoded rows of one row group.
+
+    Attributes:
+        images: encoded bytes of each picture (pyarrow binary array).
+        labels: class numbers, int64.
+    """
+
+    images: pa.Array
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        image = self.images[index].as_buffer()  # None for a null; no copy
+        return (memoryview(image).cast("B") if image else b""), int(self.labels[index])
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a dataset.
+
+    Attributes:
+        path: the folder or Hub id it was asked for by.
+        split: its name.
+        files: address of each parquet file, in the dataset's order.
+        label_names: name of each class, in the order of the class numbers.
+        image_column: column of encoded pictures.
+        label_column: column of class numbers.
+        groups: (file number, row group in that file) of every row group.
+        group_rows: rows of each row group.
+        group_bytes: bytes of the picture column of each row group.
+        fingerprint: sha256 over file names and row-group sizes; changes when the data does.
+        card: front matter of the dataset's README, or {}.
+        revision: commit of a Hub dataset, or None.
+    """
+
+    path: str
+    split: str
+    files: tuple[str, ...]
+    label_names: tuple[str, ...]
+    image_column: str
+    label_column: str
+    groups: tuple[tuple[int, int], ...]
+    group_rows: tuple[int, ...]
+    group_bytes: tuple[int, ...]
+    fingerprint: str
+    card: dict = field(repr=False)
+    revision: str | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the split."""
+        return sum(self.group_rows)
+
+    def read_group(self, number: int) -> Rows:
+        """Read the rows of row group `number`.
+
+        Raises:
+            ValueError: if a label is not a class of the dataset, or the file is damaged.
+        """
+        file_number, group = self.groups[number]
+        file = self.files[file_number]
+        columns = [f"{self.image_column}.bytes", self.label_column]
+        try:
+            with fsspec.open(file, "rb") as handle:
+                table = pq.ParquetFile(handle, pre_buffer=True).read_row_group(group, columns)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{file} must be a readable parquet file; {error}") from error
+        images = table.column(self.image_column).combine_chunks().field("bytes")
+        labels = table.column(self.label_column).to_numpy()
+        outside = np.flatnonzero((labels < 0) | (labels >= len(self.label_names)))
+        if len(outside):
+            row = int(outside[0])
+            raise ValueError(
+                f"{self.label_column} must lie in [0, {len(self.label_names) - 1}]; got "
+                f"{labels[row]} in row {row} of row group {group} of {file}"
+            )
+        return Rows(images, labels)
+
+    def describe(self) -> dict:
+        """What result files say of this split."""
+        sources = self.card.get("source_datasets") or []
+        is_hub = self.files[0].startswith("hf://")
+        return {
+            "path": self.path,
+            "id": self.path if is_hub else None,
+            "name": self.card.get("pretty_name") or self.path.rstrip("/").rsplit("/")[-1],
+            "source_datasets": [sources] if isinstance(sources, str) else list(sources),
+            "config": None,
+            "split": self.split,
+            "revision": self.revision,
+            "fingerprint": self.fingerprint,
+            "num_samples": self.num_rows,
+        }
+
+
+def open_source(
+    path: str,
+    split: str,
+    name: str = "",
+    revision: str = "",
+    image_column: str = "",
+    label_column: str = "",
+) -> Source:
+    """Find the files, columns, class names and row groups of a split.
+
+    Args:
+        path: a folder of parquet files, or a Hub dataset id.
+        split: name of the split.
+        name: configuration of a dataset that has several.
+        revision: commit, tag or branch of a Hub dataset.
+        image_column: column of pictures; the only image column if "".
+        label_column: column of class numbers; the only class column if "".
+
+    Raises:
+        FileNotFoundError: if there is no such dataset or no data in it.
+        ValueError: if the split or a column is not in it, or a file is no parquet file.
+    """
+    import datasets
+
+    try:
+        builder = datasets.load_dataset_builder(path, name or None, revision=revision or None)
+    except (FileNotFoundError, ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise FileNotFoundError(
+            f"data.path must be a folder with parquet files or a Hub dataset id that this account "
+            f"may read; got {path!r}. For a gated dataset accept its terms on its Hub page, then "
+            f"run `hf auth login`. ({error})"
+        ) from error
+    by_split = {str(key): list(files) for key, files in (builder.config.data_files or {}).items()}
+    if split not in by_split:
+        raise ValueError(f"split must be one of {', '.join(by_split)} in {path}; got {split!r}")
+    files = tuple(by_split[split])
+    if not all(file.split("::")[0].endswith(".parquet") for file in files):
+        raise ValueError(f"{path} must hold parquet files; got {files[0]}")
+    with ThreadPoolExecutor(16) as pool:
+        footers = list(pool.map(_read_footer, files))
+
+    features = builder.info.features or datasets.Features.from_arrow_schema(
+        footers[0].schema.to_arrow_schema()
+    )
+    image_column = _find_column(features, image_column, datasets.Image, "image_column", path)
+    label_column = _find_column(features, label_column, datasets.ClassLabel, "label_column", path)
+    groups, rows, sizes = [], [], []
+    for number, footer in enumerate(footers):
+        for group in range(footer.num_row_groups):
+            meta = footer.row_group(group)
+            columns = (meta.column(i) for i in range(meta.num_columns))
+            groups.append((number, group))
+            rows.append(meta.num_rows)
+            sizes.append(
+                sum(
+                    column.total_uncompressed_size
+                    for column in columns
+                    if column.path_in_schema.startswith(image_column)
+                )
+            )
+    if not sum(rows):
+        raise FileNotFoundError(f"split {split!r} of {path} must hold images; it has none")
+    names = [file.rsplit("/", 1)[-1] for file in files]
+    identity = json.dumps([names, groups, rows, sizes]).encode()
+    hub_commit = builder.hash if files[0].startswith("hf://") else None
+    return Source(
+        path=path,
+        split=split,
+        files=files,
+        label_names=tuple(features[label_column].names),
+        image_column=image_column,
+        label_column=label_column,
+        groups=tuple(groups),
+        group_rows=tuple(rows),
+        group_bytes=tuple(sizes),
+        fingerprint="sha256:" + hashlib.sha256(identity).hexdigest(),
+        card=_read_card(builder, path),
+        revision=hub_commit,
+    )
+
+
+def _read_footer(file):
+    try:
+        with fsspec.open(file, "rb") as handle:
+            return pq.read_metadata(handle)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{file} must be a readable parquet file; {error}") from error
+
+
+def _find_column(features, wanted, kind, setting, path):
+    known = [name for name, feature in features.items() if isinstance(feature, kind)]
+    if wanted:
+        if wanted not in known:
+            raise ValueError(
+                f"data.{setting} must name a column of type {kind.__name__} of {path}, one of "
+                f"{', '.join(known) or 'none'}; got {wanted!r}"
+            )
+        return wanted
+    if len(known) != 1:
+        raise ValueError(
+            f"{path} must have exactly one column of type {kind.__name__}; got "
+            f"{', '.join(known) or f'none among {list(features)}'}. Set data.{setting}"
+        )
+    return known[0]
+
+
+def _read_card(builder, path):
+    """Front matter of the dataset's README."""
+    import yaml
+
+    readme = f"{builder.base_path or path}/README.md"
+    try:
+        with fsspec.open(readme, "r", encoding="utf-8") as handle:
+            text = handle.read()
+    except FileNotFoundError:
+        return {}
+    parts = text.split("---\n", 2)
+    return (yaml.safe_load(parts[1]) or {}) if len(parts) == 3 and not parts[0] else {}

@@ -1,0 +1,97 @@
+import shutil
+
+import pytest
+import torch
+
+from convzoo.checkpointing import (
+    latest_checkpoint,
+    load_state,
+    save_checkpoint,
+    write_folder,
+)
+from tests.conftest import run
+
+SCRIPT_ON_A_FULL_DISK = """
+import resource, sys, pathlib
+from convzoo.checkpointing import save_checkpoint
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # no file may grow beyond 10 kB
+folder = pathlib.Path(sys.argv[1])
+try:
+    save_checkpoint(folder, 9, 2, lambda aside: (aside / "weights").write_bytes(b"x" * 20_000), {})
+except OSError as error:
+    print(error)
+"""
+
+
+def fill(aside):
+    (aside / "weights").write_bytes(b"w" * 1000)
+    (aside / "examples").mkdir()
+    (aside / "examples" / "one.png").write_bytes(b"p" * 10)
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    folder = tmp_path / "checkpoints"
+    for step in (5, 20, 100):
+        save_checkpoint(folder, step, 2, fill, {"value": torch.full((3,), float(step))})
+    return folder
+
+
+def test_the_newest_are_kept_and_the_newest_is_found(checkpoints):
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step_00000020", "step_00000100"]
+    newest = latest_checkpoint(checkpoints)
+    assert newest.name == "step_00000100"
+    state = load_state(newest)
+    assert state["step"] == 100 and state["value"].tolist() == [100.0] * 3
+
+
+@pytest.mark.parametrize(
+    "name", ["weights", "training_state.pt", "manifest.json", "examples/one.png"]
+)
+@pytest.mark.parametrize("damage", ["cut", "changed", "deleted"])
+def test_a_damaged_newest_checkpoint_is_skipped_and_named(checkpoints, name, damage, caplog):
+    path = checkpoints / "step_00000100" / name
+    data = path.read_bytes()
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-3] if damage == "cut" else b"?" + data[1:])
+    assert latest_checkpoint(checkpoints).name == "step_00000020"
+    assert "step_00000100 is skipped" in caplog.text
+
+
+def test_a_crash_while_writing_leaves_no_trace(checkpoints):
+    def crash(aside):
+        fill(aside)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(checkpoints, 200, 2, crash, {})
+    assert latest_checkpoint(checkpoints).name == "step_00000100"
+    save_checkpoint(checkpoints, 200, 2, fill, {})  # and the remains do not disturb the next try
+    assert latest_checkpoint(checkpoints).name == "step_00000200"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step_00000100", "step_00000200"]
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(checkpoints, tmp_path):
+    script = tmp_path / "full.py"
+    script.write_text(SCRIPT_ON_A_FULL_DISK)
+    done = run(script, checkpoints)
+    assert "step_00000009 could not be written, nothing there was changed" in done.stdout
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step_00000020", "step_00000100"]
+    assert latest_checkpoint(checkpoints).name == "step_00000100"
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    folder = tmp_path / "model"
+    write_folder(folder, lambda aside: (aside / "old").write_text("1"))
+    write_folder(folder, lambda aside: (aside / "new").write_text("2"))
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert latest_checkpoint(tmp_path / "none") is None
+    (tmp_path / "step_00000001").mkdir()
+    assert latest_checkpoint(tmp_path) is None
+    shutil.rmtree(tmp_path / "step_00000001")

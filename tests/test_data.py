@@ -1,0 +1,94 @@
+import collections
+
+import numpy as np
+import pytest
+import torch
+
+from convzoo.data import TrainStream, eval_rows, save_examples, train_batches
+from convzoo.order import DataOrder
+from convzoo.recipe import Augmentation
+from convzoo.sources import open_source
+from convzoo.transforms import TrainTransform
+from tests.conftest import coloured_images, write_split
+
+BATCH = 12
+
+
+@pytest.fixture(scope="module")
+def source(colour_data):
+    return open_source(str(colour_data), "train")
+
+
+def batches(source, process=0, processes=1, workers=0, start=0, stop=12):
+    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
+    transform = TrainTransform(Augmentation(), 16, "bilinear")
+    stream = TrainStream(source, order, transform, process, processes, start, stop)
+    return list(train_batches(stream, workers))
+
+
+def joined(parts):
+    """The global batch from the batches of all processes."""
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def assert_same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        for key in ("pixels", "labels", "positions"):
+            assert torch.equal(a[key], b[key])
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0), (3, 0), (2, 2), (8, 0)])
+def test_batches_do_not_depend_on_processes_and_workers(source, processes, workers):
+    alone = batches(source)
+    shares = [batches(source, rank, processes, workers) for rank in range(processes)]
+    assert_same(alone, [joined(step) for step in zip(*shares, strict=True)])
+
+
+@pytest.mark.parametrize("start", [1, 5, 6, 11])  # epochs of 61 / 12 steps end within step 5 and 10
+def test_a_resumed_stream_repeats_pixels_and_labels_exactly(source, start):
+    assert_same(batches(source)[start:], batches(source, start=start))
+
+
+def test_every_picture_comes_once_per_epoch(source):
+    images, labels = coloured_images(61, seed=0)
+    positions = torch.cat([batch["positions"] for batch in batches(source, stop=61)])  # 12 epochs
+    assert sorted(positions.tolist()) == list(range(12 * 61))
+    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
+    first_row = np.cumsum([0, *source.group_rows])
+    for epoch in range(12):
+        located = (order.row(p) for p in range(epoch * 61, (epoch + 1) * 61))
+        rows = collections.Counter(int(first_row[group]) + row for group, row in located)
+        assert rows == collections.Counter(range(61))
+
+
+def test_labels_belong_to_their_pictures(source):
+    for batch in batches(source, stop=5):
+        channel_means = (
+            batch["pixels"].float().mean(dim=(1, 2))
+        )  # class c is brightest in channel c
+        assert torch.equal(channel_means.argmax(dim=1), batch["labels"])
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path):
+    images, labels = coloured_images(24, seed=0)
+    images[13] = b"not a picture"
+    write_split(tmp_path / "bad", "train", images, labels, files=1)
+    source = open_source(str(tmp_path / "bad"), "train")
+    with pytest.raises(ValueError, match="row 6 of row group 1 of .*train-00000.*readable JPEG"):
+        batches(source, stop=2)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7, 40])
+def test_evaluation_gives_each_row_once_to_some_process(source, processes):
+    rows = [row for rank in range(processes) for row in eval_rows(source, rank, processes)]
+    images, labels = coloured_images(61, seed=0)
+    assert [index for index, _, _ in rows] == list(range(61))
+    assert [bytes(data) for _, data, _ in rows] == images
+    assert [label for _, _, label in rows] == labels
+
+
+def test_examples_are_named_by_row_and_class(source, tmp_path):
+    save_examples(source, 3, tmp_path / "examples")
+    names = sorted(path.name for path in (tmp_path / "examples").iterdir())
+    assert names == ["00000_red.png", "00020_blue.png", "00040_green.png"]

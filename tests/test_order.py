@@ -1,0 +1,86 @@
+import collections
+
+import numpy as np
+import pytest
+
+from convzoo.order import DataOrder
+
+MB = 2**20
+
+
+def make_order(groups=40, rows=50, batch=48, memory=64 * MB, seed=3, group_bytes=MB):
+    rng = np.random.default_rng(0)
+    group_rows = rng.integers(1, 2 * rows, groups)
+    return DataOrder(group_rows, [group_bytes] * groups, batch, memory, seed)
+
+
+def all_rows(order):
+    return {(g, r) for g, count in enumerate(order.group_rows) for r in range(count)}
+
+
+@pytest.mark.parametrize("batch", [1, 7, 48, 64])
+@pytest.mark.parametrize("memory", [1, 8 * MB, 10_000 * MB])
+def test_every_row_comes_once_in_every_epoch(batch, memory):
+    order = make_order(batch=batch, memory=memory)
+    for epoch in range(3):
+        start = epoch * order.num_rows
+        seen = [order.row(start + i) for i in range(order.num_rows)]
+        assert len(seen) == len(set(seen))
+        assert set(seen) == all_rows(order)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 4, 8, 64])
+def test_global_batches_are_the_same_for_any_number_of_readers(parts):
+    order = make_order(batch=48)
+    for step in (0, 1, order.num_rows // 48, 1000):  # the third crosses an epoch
+        whole = order.positions(step, 0, 1)
+        cut = [order.positions(step, part, parts) for part in range(parts)]
+        assert np.array_equal(np.concatenate(cut), whole)
+        assert sorted(whole) == list(range(step * 48, step * 48 + 48))
+        sizes = [len(part) for part in cut]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_order_is_a_pure_function_of_seed_and_epoch():
+    first, again, other = make_order(seed=3), make_order(seed=3), make_order(seed=4)
+    positions = [5000, 3, 77, 9999]  # any order of asking
+    assert [first.row(p) for p in positions] == [again.row(p) for p in positions]
+    assert [first.row(p) for p in range(100)] != [other.row(p) for p in range(100)]
+    rows = first.num_rows
+    assert [first.row(p) for p in range(100)] != [first.row(rows + p) for p in range(100)]
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3, 5, 16, 40])
+def test_row_groups_are_read_no_more_often_than_promised(readers):
+    order = make_order(groups=200, batch=48, memory=16 * MB)
+    opened = collections.Counter()
+    for reader in range(readers):
+        windows = set()
+        for step in range(order.num_rows // 48):
+            for position in order.positions(step, reader, readers):
+                window, _ = order.locate(position)
+                if window.key not in windows:
+                    windows.add(window.key)
+                    opened.update(group for group, _, _ in window.pieces)
+    assert sum(opened.values()) / len(opened) <= order.read_amplification(readers)
+
+
+def test_open_windows_stay_within_the_memory():
+    order = make_order(groups=200, batch=48, memory=16 * MB)
+    for step in range(0, order.num_rows // 48):
+        windows = {order.locate(p)[0].key: order.locate(p)[0] for p in order.positions(step, 0, 1)}
+        latest = {key[1]: max(k for k in windows if k[1] == key[1]) for key in windows}
+        open_groups = sum(len(windows[key].pieces) for key in latest.values())
+        assert open_groups * MB <= 16 * MB
+
+
+def test_batches_of_class_sorted_data_hold_many_classes():
+    """With one class to a row group, a batch has as many classes as it mixes row groups."""
+    order = DataOrder([100] * 200, [MB] * 200, 64, 80 * MB, seed=0)
+    classes = [{order.row(p)[0] for p in order.positions(step, 0, 1)} for step in range(100)]
+    assert np.mean([len(batch) for batch in classes]) >= 0.6 * 64
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="global_batch_size must not exceed the 10 training"):
+        DataOrder([10], [MB], 11, MB, seed=0)

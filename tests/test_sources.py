@@ -1,0 +1,66 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from convzoo.sources import open_source
+from tests.conftest import COLOURS, coloured_images, write_split
+
+
+def test_a_folder_gives_rows_classes_and_row_groups(colour_data):
+    source = open_source(str(colour_data), "train")
+    assert source.num_rows == 61
+    assert source.label_names == tuple(COLOURS)
+    assert source.group_rows == (7, 7, 7, 7, 3, 7, 7, 7, 7, 2)
+    images, labels = coloured_images(61, seed=0)
+    rows = [source.read_group(group) for group in range(len(source.groups))]
+    pairs = [(bytes(row[i][0]), row[i][1]) for row in rows for i in range(len(row))]
+    assert pairs == list(zip(images, labels, strict=True))
+
+
+def test_the_fingerprint_follows_the_data(colour_data, tmp_path):
+    write_split(tmp_path / "colours", "train", *coloured_images(61, seed=0))
+    write_split(tmp_path / "other", "train", *coloured_images(61, seed=9))
+    original = open_source(str(colour_data), "train").fingerprint
+    assert open_source(str(tmp_path / "colours"), "train").fingerprint == original
+    assert open_source(str(tmp_path / "other"), "train").fingerprint != original
+
+
+def test_missing_data_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must be a folder with parquet files or a Hub"):
+        open_source(str(tmp_path / "nothing"), "train")
+    with pytest.raises(FileNotFoundError, match="must be a folder with parquet files or a Hub"):
+        open_source(str(tmp_path), "train")  # an empty folder
+
+
+def test_an_unknown_split_or_column_is_named(colour_data):
+    with pytest.raises(
+        ValueError, match="split must be one of train, test in .*; got 'validation'"
+    ):
+        open_source(str(colour_data), "validation")
+    with pytest.raises(ValueError, match="data.image_column must name .*, one of image; got 'x'"):
+        open_source(str(colour_data), "train", image_column="x")
+
+
+def test_data_without_rows_or_with_broken_files_is_refused(tmp_path, colour_data):
+    write_split(tmp_path / "none", "train", [], [], files=1)
+    with pytest.raises(FileNotFoundError, match="must hold images; it has none"):
+        open_source(str(tmp_path / "none"), "train")
+    (tmp_path / "broken" / "data").mkdir(parents=True)
+    whole = next((colour_data / "data").glob("train-*")).read_bytes()
+    (tmp_path / "broken" / "data" / "train-00000-of-00001.parquet").write_bytes(whole[:500])
+    with pytest.raises(ValueError, match=r"train-00000.*must be a readable parquet file"):
+        open_source(str(tmp_path / "broken"), "train")
+
+
+def test_a_label_out_of_range_names_its_row(tmp_path):
+    images, _ = coloured_images(4, seed=0)
+    write_split(tmp_path / "bad", "train", images, [0, 1, 2, 1], files=1)
+    path = tmp_path / "bad" / "data" / "train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    labels = pa.array([0, 1, 7, 1], "int64")
+    pq.write_table(table.set_column(1, table.schema.field("label"), labels), path)
+    source = open_source(str(tmp_path / "bad"), "train")
+    with pytest.raises(
+        ValueError, match=r"label must lie in \[0, 2\]; got 7 in row 2 of row group 0"
+    ):
+        source.read_group(0)

@@ -1,0 +1,100 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convzoo.recipe import Augmentation
+from convzoo.transforms import (
+    Normalize,
+    TrainTransform,
+    random_resized_box,
+    resize,
+    sample_rng,
+)
+
+
+def picture(height, width, seed=0):
+    """Smooth colours with some noise, so that a wrong filter or a shift shows."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [128 + 100 * np.sin(x / (7 + c)) * np.cos(y / (11 - c)) for c in range(3)]
+    noise = rng.normal(0, 10, (height, width, 3))
+    return (np.stack(waves, axis=-1) + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(50, 70), (301, 207)])
+def test_resize_agrees_with_pillow_to_one_grey_level(name, size):
+    image = picture(180, 230)
+    expected = Image.fromarray(image).resize(size[::-1], Image.Resampling[name.upper()])
+    difference = np.abs(resize(image, *size, name).astype(int) - np.asarray(expected).astype(int))
+    assert difference.max() <= 1
+
+
+def test_random_resized_boxes_have_the_areas_and_ratios_that_were_asked_for():
+    rng = np.random.default_rng(0)
+    scale, ratio = (0.2, 0.6), (0.5, 2.0)
+    boxes = np.array([random_resized_box((1000, 1000), scale, ratio, rng) for _ in range(4000)])
+    top, left, height, width = boxes.T
+    assert (top >= 0).all() and (top + height <= 1000).all()
+    assert (left >= 0).all() and (left + width <= 1000).all()
+    areas, shapes = height * width / 1e6, np.log(width / height)
+    # Uniform distributions: mean (a + b) / 2, standard deviation (b - a) / sqrt(12); the few draws
+    # that do not fit a square are drawn again, hence the tolerance.
+    assert areas.mean() == pytest.approx(0.4, abs=0.015)
+    assert areas.std() == pytest.approx(0.4 / math.sqrt(12), rel=0.05)
+    assert shapes.mean() == pytest.approx(0, abs=0.03)
+    assert shapes.std() == pytest.approx(math.log(4) / math.sqrt(12), rel=0.05)
+
+
+def test_a_box_that_never_fits_is_the_largest_centred_one():
+    rng = np.random.default_rng(0)
+    # 10 x 400 pixels: every area of at least 0.5 needs a wider box than ratio 4/3 allows.
+    assert random_resized_box((10, 400), (0.5, 1), (3 / 4, 4 / 3), rng) == (0, 193, 10, 13)
+
+
+@pytest.mark.parametrize("crop", ["random_resized", "padded", "center"])
+def test_a_sample_is_a_function_of_its_seed_and_number(crop):
+    transform = TrainTransform(Augmentation(crop=crop), 32, "bilinear")
+    image = picture(61, 47)
+    first = transform(image, sample_rng(7, 100))
+    assert first.shape == (32, 32, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, transform(image, sample_rng(7, 100)))
+    others = [transform(image, sample_rng(7, 101 + i)) for i in range(4)]
+    assert any(not np.array_equal(first, other) for other in others)
+
+
+def test_half_of_the_pictures_are_mirrored():
+    transform = TrainTransform(Augmentation(crop="center", horizontal_flip=0.5), 32, "bilinear")
+    image = picture(32, 32)
+    crops = [transform(image, sample_rng(0, i)) for i in range(400)]
+    mirrored = sum(np.array_equal(crop, image[:, ::-1]) for crop in crops)
+    assert mirrored + sum(np.array_equal(crop, image) for crop in crops) == 400
+    assert 160 <= mirrored <= 240  # 200 +- 4 standard deviations
+
+
+def test_padded_crops_reach_every_offset_and_pad_with_black():
+    settings = Augmentation(crop="padded", padding=2, horizontal_flip=0.0)
+    transform = TrainTransform(settings, 8, "bilinear")
+    image = picture(8, 8).clip(1)
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    windows = {padded[y : y + 8, x : x + 8].tobytes() for y in range(5) for x in range(5)}
+    crops = {transform(image, sample_rng(0, i)).tobytes() for i in range(300)}
+    assert crops == windows
+
+
+def test_normalize_is_the_textbook_formula():
+    pixels = torch.randint(0, 256, (2, 5, 4, 3), dtype=torch.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    ours = Normalize(1 / 255, mean, std)(pixels)
+    scaled = pixels.double().permute(0, 3, 1, 2) / 255
+    expected = (scaled - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(ours.double(), expected, atol=2e-6, rtol=0)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_filter_that_cannot_be_had_is_named():
+    with pytest.raises(ValueError, match="must be bilinear or bicubic; got 'box'"):
+        resize(picture(10, 10), 5, 5, "box")
