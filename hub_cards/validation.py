@@ -1,0 +1,168 @@
+"""Check a model card offline, with the Hub's rules and our own.
+
+The Hub refuses a card only when it is pushed; here all that is wrong with it is known before, and
+at once. Our own rules are stricter: a card is finished or it is not published. All lists are data,
+in rules.toml.
+"""
+
+import math
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+RULES = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
+FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
+FENCE = re.compile(r"^(```+|~~~+).*?^\1[^\S\n]*$", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^(#+) +(.+?)[ #]*$", re.MULTILINE)
+LINK = re.compile(r"\]\(<?([^)\s>]+)|\b(?:src|href)=[\"']([^\"']+)")
+
+
+def card_problems(card: str, folder: str | Path) -> list[str]:
+    """Everything that is wrong with a model card.
+
+    Args:
+        card: the text of a README.md.
+        folder: the repository's root, where relative links point.
+
+    Returns:
+        One sentence for each problem, none for a good card.
+    """
+    card = card.replace("\r\n", "\n")
+    match = FRONT_MATTER.match(card)
+    if not match:
+        return ["the card must start with metadata between two lines of ---"]
+    try:
+        metadata = yaml.safe_load(match[1])
+    except yaml.YAMLError as error:
+        return [f"the metadata must be valid YAML; {' '.join(str(error).split())}"]
+    if not isinstance(metadata, dict):
+        return ["the metadata must be keys with values, as in `license: mit`"]
+    body = card[match.end() :]
+    return [
+        *_metadata_problems(metadata, folder),
+        *_model_index_problems(metadata.get("model-index", [])),
+        *_section_problems(body),
+        *_unfinished_problems(card),
+        *_cell_problems(body),
+        *_link_problems(body, Path(folder)),
+    ]
+
+
+def _metadata_problems(metadata, folder):
+    rules = RULES["metadata"]
+    for key in rules["required"]:
+        if not metadata.get(key):
+            yield f"metadata must have {key}"
+    licenses = metadata.get("license") or []
+    for identifier in licenses if isinstance(licenses, list) else [licenses]:
+        if identifier not in rules["licenses"]:
+            yield f"license must be an identifier of the Hub, as apache-2.0; got {identifier!r}"
+        elif identifier == "other":
+            text = metadata.get("license_link") or (Path(folder) / "LICENSE").is_file()
+            if not (metadata.get("license_name") and text):
+                yield "license 'other' needs license_name, and license_link or a file LICENSE"
+    tag = metadata.get("pipeline_tag")
+    if tag and tag not in rules["pipeline_tags"]:
+        yield f"pipeline_tag must be a task of the Hub, as image-classification; got {tag!r}"
+    for key in rules["lists_of_text"]:
+        value = metadata.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            yield f"{key} must be a list of texts; got {value!r}"
+        elif key == "datasets":
+            yield from (
+                f"datasets must hold Hub ids, as ILSVRC/imagenet-1k; got {item!r}"
+                for item in value
+                if not re.fullmatch(rules["dataset_pattern"], item)
+            )
+
+
+def _model_index_problems(index):
+    if not isinstance(index, list) or not all(isinstance(model, dict) for model in index):
+        yield f"model-index must be a list of models; got {index!r}"
+        return
+    for i, model in enumerate(index):
+        if not isinstance(model.get("name"), str) or not model["name"]:
+            yield f"model-index[{i}] must have a name"
+        results = model.get("results")
+        if not isinstance(results, list) or not results:
+            yield f"model-index[{i}].results must be a list with results; got {results!r}"
+            continue
+        for j, result in enumerate(results):
+            yield from _result_problems(result, f"model-index[{i}].results[{j}]")
+
+
+def _result_problems(result, where):
+    def get(key, name):
+        part = result.get(key) if isinstance(result, dict) else None
+        return part.get(name) if isinstance(part, dict) else None
+
+    if not get("task", "type"):
+        yield f"{where} must have task.type"
+    dataset_type = get("dataset", "type")
+    pattern = RULES["metadata"]["dataset_pattern"]
+    if not isinstance(dataset_type, str) or not re.fullmatch(pattern, dataset_type):
+        yield f"{where}.dataset.type must look like a Hub dataset id; got {dataset_type!r}"
+    if not get("dataset", "name"):
+        yield f"{where} must have dataset.name"
+    metrics = result.get("metrics") if isinstance(result, dict) else None
+    if not isinstance(metrics, list) or not metrics:
+        yield f"{where}.metrics must be a list with metrics; got {metrics!r}"
+        return
+    seen = set()
+    for k, metric in enumerate(metrics):
+        metric = metric if isinstance(metric, dict) else {}
+        if not metric.get("type"):
+            yield f"{where}.metrics[{k}] must have a type"
+        value = metric.get("value")
+        if type(value) not in (int, float) or not math.isfinite(value):
+            yield f"{where}.metrics[{k}].value must be a finite number; got {value!r}"
+        elif metric.get("type") == "accuracy" and not 0 <= value <= 1:
+            yield f"{where}.metrics[{k}].value must be a fraction in [0, 1]; got {value}"
+        identity = (metric.get("type"), metric.get("name"))
+        if identity in seen:
+            yield f"{where} has two metrics {identity}; give them different names"
+        seen.add(identity)
+
+
+def _section_problems(body):
+    """Sections must exist, say something, and say "Not measured." only alone."""
+    text = FENCE.sub("code", body)
+    headings = list(HEADING.finditer(text))
+    contents = {}
+    for heading, following in zip(headings, [*headings[1:], None], strict=True):
+        end = following.start() if following else len(text)
+        contents[heading[2]] = re.sub(r"<!--.*?-->", "", text[heading.end() : end]).strip()
+    for title in RULES["body"]["sections"]:
+        if title not in contents:
+            yield f"section '{title}' is missing"
+    for title, content in contents.items():
+        if "Not measured." in content and content != "Not measured.":
+            yield f"section '{title}' must say 'Not measured.' alone, or what was measured"
+        elif not content:
+            yield f"section '{title}' is empty"
+
+
+def _unfinished_problems(card):
+    for pattern in RULES["body"]["unfinished"]:
+        if match := re.search(pattern, card):
+            yield f"the card is unfinished: it says {match[0]!r}"
+
+
+def _cell_problems(body):
+    for line in FENCE.sub("", body).splitlines():
+        if line.startswith("|"):
+            for cell in re.split(r"(?<!\\)\|", line.strip().strip("|")):
+                if cell.strip() in RULES["body"]["empty_cells"]:
+                    yield f"a table has the cell {cell.strip()!r}: {line.strip()}"
+
+
+def _link_problems(body, folder):
+    for match in LINK.finditer(FENCE.sub("", body)):
+        target = (match[1] or match[2]).split("#")[0]
+        if not target or re.match(r"(https?|mailto):", target):
+            continue
+        path = (folder / target).resolve()
+        if not path.is_relative_to(folder.resolve()) or not path.exists():
+            yield f"link to {target}, which is not in {folder}"
