@@ -6,7 +6,6 @@ Imports wait until a command needs them, so that `--help` answers at once.
 import argparse
 import logging
 import sys
-import warnings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,19 +86,22 @@ def _evaluate(args):
 
 
 def _predict(args):
-    from transformers import pipeline
-
-    import modeling  # noqa: F401  registers our families with the Auto classes
     from convzoo.decoding import open_rgb
 
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    classify = pipeline("image-classification", model=args.model, trust_remote_code=True)
+    images = []
     for name in args.images:
         with open(name, "rb") as handle:
             try:
-                image = open_rgb(handle.read())
+                images.append(open_rgb(handle.read()))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
+
+    from transformers import pipeline
+
+    import modeling  # noqa: F401  registers our families with the Auto classes
+
+    classify = pipeline("image-classification", model=args.model, trust_remote_code=True)
+    for name, image in zip(args.images, images, strict=True):
         print(name)
         for guess in classify(image, top_k=args.top_k):
             print(f"  {guess['score']:6.1%}  {guess['label']}")

@@ -11,6 +11,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from modeling.image_processing_convzoo import to_pillow
+
 
 def decode_rgb(data: bytes) -> np.ndarray:
     """Decode a picture, without applying its EXIF rotation.
@@ -33,13 +35,13 @@ def decode_rgb(data: bytes) -> np.ndarray:
 
 
 def open_rgb(data: bytes) -> Image.Image:
-    """The same through Pillow alone, as an RGB image."""
+    """The same through Pillow alone, with the colour rules of the published image processor."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", message="Palette images with Transparency")
             with Image.open(io.BytesIO(data)) as image:
-                return image.convert("RGB")
+                image.load()
+                return to_pillow(image, num_channels=3)
     except Exception as error:  # Pillow's format plug-ins raise nearly anything
         raise ValueError(
             f"an image must be a readable JPEG, PNG or similar; {len(data)} bytes starting with "

@@ -20,7 +20,7 @@ from pathlib import Path
 
 # Settings that a run may change when it resumes: they move no weight.
 HARMLESS = {
-    "run": ("name", "output_dir", "resume"),
+    "run": ("name", "output_dir", "license", "resume"),
     "data": ("num_workers",),
     "train": (
         "log_every_steps",
@@ -44,6 +44,7 @@ class Run:
     name: str = _setting("", "folder name of the run below output_dir; the recipe's own name if ''")
     output_dir: str = _setting("runs", "folder that holds runs")
     seed: int = _setting(42, "seed of weights, data order and augmentation", low=0)
+    license: str = _setting("apache-2.0", "of the trained weights, for their card; a Hub id")
     resume: str = _setting(
         "auto",
         "'auto' goes on from the newest good checkpoint, 'never' needs an empty run folder",

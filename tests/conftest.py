@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,30 @@ def run(*arguments, cwd=ROOT, check=True):
     )
     if check and done.returncode:
         raise AssertionError(f"{arguments} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+    return done
+
+
+# Leaves a Python with its libraries but without our packages, even where they are installed
+# editable: -S skips the site module, which would process the .pth file of an editable install.
+STRANGER = f"""
+import importlib.util, sys
+sys.path.append({sysconfig.get_path("purelib")!r})
+for package in ("modeling", "convzoo", "hub_cards"):
+    assert importlib.util.find_spec(package) is None, package
+"""
+
+
+def run_as_stranger(code, *arguments, folder):
+    """Run code in `folder` as somebody who never saw this repository, without a network."""
+    home = {"HF_HOME": str(folder / "hf_home"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", STRANGER + code, *(str(part) for part in arguments)],
+        cwd=folder,
+        env={key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ} | home,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
     return done
 
 

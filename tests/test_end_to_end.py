@@ -1,0 +1,52 @@
+"""From image bytes to a published, loadable, demonstrable model, each step in its own process."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from tests.conftest import run, run_as_stranger, train
+
+PREDICT = """
+import json
+from PIL import Image
+from transformers import pipeline
+classify = pipeline("image-classification", model=sys.argv[1], trust_remote_code=True)
+print(json.dumps(classify(Image.open(sys.argv[2]), top_k=3)))
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny_recipe, colour_data):
+    """A folder that went through training, evaluation and card."""
+    output = tmp_path_factory.mktemp("end to end")  # a path with a space
+    train(tiny_recipe, f"run.output_dir={output}", "train.epochs=8", processes=2)
+    folder = output / "tiny" / "model"
+    run("-m", "convzoo", "evaluate", folder, "--data", colour_data)
+    run("-m", "hub_cards", "render", folder)
+    return folder
+
+
+def test_results_and_card_carry_the_same_numbers(model):
+    (result,) = json.loads((model / "eval_results.json").read_text())["results"]
+    card = ModelCard.load(model / "README.md")
+    metrics = {entry.metric_name: entry.metric_value for entry in card.data.eval_results}
+    assert set(metrics.values()) == {
+        result["metrics"]["top1_accuracy"],
+        result["metrics"]["top5_accuracy"],
+    }
+    assert f"{result['metrics']['top1_accuracy'] * 100:.2f}" in card.text
+    front_matter = yaml.safe_load((model / "README.md").read_text().split("---")[1])
+    assert front_matter["library_name"] == "transformers"
+    assert front_matter["pipeline_tag"] == "image-classification"
+
+
+def test_a_stranger_gets_the_predictions_of_the_command_line(model, tmp_path):
+    picture = sorted((model / "examples").iterdir())[0]
+    done = run_as_stranger(PREDICT, model, picture, folder=tmp_path)
+    guesses = json.loads(done.stdout)
+    assert np.isclose(sum(guess["score"] for guess in guesses), 1)
+    printed = run("-m", "convzoo", "predict", model, picture, "--top-k", 3).stdout.splitlines()
+    assert printed == [str(picture)] + [f"  {g['score']:6.1%}  {g['label']}" for g in guesses]

@@ -1,0 +1,77 @@
+"""The README tells the truth: its paths, commands, table and code."""
+
+import re
+import tomllib
+
+import pytest
+
+from tests.conftest import ROOT
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def commands():
+    lines = [
+        line.partition("  #")[0].strip() for block in blocks("bash") for line in block.split("\n")
+    ]
+    return [line for line in lines if line]
+
+
+def test_it_fits_on_150_lines():
+    assert TEXT.count("\n") <= 150
+
+
+def test_linked_files_exist():
+    links = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert links
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_the_tree_matches_the_repository():
+    (tree,) = re.findall(r"## Where is what\n\n```\n(.*?)```", TEXT, flags=re.DOTALL)
+    named = re.findall(r"^([\w./]+) ", tree, flags=re.MULTILINE)
+    for name in named:
+        assert (ROOT / name).exists(), name
+    folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    assert folders - {"tests"} <= {name.strip("/") for name in named}
+    modules = {path.stem for path in (ROOT / "convzoo").glob("[a-z]*.py")}
+    engine = re.search(r"the engine: (.*?)recipes/", tree, flags=re.DOTALL)[1]
+    assert set(re.findall(r"\w+", engine)) <= modules
+
+
+def test_commands_name_what_is_there():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for command in commands():
+        if command.startswith("make "):
+            assert command.split()[1] in targets
+        for word in command.split():
+            made = word.startswith(("runs/", ".venv"))
+            if re.fullmatch(r"[\w/.-]+\.(py|toml|txt)|data/\S+|recipes/\S+", word) and not made:
+                assert (ROOT / word).exists(), word
+
+
+def test_ci_runs_the_readmes_test_command():
+    assert "make test" in commands()
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "exec make test"
+
+
+def rows():
+    lines = [line for line in TEXT.splitlines() if line.startswith("| ")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize("row", [row for row in rows() if row[-1].startswith("quoted")], ids=str)
+def test_quoted_rows_are_those_of_the_quoted_results(row):
+    quoted = tomllib.loads((ROOT / "hub_cards" / "quoted_results.toml").read_text())["results"]
+    (entry,) = [entry for entry in quoted if entry["name"] == row[0].strip("`")]
+    assert row[1].lower().startswith(entry["model_type"])
+    assert row[2] == f"{entry['num_parameters']:,}"
+    assert row[3] == f"{entry['top1_accuracy'] * 100:.2f}"
+    top5 = entry.get("top5_accuracy")
+    assert row[4] == (f"{top5 * 100:.2f}" if top5 else "-")
+    assert ("ten crops" in row[-1]) == ("ten crops" in entry["protocol"])
