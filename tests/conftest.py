@@ -139,6 +139,7 @@ def run_as_stranger(code, *arguments, folder):
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", STRANGER + code, *(str(part) for part in arguments)],
         cwd=folder,
+        stdin=subprocess.DEVNULL,  # nobody answers a question whether to trust the code
         env={key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ} | home,
         capture_output=True,
         text=True,

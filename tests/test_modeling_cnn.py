@@ -1,0 +1,337 @@
+"""CNN: the numbers of the original, its weight files, drop path and activation checkpointing."""
+
+import copy
+import json
+import pickle
+import zlib
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageClassification
+
+from modeling import CNN, CNNConfig
+from modeling.modeling_cnn import CNNBlock
+from tests.golden_weights import golden, images, picture, rotation, tensor, uniform, weights
+
+VARIANTS = {
+    "cnn_prelu": {},
+    "cnn_relu": {"use_prelu": False},
+    "cnn_prelu_shared": {"prelu_channel_wise": False},
+}
+SMALL = {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 2], "num_labels": 5}
+
+
+@cache
+def original_weights():
+    return weights(golden("cnn_prelu.keys"), original_names=True)
+
+
+def variant_keys(variant):
+    """{our name: [original name, shape]} of a variant; only the activations differ."""
+    keys = golden("cnn_prelu.keys")
+    slopes = {key for key in keys if "act" in key}
+    if variant == "cnn_relu":
+        return {key: value for key, value in keys.items() if key not in slopes}
+    if variant == "cnn_prelu_shared":
+        return {key: [name, [1] if key in slopes else s] for key, (name, s) in keys.items()}
+    return keys
+
+
+def golden_cnn(variant):
+    state = {
+        key: tensor(name, shape) if shape == [1] else original_weights()[name]
+        for key, (name, shape) in variant_keys(variant).items()
+    }
+    return CNN.from_pretrained(None, config=CNNConfig(**VARIANTS[variant]), state_dict=state)
+
+
+def relative_error(actual, expected):
+    expected = torch.as_tensor(expected, dtype=torch.float64)
+    return ((actual.double() - expected).abs().max() / expected.abs().max()).item()
+
+
+def test_the_golden_weight_recipe_is_the_published_one():
+    check = golden("recipe_check")
+    assert uniform("input", 4).tolist() == check['unit_uniform("input", 4)']
+    for name, expected in check["tensors"].items():
+        value = tensor(name, expected["shape"])
+        little_endian = value.numpy().astype("<f4").tobytes()
+        assert zlib.crc32(little_endian) == expected["crc32_of_little_endian_float32_bytes"], name
+    x = images()
+    assert x.sum().item() == pytest.approx(check["images()"]["sum"], rel=1e-10)
+    at = [x[0, 0, 0, 0], x[1, 2, 223, 223], x[0, 1, 100, 50], x[1, 0, 5, 200]]
+    expected = next(value for key, value in check["images()"].items() if key.startswith("values"))
+    assert torch.stack(at).tolist() == pytest.approx(expected, rel=1e-10)
+    crc32 = zlib.crc32(picture(500, 375).tobytes())
+    assert crc32 == check["picture(500, 375)"]["crc32"]
+    expected = check['rotation("layer3", 256)']
+    assert rotation("layer3", 256)[3, 200].item() == pytest.approx(expected["[3,200]"], rel=1e-9)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_and_stages_equal_the_original(variant):
+    model, expected = golden_cnn(variant), golden(variant)
+    assert model.num_parameters() == expected["num_parameters"]
+    with torch.inference_mode():
+        assert relative_error(model(images().float()).logits, expected["logits"]) < 1e-4
+        output = model.double()(images(), output_hidden_states=True)
+    for state, reference in zip(output.hidden_states, expected["hidden_states"], strict=True):
+        assert list(state.shape) == reference["shape"]
+        statistics = [state.mean(), state.std(correction=0), state.norm()]
+        reference = [reference[name] for name in ("mean", "std", "l2")]
+        assert [value.item() for value in statistics] == pytest.approx(reference, rel=1e-6)
+    assert relative_error(output.logits, expected["logits"]) < 1e-6
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_state_dict_names_and_shapes_are_the_published_ones(variant):
+    with torch.device("meta"):
+        state = CNN(CNNConfig(**VARIANTS[variant])).state_dict()
+    expected = {key: shape for key, (_, shape) in variant_keys(variant).items()}
+    assert {key: list(value.shape) for key, value in state.items()} == expected
+
+
+def test_gradients_and_running_statistics_equal_the_original():
+    expected = golden("cnn_prelu.train")
+    model = golden_cnn("cnn_prelu").double().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.01  # that of the original's run
+    output = model(images(), labels=torch.tensor(expected["labels"]))
+    output.loss.backward()
+    assert output.loss.item() == pytest.approx(expected["loss"], rel=1e-8)
+    assert relative_error(output.logits[:, :8], expected["logits_first8"]) < 1e-6
+    norms = {key: value.grad.norm().item() for key, value in model.named_parameters()}
+    assert norms == pytest.approx(expected["gradient_norms"], rel=1e-5, abs=1e-9)
+    assert all(norms[key] < 1e-9 for key in expected["zero_gradients"])
+    total = torch.tensor(list(norms.values())).norm().item()
+    assert total == pytest.approx(expected["total_gradient_norm"], rel=1e-5)
+    buffers = {
+        key: value.norm().item()
+        for key, value in model.named_buffers()
+        if value.is_floating_point()
+    }
+    assert buffers == pytest.approx(expected["buffer_norms"], rel=1e-5)
+
+
+# The format of the published checkpoint -------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["", "_orig_mod."], ids=["plain", "compiled"])
+def original_folder(request, tmp_path_factory):
+    """A checkpoint as the original's uploader makes it, with torch.compile's prefix and without."""
+    folder = tmp_path_factory.mktemp("original")
+    state = {request.param + key: value for key, value in original_weights().items()}
+    save_file(state, folder / "model.safetensors")  # without the "format" metadata
+    config = {
+        "model_type": "cnn",
+        "architecture": "resnet-style",
+        "use_prelu": True,
+        "prelu_channel_wise": True,
+        "num_classes": 1000,
+        "use_builtin_conv": True,
+        "input_size": [3, 224, 224],
+        "num_parameters": 25602488,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_checkpoint_of_the_original_loads_and_is_saved_under_our_names(original_folder, tmp_path):
+    model = CNN.from_pretrained(original_folder, use_prelu=True, num_classes=1000)
+    assert not model.training and model.dtype == torch.float32
+    with torch.inference_mode():
+        logits = model(images().float()).logits
+    assert relative_error(logits, golden("cnn_prelu")["logits"]) < 1e-4
+
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved.keys() == golden("cnn_prelu.keys").keys()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert not config.keys() & {"architecture", "use_builtin_conv", "input_size", "num_parameters"}
+    again, info = AutoModelForImageClassification.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert type(again) is CNN and not info["missing_keys"]
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+def test_the_auto_class_loads_a_checkpoint_of_the_original(original_folder):
+    model = AutoModelForImageClassification.from_pretrained(original_folder)
+    assert type(model) is CNN and model.config.num_labels == 1000
+    state = {key: original_weights()[name] for key, (name, _) in variant_keys("cnn_prelu").items()}
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+def test_a_new_classifier_on_a_checkpoint_of_the_original(original_folder):
+    with pytest.raises(ValueError, match=r"classifier.weight has shape \(1000, 2048\)"):
+        CNN.from_pretrained(original_folder, num_classes=7)
+    model = CNN.from_pretrained(original_folder, num_classes=7, ignore_mismatched_sizes=True)
+    weight = model.classifier.weight
+    assert weight.shape == (7, 2048) and weight.abs().max() <= 2048**-0.5
+    assert weight.std().item() == pytest.approx((3 * 2048) ** -0.5, rel=0.02)
+    first = original_weights()["conv1.0.conv.weight"]
+    assert torch.equal(model.stem.conv.weight, first)
+
+
+@pytest.mark.parametrize(
+    ("saved", "asked", "message"),
+    [
+        ({}, {"use_prelu": False}, "act.weight is unexpected.*Try use_prelu=True"),
+        ({"use_prelu": False}, {"use_prelu": True}, "is missing.*Try use_prelu=False"),
+        ({}, {"prelu_channel_wise": False}, "Try prelu_channel_wise=True"),
+        (
+            {},
+            {"depths": [2, 2]},
+            r"stages.0.1.act1.weight is missing.*and \d+ more. Pass the fields",
+        ),
+        ({}, {"depths": [1, 1]}, "stages.1.1.bn1.bias is unexpected"),
+        ({}, {"conv_bias": False}, "stem.conv.bias is unexpected"),
+    ],
+)
+def test_weights_that_do_not_fit_the_configuration_are_refused(saved, asked, message, tmp_path):
+    CNN(CNNConfig(**SMALL, **saved)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        CNN.from_pretrained(tmp_path, **asked)
+
+
+# Training -------------------------------------------------------------------------------------
+
+
+def test_drop_path_rates_grow_from_zero_to_the_rate():
+    with torch.device("meta"):
+        model = CNN(CNNConfig(drop_path_rate=0.1))
+    rates = [module.drop_path_rate for module in model.modules() if isinstance(module, CNNBlock)]
+    assert rates == pytest.approx(golden("cnn_prelu")["drop_path_rates"], abs=1e-9)
+
+
+def test_drop_path_skips_the_branch_of_some_images_and_scales_the_others():
+    torch.manual_seed(0)
+    block = CNNBlock(CNNConfig(), 8, 8, 1, drop_path_rate=0.25).double()
+    for module in block.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.0  # both passes below see the same running statistics
+    x = torch.randn(400, 8, 4, 4, dtype=torch.float64)
+    block.drop_path_rate = 0
+    with torch.no_grad():
+        whole = block(x)  # act(x + branch), and the activation is invertible: slope 0.25
+        branch = torch.where(whole < 0, whole / 0.25, whole) - x
+        block.drop_path_rate = 0.25
+        dropped = block(x)
+    kept = F.prelu(x + branch / 0.75, block.final_act.weight)
+    skipped = F.prelu(x, block.final_act.weight)
+    is_kept = (dropped - kept).abs().amax((1, 2, 3)) < 1e-12
+    is_skipped = (dropped - skipped).abs().amax((1, 2, 3)) < 1e-12
+    assert (is_kept ^ is_skipped).all()
+    assert is_kept.sum().item() == pytest.approx(300, abs=4 * 75**0.5)  # four standard deviations
+
+
+def test_initialisation_has_the_deviations_of_the_original():
+    torch.manual_seed(0)
+    model = CNN(CNNConfig(prelu_init=0.1))
+    convolution = model.stages[2][1].conv2.weight  # Kaiming normal: sqrt(2 / fan in)
+    assert convolution.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
+    shortcut = model.stages[2][0].shortcut.conv.weight  # uniform: 1 / sqrt(3 fan in)
+    assert shortcut.std().item() == pytest.approx((3 * 512) ** -0.5, rel=0.01)
+    assert shortcut.abs().max().item() <= 512**-0.5
+    assert model.classifier.bias.abs().max().item() <= 2048**-0.5
+    assert model.stem.conv.bias.count_nonzero() == 0
+    assert (model.stages[0][0].act1.weight == 0.1).all()
+    assert all(block.residual_scale.item() == 0 for stage in model.stages for block in stage)
+
+
+def train_once(model, x, labels, checkpointing):
+    model = copy.deepcopy(model).train()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    torch.manual_seed(1)  # drop path draws the same
+    model(x, labels=labels).loss.backward()
+    gradients = {key: value.grad for key, value in model.named_parameters()}
+    return gradients, dict(model.named_buffers())
+
+
+def test_activation_checkpointing_changes_neither_gradients_nor_running_statistics():
+    torch.manual_seed(0)
+    model = CNN(CNNConfig(**SMALL, stem="small", drop_path_rate=0.5))
+    x, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 4])
+    (gradients, buffers), (same_gradients, same_buffers) = (
+        train_once(model, x, labels, checkpointing) for checkpointing in (False, True)
+    )
+    for key, value in gradients.items():
+        assert torch.equal(value, same_gradients[key]), key
+    for key, value in buffers.items():
+        assert torch.equal(value, same_buffers[key]), key
+    assert buffers["stages.0.0.bn1.num_batches_tracked"] == 1
+
+
+def test_activation_checkpointing_works_in_a_compiled_model():
+    torch.manual_seed(0)
+    model = CNN(CNNConfig(**SMALL, stem="small")).train()
+    saving = copy.deepcopy(model)
+    saving.activation_checkpointing_enable()
+    x, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 4])
+    for network in (model, torch.compile(saving, backend="aot_eager")):
+        network(x, labels=labels).loss.backward()
+    for (key, value), other in zip(model.named_parameters(), saving.parameters(), strict=True):
+        assert torch.allclose(value.grad, other.grad, atol=1e-6), key
+    for (key, value), other in zip(model.named_buffers(), saving.buffers(), strict=True):
+        assert torch.allclose(value, other), key
+
+
+def test_activation_checkpointing_survives_copies_a_second_backward_pass_and_disabling():
+    torch.manual_seed(0)
+    model = CNN(CNNConfig(**SMALL, stem="small"))
+    model.activation_checkpointing_enable()
+    for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        loss = clone.train()(torch.randn(4, 3, 16, 16), labels=torch.tensor([0, 1, 2, 4])).loss
+        loss.backward(retain_graph=True)
+        loss.backward()
+        assert clone.stages[0][0].bn1.num_batches_tracked == 1
+    model.activation_checkpointing_disable()
+    model.train()(torch.randn(4, 3, 16, 16))
+    assert model.stages[0][0].bn1.num_batches_tracked == 1
+
+
+def test_the_residual_stream_stays_in_half_precision_under_autocast():
+    torch.manual_seed(0)
+    model = CNN(CNNConfig(**SMALL)).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(torch.randn(2, 3, 64, 64), output_hidden_states=True)
+    assert {state.dtype for state in output.hidden_states[1:]} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("stem", "size"), [("imagenet", 4), ("small", 16)])
+def test_the_small_stem_keeps_the_resolution(stem, size):
+    model = CNN(CNNConfig(**SMALL, stem=stem, num_channels=1)).eval()
+    with torch.inference_mode():
+        states = model(torch.zeros(1, 1, 32, 32), output_hidden_states=True).hidden_states
+    assert [state.shape[-1] for state in states] == [2 * size, 2 * size, size]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"depths": [3, 4, 6]}, r"one entry for each stage; got \[256, 512, 1024, 2048\]"),
+        ({"depths": [3, 0, 6, 3]}, r"depths must be positive; got \[3, 0, 6, 3\]"),
+        ({"hidden_sizes": [256, 512, 1024, 2050]}, r"multiples of bottleneck_expansion \(4\)"),
+        ({"drop_path_rate": 1.0}, r"drop_path_rate must be in \[0, 1\); got 1.0"),
+    ],
+)
+def test_wrong_fields_are_refused_by_name_and_value(fields, message):
+    with pytest.raises(ValueError, match=message):
+        CNNConfig(**fields)
+
+
+def test_one_image_gives_the_same_logits_alone_and_in_a_batch():
+    torch.manual_seed(0)
+    model = CNN(CNNConfig(**SMALL)).double().eval()
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 3, 40, 56)))
+    with torch.inference_mode():
+        batch, alone = model(x).logits, torch.cat([model(image[None]).logits for image in x])
+    assert torch.allclose(batch, alone, rtol=0, atol=1e-12)

@@ -1,0 +1,268 @@
+"""QLNet: the numbers of the original, hardball, and the symmetry the family is known for."""
+
+import copy
+
+import pytest
+import torch
+
+from modeling import QLNet, QLNetConfig
+from modeling.modeling_qlnet import hardball
+from tests.golden_weights import golden, images, rotation, weights
+
+SMALL = {"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [1, 2, 2], "num_labels": 5}
+
+
+@pytest.fixture(scope="module")
+def qlnet():
+    """QLNet-50 v0 with the golden weights, in float64 and evaluation mode; do not change it."""
+    state = weights(golden("qlnet_v0.keys"))
+    return QLNet.from_pretrained(None, config=QLNetConfig.v0(), state_dict=state).double()
+
+
+@pytest.fixture(scope="module")
+def qlnet_logits(qlnet):
+    with torch.inference_mode():
+        return qlnet(images()).logits
+
+
+def relative_error(actual, expected):
+    expected = torch.as_tensor(expected, dtype=torch.float64)
+    return ((actual.double() - expected).abs().max() / expected.abs().max()).item()
+
+
+def largest_change(model, logits):
+    with torch.inference_mode():
+        return (model(images().to(model.dtype)).logits - logits).abs().max().item()
+
+
+def test_logits_and_stages_equal_the_original(qlnet):
+    expected = golden("qlnet_v0")
+    assert qlnet.num_parameters() == expected["num_parameters"]
+    with torch.inference_mode():
+        logits = copy.deepcopy(qlnet).float()(images().float()).logits
+        assert relative_error(logits, expected["logits"]) < 1e-4
+        output = qlnet(images(), output_hidden_states=True)
+    for state, reference in zip(output.hidden_states, expected["hidden_states"], strict=True):
+        assert list(state.shape) == reference["shape"]
+        statistics = [state.mean(), state.std(correction=0), state.norm()]
+        reference = [reference[name] for name in ("mean", "std", "l2")]
+        assert [value.item() for value in statistics] == pytest.approx(reference, rel=1e-6)
+    assert relative_error(output.logits, expected["logits"]) < 1e-6
+    last = output.hidden_states[-1]
+    outside = (last.norm(dim=1) > 512**0.5).double().mean().item()
+    assert outside == pytest.approx(expected["hardball"][-1], abs=1e-6)
+
+
+def test_state_dict_names_and_shapes_are_the_published_ones(qlnet):
+    expected = {key: shape for key, (_, shape) in golden("qlnet_v0.keys").items()}
+    assert {key: list(value.shape) for key, value in qlnet.state_dict().items()} == expected
+
+
+def test_the_10m_variant_has_its_number_of_weights_and_widths():
+    with torch.device("meta"):
+        model = QLNet(QLNetConfig.v10m())
+    assert model.num_parameters() == 10_064_296
+    widths = [stage[0].conv2.in_channels for stage in model.stages]
+    assert widths == [256, 256, 512, 1024]
+    assert [stage[0].conv2.out_channels for stage in model.stages] == widths
+
+
+def test_gradients_and_running_statistics_equal_the_original(qlnet):
+    expected = golden("qlnet_v0.train")
+    model = copy.deepcopy(qlnet).train()
+    output = model(images(), labels=torch.tensor(expected["labels"]))
+    output.loss.backward()
+    assert output.loss.item() == pytest.approx(expected["loss"], rel=1e-8)
+    assert relative_error(output.logits[:, :8], expected["logits_first8"]) < 1e-6
+    norms = {key: value.grad.norm().item() for key, value in model.named_parameters()}
+    assert norms == pytest.approx(expected["gradient_norms"], rel=1e-5, abs=1e-9)
+    assert all(norms[key] < 1e-9 for key in expected["zero_gradients"])
+    total = torch.tensor(list(norms.values())).norm().item()
+    assert total == pytest.approx(expected["total_gradient_norm"], rel=1e-5)
+    buffers = {
+        key: value.norm().item()
+        for key, value in model.named_buffers()
+        if value.is_floating_point()
+    }
+    assert buffers == pytest.approx(expected["buffer_norms"], rel=1e-5)
+
+
+# The symmetry ---------------------------------------------------------------------------------
+
+
+def test_rotating_the_streams_leaves_the_logits_alone(qlnet, qlnet_logits):
+    model = copy.deepcopy(qlnet)
+    for stage, size in ((1, 128), (2, 256), (3, 512)):
+        model.rotate_stream(stage, rotation(f"layer{stage + 1}", size))
+        assert largest_change(model, qlnet_logits) < 1e-12  # the original: 2.8e-14 for all three
+    changed = model.stages[1][0].conv3.weight - qlnet.stages[1][0].conv3.weight
+    assert changed.abs().max() > 0.01
+    assert model.state_dict().keys() == qlnet.state_dict().keys()
+    assert largest_change(model.float(), qlnet_logits) < 1e-4  # the original: 1.0e-5
+
+
+def test_rotated_weights_equal_those_of_the_authors_notebook(qlnet):
+    model = copy.deepcopy(qlnet)
+    model.rotate_stream(2, rotation("layer3", 256))
+    block, following = model.stages[2], model.stages[3][0]
+
+    def folded(conv, bn):
+        gain = bn.weight / (bn.running_var + bn.eps).sqrt()
+        return gain[:, None, None, None] * conv.weight, bn.bias - bn.running_mean * gain
+
+    actual = {
+        "layer3.0.conv3 folded weight": folded(block[0].conv3, block[0].bn3)[0],
+        "layer3.0.conv3 folded bias": folded(block[0].conv3, block[0].bn3)[1],
+        "layer3.0.skip folded weight": folded(block[0].shortcut.conv, block[0].shortcut.bn)[0],
+        "layer3.1.conv1 folded weight": folded(block[1].conv1, block[1].bn1)[0],
+        "layer4.0.conv1 folded weight": folded(following.conv1, following.bn1)[0],
+        "layer4.0.skip folded weight": folded(following.shortcut.conv, following.shortcut.bn)[0],
+    }
+    samples = golden("qlnet_v0.symmetry")["layer3 (the original notebook)"]["samples"]
+    assert actual.keys() == samples.keys()
+    for name, sample in samples.items():
+        assert list(actual[name].shape) == sample["shape"]
+        values = actual[name].flatten()[sample["flat_index"]].tolist()
+        assert values == pytest.approx(sample["values"], rel=1e-6), name
+
+
+def test_what_is_no_symmetry_changes_the_logits_as_much_as_in_the_original(qlnet, qlnet_logits):
+    model = copy.deepcopy(qlnet)
+    scale = torch.linspace(0.5, 2, 256, dtype=torch.float64)  # Q = diag(scale), not orthogonal
+    blocks, following = model.stages[2], model.stages[3][0]
+    with torch.no_grad():
+        for bn in [block.bn3 for block in blocks] + [blocks[0].shortcut.bn]:
+            bn.weight.mul_(scale)
+            bn.bias.mul_(scale)
+        for reader in [block.conv1 for block in blocks[1:]] + [
+            following.conv1,
+            following.shortcut.conv,
+        ]:
+            reader.weight.div_(scale[:, None, None])
+    cases = golden("qlnet_v0.symmetry")
+    expected = next(v for k, v in cases.items() if "non-orthogonal" in k)["float64_max_abs_change"]
+    assert largest_change(model, qlnet_logits) == pytest.approx(expected, rel=1e-3)
+
+
+def test_pairs_of_factors_can_be_scaled_against_each_other(qlnet, qlnet_logits):
+    model = copy.deepcopy(qlnet)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for block in (block for stage in model.stages for block in stage):
+            t = 0.5 + 1.5 * torch.rand(block.bn1.num_features // 2, dtype=torch.float64)
+            for value in (block.bn1.weight, block.bn1.bias):
+                value.mul_(torch.cat([t, 1 / t]))
+    assert largest_change(model, qlnet_logits) < 1e-13  # the original: 1.9e-15
+
+
+def test_a_rotation_that_is_no_symmetry_is_refused(qlnet):
+    with pytest.raises(ValueError, match="must start with a shortcut convolution; got stage 0"):
+        qlnet.rotate_stream(0, torch.eye(64))
+    with pytest.raises(ValueError, match=r"orthogonal and \(128, 128\); got shape \(128, 128\)"):
+        qlnet.rotate_stream(1, 2 * torch.eye(128))
+    with pytest.raises(ValueError, match=r"orthogonal and \(128, 128\); got shape \(64, 64\)"):
+        qlnet.rotate_stream(1, torch.eye(64))
+    with pytest.raises(ValueError, match=r"Call eval\(\) first"):
+        QLNet(QLNetConfig(**SMALL)).train().rotate_stream(1, torch.eye(16))
+
+
+def test_a_rotated_model_survives_saving(tmp_path):
+    torch.manual_seed(0)
+    model = QLNet(QLNetConfig(**SMALL)).eval()
+    with torch.no_grad():
+        for block in (block for stage in model.stages for block in stage):
+            block.bn3.weight.uniform_(0.5, 1)  # zero at the start: branches would say nothing
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        before = model(x).logits
+        model.rotate_stream(2, torch.linalg.qr(torch.randn(24, 24)).Q)
+        model.save_pretrained(tmp_path)
+        after = QLNet.from_pretrained(tmp_path)(x).logits
+    assert (after - before).abs().max() < 1e-5
+
+
+# hardball -------------------------------------------------------------------------------------
+
+
+def test_hardball_leaves_short_vectors_alone_and_shortens_the_others_to_the_radius():
+    x = torch.tensor([[3.0, 4.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.5, 0.0, 0.0, 0.0]])
+    y = hardball(x[:, :, None, None])[:, :, 0, 0]
+    expected = [[1.2, 1.6, 0, 0], [1, 1, 1, 1], [0.5, 0, 0, 0]]  # the radius is sqrt(4)
+    assert y.flatten().tolist() == pytest.approx([v for row in expected for v in row])
+
+
+def test_gradients_of_hardball_are_right_and_finite_at_zero():
+    torch.manual_seed(0)
+    x = 2 * torch.randn(2, 6, 3, 3, dtype=torch.float64)
+    x[0, :, 0, 0] = 0
+    x.requires_grad_()
+    hardball(x).square().sum().backward()
+    assert x.grad.isfinite().all()
+    inside = (x.norm(dim=1, keepdim=True) < 6**0.5).expand_as(x)
+    assert torch.allclose(x.grad[inside], 2 * x.detach()[inside])
+    assert x.grad[~inside].abs().max() < 1e-12  # on the sphere the length does not change
+    assert torch.autograd.gradcheck(hardball, x.detach()[1:].requires_grad_())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_hardball_does_not_overflow_in_half_precision(dtype):
+    x = torch.full((1, 4, 1, 1), 20_000.0, dtype=dtype)  # the sum of squares is 1.6e9
+    y = hardball(x)
+    assert y.dtype == dtype
+    assert y.flatten().tolist() == pytest.approx([1, 1, 1, 1], rel=1e-2)
+
+
+# Training -------------------------------------------------------------------------------------
+
+
+def test_initialisation_has_the_deviations_of_the_original():
+    torch.manual_seed(0)
+    model = QLNet(QLNetConfig())
+    block = model.stages[3][0]
+    for convolution, fan_out in (
+        (block.conv1, 2 * 512),
+        (block.conv2, 9 * 2 * 512),  # as PyTorch counts, without regard to groups
+        (block.shortcut.conv, 512),
+    ):
+        assert convolution.weight.std().item() == pytest.approx(fan_out**-0.5, rel=0.02)
+    assert all(block.bn3.weight.count_nonzero() == 0 for stage in model.stages for block in stage)
+    assert (model.stages[0][0].bn1.weight == 1).all()
+    assert model.classifier.weight.abs().max().item() <= 512**-0.5
+
+
+def test_activation_checkpointing_changes_neither_gradients_nor_running_statistics():
+    torch.manual_seed(0)
+    plain = QLNet(QLNetConfig(**SMALL, stem="small")).train()
+    with torch.no_grad():
+        for block in (block for stage in plain.stages for block in stage):
+            block.bn3.weight.fill_(0.5)
+    saving = copy.deepcopy(plain)
+    saving.activation_checkpointing_enable()
+    x, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 4])
+    for model in (plain, saving):
+        model(x, labels=labels).loss.backward()
+    for (key, value), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        assert torch.equal(value.grad, other.grad), key
+    for (key, value), other in zip(plain.named_buffers(), saving.buffers(), strict=True):
+        assert torch.equal(value, other), key
+    assert plain.stages[0][0].bn1.num_batches_tracked == 1
+
+
+def test_the_small_stem_keeps_the_resolution():
+    model = QLNet(QLNetConfig(**SMALL, stem="small", num_channels=1)).eval()
+    with torch.inference_mode():
+        states = model(torch.zeros(1, 1, 32, 32), output_hidden_states=True).hidden_states
+    assert [state.shape[-1] for state in states] == [32, 32, 16, 8]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"depths": [3, 4, 6]}, r"one entry for each stage; got \[64, 128, 256, 512\]"),
+        ({"expansion_beyond": 0}, "expansion_beyond must be positive; got 0"),
+        ({"stem": "large"}, 'stem must be "imagenet" or "small"; got "large"'),
+    ],
+)
+def test_wrong_fields_are_refused_by_name_and_value(fields, message):
+    with pytest.raises(ValueError, match=message):
+        QLNetConfig(**fields)
