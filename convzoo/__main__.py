@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     convert.add_argument("source", help="weights file, or folder with one")
     convert.add_argument("output", help="folder to create")
+    convert.add_argument("--labels", help="file with class names: one a line, or JSON")
     convert.set_defaults(run=_convert)
 
     recipe = commands.add_parser("recipe", help="explain recipe keys, or fill in their defaults")
@@ -110,7 +111,7 @@ def _predict(args):
 def _convert(args):
     from convzoo.conversion import convert
 
-    print(convert(args.source, args.output))
+    print(convert(args.source, args.output, args.labels))
 
 
 def _recipe(args):
