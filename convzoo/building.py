@@ -1,5 +1,6 @@
 """A recipe and a dataset to a model and its image processor."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -38,9 +39,8 @@ def build_processor(settings: Preprocessing) -> "modeling.ConvZooImageProcessor"
 
 def unique_names(names: Sequence[str]) -> list[str]:
     """Number repeated names ("crane", "crane (2)"), so that label2id has them all."""
-    seen: dict[str, int] = {}
-    unique = []
+    unique: dict[str, None] = {}  # a set that keeps its order
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return unique
+        candidates = (f"{name} ({count})" for count in itertools.count(2))
+        unique[next(c for c in itertools.chain([name], candidates) if c not in unique)] = None
+    return list(unique)

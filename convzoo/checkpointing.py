@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from convzoo.environment import file_sha256
@@ -52,11 +53,9 @@ def write_folder(folder: Path, fill, manifest: bool = False) -> None:
         aside.rename(folder)
         _sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise OSError(
-            error.errno, f"{folder} could not be written, nothing there was changed; {error}"
-        ) from error
+        raise OSError(f"{folder} could not be written, nothing there changed; {error}") from error
 
 
 def save_model(folder: Path, model: PreTrainedModel, processor, recipe_toml: str) -> None:

@@ -28,3 +28,4 @@ def test_classes_and_protocol_are_published(tiny_recipe):
 def test_repeated_names_stay_apart():
     names = ["crane", "maillot", "crane", "tench", "maillot"]
     assert unique_names(names) == ["crane", "maillot", "crane (2)", "tench", "maillot (2)"]
+    assert unique_names(["a", "a", "a (2)"]) == ["a", "a (2)", "a (2) (2)"]

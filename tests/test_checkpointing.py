@@ -12,12 +12,20 @@ from convzoo.checkpointing import (
 from tests.conftest import run
 
 SCRIPT_ON_A_FULL_DISK = """
-import resource, sys, pathlib
+import pathlib, resource, sys
+import torch
+from safetensors.torch import save_file
 from convzoo.checkpointing import save_checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # no file may grow beyond 10 kB
-folder = pathlib.Path(sys.argv[1])
+
+def fill(aside):
+    if sys.argv[2] == "safetensors":
+        save_file({"weight": torch.zeros(5000)}, aside / "weights")
+    else:
+        (aside / "weights").write_bytes(b"x" * 20_000)
+
 try:
-    save_checkpoint(folder, 9, 2, lambda aside: (aside / "weights").write_bytes(b"x" * 20_000), {})
+    save_checkpoint(pathlib.Path(sys.argv[1]), 9, 2, fill, {})
 except OSError as error:
     print(error)
 """
@@ -73,11 +81,12 @@ def test_a_crash_while_writing_leaves_no_trace(checkpoints):
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step_00000100", "step_00000200"]
 
 
-def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(checkpoints, tmp_path):
+@pytest.mark.parametrize("kind", ["bytes", "safetensors"])
+def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(kind, checkpoints, tmp_path):
     script = tmp_path / "full.py"
     script.write_text(SCRIPT_ON_A_FULL_DISK)
-    done = run(script, checkpoints)
-    assert "step_00000009 could not be written, nothing there was changed" in done.stdout
+    done = run(script, checkpoints, kind)
+    assert "step_00000009 could not be written, nothing there changed" in done.stdout
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step_00000020", "step_00000100"]
     assert latest_checkpoint(checkpoints).name == "step_00000100"
 

@@ -1,0 +1,390 @@
+"""Weights that other projects published, to a model folder that AutoModel loads.
+
+A file is recognised by the names and shapes of its tensors alone: not by its own name, nor by what
+it says of itself (the published QLNet says "resnet50"). Pickles go through PyTorch's restricted
+unpickler, so that no file can run code. Run: python -m convzoo convert SOURCE OUTPUT
+"""
+
+import argparse
+import importlib.util
+import json
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+import convzoo
+import modeling
+from convzoo.building import unique_names
+from convzoo.checkpointing import write_folder
+from convzoo.environment import file_sha256, now, write_json
+from modeling import AlexNetConfig, CNNConfig, QLNetConfig
+
+# Where training scripts keep the weights in a checkpoint; moving averages first, as timm does.
+DICTIONARIES = ("state_dict_ema", "model_ema", "state_dict", "model")
+PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")  # of torch.compile and DistributedDataParallel
+GREY_NOTE = ", with the average of its colours for grey pixels: check whether that is right"
+SHOWN = 12  # names that an error message lists
+
+
+@dataclass(frozen=True)
+class Format:
+    """A project that published weights, and how its network is one of ours.
+
+    Args:
+        name: what it is called in reports and errors.
+        project: where its code is.
+        protocol: its evaluation, a key of modeling.image_processing_convzoo.PROTOCOLS.
+        names: patterns in our names of tensors and what the project has there, applied in order.
+        config: makes the configuration from the shapes of its tensors, by the project's names, and
+            from the fields that are the same for every format.
+    """
+
+    name: str
+    project: str
+    protocol: str
+    names: Mapping[str, str | Callable[[re.Match], str]]
+    config: Callable[[Mapping[str, torch.Size], dict], PreTrainedConfig]
+
+    def original_name(self, name: str) -> str:
+        """The project's name of the tensor that we call `name`."""
+        for pattern, replacement in self.names.items():
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+def _alexnet_names(*theirs):
+    ours = ("classifier", "fc6", "fc7", "stem.conv")
+    ours += ("stages.0.0.conv", "stages.1.0.conv", "stages.1.1.conv", "stages.1.2.conv")
+    return {rf"^{name}\.": f"{their}." for name, their in zip(ours, theirs, strict=True)}
+
+
+def _cnn_config(shapes, fields):
+    slopes = shapes.get("conv2.0.final_act.weight")
+    return CNNConfig(use_prelu=slopes is not None, prelu_channel_wise=slopes != (1,), **fields)
+
+
+def _qlnet_config(shapes, fields):
+    one_output_per_channel = shapes.get("layer1.0.bn2.weight") == (256,)
+    return (QLNetConfig.v10m if one_output_per_channel else QLNetConfig.v0)(**fields)
+
+
+FORMATS = (
+    Format(
+        name="CNN of chrisjob1021/model-examples",
+        project="https://github.com/chrisjob1021/model-examples",
+        protocol="imagenet_bilinear_256",
+        names={
+            r"^stem\.": "conv1.0.",
+            r"^stages\.(\d)\.": lambda match: f"conv{int(match[1]) + 2}.",
+            r"\.shortcut\.conv\.": ".shortcut.0.",
+            r"\.shortcut\.bn\.": ".shortcut.1.",
+            r"^classifier\.": "fc.",
+        },
+        config=_cnn_config,
+    ),
+    Format(
+        name="AlexNet of torchvision",
+        project="https://github.com/pytorch/vision",
+        protocol="imagenet_bilinear_256",
+        names=_alexnet_names(
+            *("classifier.6", "classifier.1", "classifier.4"),
+            *("features.0", "features.3", "features.6", "features.8", "features.10"),
+        ),
+        config=lambda shapes, fields: AlexNetConfig.one_tower(**fields),
+    ),
+    Format(
+        name="AlexNet of xevolesi/alexnet_pytorch",
+        project="https://github.com/xevolesi/alexnet_pytorch",
+        protocol="mean_subtracted_bicubic_256",
+        names=_alexnet_names(
+            *("head.7", "head.2", "head.5"),
+            *("block1.0", "block2.0", "block3.0", "block4.0", "block5.0"),
+        ),
+        config=lambda shapes, fields: AlexNetConfig.from_2012_reimplementation(**fields),
+    ),
+    Format(
+        name="QLNet of liuyao12/ConvNets-PDE-perspective",
+        project="https://github.com/liuyao12/ConvNets-PDE-perspective",
+        protocol="imagenet_bicubic_235",
+        names={
+            r"^stem\.conv\.": "conv1.",
+            r"^stem\.bn\.": "bn1.",
+            r"^stages\.(\d)\.": lambda match: f"layer{int(match[1]) + 1}.",
+            r"\.conv([13])\.": r".conv\1.conv.",
+            r"\.bn([13])\.": r".conv\1.bn.",
+            r"\.shortcut\.": ".skip.",
+            r"^classifier\.": "fc.",
+        },
+        config=_qlnet_config,
+    ),
+)
+
+
+def convert(source: str | Path, output: str | Path, labels: str | Path | None = None) -> str:
+    """Write published weights as a model folder.
+
+    Args:
+        source: weights file, or folder with a model.safetensors or pytorch_model.bin.
+        output: folder to create; may exist when it is empty.
+        labels: file with the class names: one a line, a JSON list, or JSON {"0": name, ...}.
+            Without it 1000 classes get ImageNet's names where a list of them is installed.
+
+    Returns:
+        What was found and written, for people to read.
+
+    Raises:
+        ValueError: if the weights cannot be read safely, or fit no known format exactly.
+        OSError: if files are missing, or the output exists or cannot be written.
+    """
+    path, output = _weights_file(Path(source)), Path(output).resolve()
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise FileExistsError(f"{output} must be new or an empty folder; choose another output")
+    origin, weights = _find_weights(_read(path), path)
+    fmt, model = _recognise(weights, path)
+    processor = _processor(fmt, model.config.num_channels)
+    label_source = _set_labels(model.config, labels, path)
+    model.to_empty(device="cpu").load_state_dict(
+        {name: weights[fmt.original_name(name)] for name in model.state_dict()}
+    )
+    facts = {
+        "schema_version": 1,
+        "source": {"file": path.name, "sha256": file_sha256(path), "weights": origin},
+        "format": fmt.name,
+        "project": fmt.project,
+        "protocol": fmt.protocol,
+        "labels": label_source,
+        "num_tensors": len(weights),
+        "num_parameters": model.num_parameters(),
+        "converter": f"convzoo {convzoo.__version__}",
+        "date": now(),
+    }
+
+    def fill(folder):
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        write_json(folder / "conversion.json", facts)
+
+    write_folder(output, fill)
+    return (
+        f"source  {path.name}: {origin}, {len(weights)} tensors\n"
+        f"format  {fmt.name}\n"
+        f"model   {_describe(model.config)}: {facts['num_parameters']:,} parameters, "
+        f"{model.config.num_labels} classes\n"
+        f"labels  {label_source}\n"
+        f"images  {fmt.protocol}{'' if model.config.num_channels == 3 else GREY_NOTE}\n"
+        f"output  {output}"
+    )
+
+
+def _describe(config):
+    default = type(config)()
+    fields = {name: getattr(config, name) for name in type(config).__annotations__}
+    changed = [f"{k} = {v}" for k, v in fields.items() if v != getattr(default, k)]
+    return ", ".join([config.model_type, *changed])
+
+
+def _weights_file(source):
+    if not source.is_dir():
+        return source
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (source / name).is_file():
+            return source / name
+    files = sorted(path.name for path in source.iterdir())
+    raise FileNotFoundError(
+        f"{source} must hold model.safetensors or pytorch_model.bin; it has {files[:SHOWN]}. Give "
+        "the weights file itself."
+    )
+
+
+def _read(path):
+    """What a safetensors or PyTorch file holds; nothing in it is run."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    try:
+        if start[8:9] == b"{":  # safetensors: 8 bytes of length, then JSON
+            return load_file(path)
+        namespace = torch.serialization.safe_globals([argparse.Namespace])  # timm's `args`
+        with namespace, warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes a parser raise anything
+        foreign = re.findall(r"GLOBAL (\S+)", str(error)) or _foreign_names(path)
+        if foreign:
+            raise ValueError(
+                f"{path} must hold only tensors and plain values; it asks for the code "
+                f"{', '.join(dict.fromkeys(foreign))}, and none of it was run. Get the weights "
+                "from a source you trust, as safetensors or as a plain state dict."
+            ) from error
+        # PyTorch's own advice, to load without weights_only, would run what is in the file.
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or repr(error)
+        raise ValueError(
+            f"{path} must be a whole safetensors or PyTorch file; it starts with {start!r}, and "
+            f"reading it failed: {re.split(r'[.] |[.]?$', reason, flags=re.M)[0]}. Download or "
+            "copy it again."
+        ) from error
+
+
+def _foreign_names(path):
+    """What pickles that PyTorch's unpickler cannot follow would import from elsewhere."""
+    names, strings = [], []
+    try:
+        with path.open("rb") as file:
+            if zipfile.is_zipfile(file):
+                archive = zipfile.ZipFile(file)
+                file = archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl")))
+            else:
+                file.seek(0)
+            while True:  # pickles may follow each other; what comes after the last is an error
+                for opcode, argument, _ in pickletools.genops(file):
+                    if opcode.name == "GLOBAL":
+                        names.append(argument.replace(" ", "."))
+                    elif opcode.name == "STACK_GLOBAL":
+                        names.append(".".join(strings[-2:]))
+                    elif isinstance(argument, str):
+                        strings.append(argument)
+    except Exception:  # as above; the caller reports the first failure
+        own = ("torch.", "collections.", "_codecs.")
+        return [name for name in names if not name.startswith(own)]
+
+
+def _find_weights(content, path):
+    """Where the state dict was, in words, and its tensors by name without prefixes."""
+    content = content if isinstance(content, Mapping) else {}
+    found = [key for key in DICTIONARIES if _is_state_dict(content.get(key))]
+    if not found and not _is_state_dict(content):
+        raise ValueError(
+            f"{path} must hold named tensors, by themselves or under one of "
+            f"{', '.join(DICTIONARIES)}; it has {list(content)[:SHOWN]}"
+        )
+    weights = content[found[0]] if found else content
+    stripped = {PREFIX.sub("", name): tensor for name, tensor in weights.items()}
+    if len(stripped) < len(weights):
+        raise ValueError(f"{path} must name each tensor once, not also with a prefix")
+    others = f" (it also has {', '.join(found[1:])})" if len(found) > 1 else ""
+    return f"its {found[0]}{others}" if found else "the whole file", stripped
+
+
+def _is_state_dict(content):
+    return isinstance(content, Mapping) and 0 < len(content) == sum(
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not value.is_meta
+        for name, value in content.items()
+    )
+
+
+def _recognise(weights, path):
+    """The format that the tensors fit exactly, and its model, still on the meta device."""
+    if {"stem.conv.weight", "classifier.weight"} <= weights.keys():
+        raise ValueError(
+            f"{path} is already converted. Load its folder with "
+            "AutoModelForImageClassification.from_pretrained."
+        )
+    fits = []
+    for fmt in FORMATS:
+        model = _empty_model(fmt, {name: tensor.shape for name, tensor in weights.items()})
+        expected = {fmt.original_name(name): t for name, t in model.state_dict().items()}
+        fits.append((len(expected.keys() & weights.keys()), fmt, model, expected))
+    shared, fmt, model, expected = max(fits, key=lambda fit: fit[0])
+    faults = {
+        "missing": [name for name in expected if name not in weights],
+        "unknown": [name for name in weights if name not in expected],
+        "wrong": [],
+    }
+    for name in expected.keys() & weights.keys():
+        got, wanted = weights[name], expected[name]
+        if got.shape != wanted.shape or got.is_floating_point() != wanted.is_floating_point():
+            faults["wrong"].append(
+                f"{name} is {got.dtype} {tuple(got.shape)} instead of {tuple(wanted.shape)}"
+            )
+        elif not all(extreme.isfinite() for extreme in got.float().aminmax()):
+            faults["wrong"].append(f"{name} has values that are not finite in float32")
+    if not any(faults.values()):
+        return fmt, model
+    details = "; ".join(
+        f"{len(names)} are {kind}: {', '.join(sorted(names)[:SHOWN])}"
+        for kind, names in faults.items()
+        if names
+    )
+    raise ValueError(
+        f"{path} must hold the weights of {', '.join(fmt.name for fmt in FORMATS)}; the closest is "
+        f"{fmt.name}, with {shared} of its {len(expected)} tensors, but {details}"
+    )
+
+
+def _empty_model(fmt, shapes):
+    stem = shapes.get(fmt.original_name("stem.conv.weight"), ())
+    classifier = shapes.get(fmt.original_name("classifier.weight"), ())
+    fields = {
+        "num_channels": stem[1] if len(stem) == 4 else 3,
+        "num_labels": classifier[0] if len(classifier) == 2 else 1000,
+    }
+    config = fmt.config(shapes, fields)
+    with torch.device("meta"):
+        return modeling.FAMILIES[type(config)](config)
+
+
+def _processor(fmt, num_channels):
+    processor = modeling.ConvZooImageProcessor.from_protocol(fmt.protocol)
+    if num_channels == 3:
+        return processor
+    # The projects know colour only; for grey, the average of their three values is closest.
+    mean, std = (sum(values) / 3 for values in (processor.image_mean, processor.image_std))
+    return modeling.ConvZooImageProcessor.from_protocol(
+        fmt.protocol, num_channels=num_channels, image_mean=[mean], image_std=[std]
+    )
+
+
+def _set_labels(config, labels, path):
+    """Name the classes where names can be had; returns where they are from, in words."""
+    label_source = "ImageNet-1k, assumed because there are 1000 classes"
+    if labels is not None:
+        label_source = Path(labels).name
+    elif config.num_labels == 1000:
+        labels = _imagenet_names()
+    if labels is None:
+        return "LABEL_0, LABEL_1, ... because no class names were given"
+    names = unique_names(_read_names(Path(labels)))
+    if len(names) != config.num_labels:
+        raise ValueError(
+            f"{labels} must name the {config.num_labels} classes of {path}; it has {len(names)}"
+        )
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    return label_source
+
+
+def _imagenet_names():
+    """The list that gradio ships for its demos: the classes and the order of torchvision's."""
+    gradio = importlib.util.find_spec("gradio")
+    folders = gradio.submodule_search_locations if gradio else ()
+    files = (Path(folder, "media_assets/data/imagenet_labels.json") for folder in folders)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _read_names(path):
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+        if text[:1] not in ("[", "{"):
+            return [line.strip() for line in text.splitlines() if line.strip()]
+        names = json.loads(text)
+        if isinstance(names, dict):
+            names = [names[str(index)] for index in range(len(names))]
+        if all(isinstance(name, str) for name in names):
+            return names
+        reason = f"got {names[:3]}"
+    except (ValueError, KeyError) as error:
+        reason = f"reading it failed: {error!r}"
+    raise ValueError(
+        f'{path} must have one name a line, or be a JSON list of names or map "0", "1", ... to '
+        f"names; {reason}"
+    )

@@ -1,0 +1,1039 @@
+"""A small Hugging Face Hub on loopback, for tests with the real clients.
+
+It knows the calls by which huggingface_hub, transformers, datasets and evaluate create, fill, list
+and read repositories. Large files go by Git LFS and are downloaded, as on the real Hub, from
+another host name (`localhost` instead of `127.0.0.1`) that refuses tokens. Repositories live under
+a folder: one JSON file each, and one content file per SHA-256. Every request is in a journal, and
+requests can be made to fail.
+
+There is no Xet, no pull request, no paging and no running Space: clients need
+HF_HUB_DISABLE_XET=1, which `run` sets. Only the front matter of cards needs more than the standard
+library (PyYAML, which huggingface_hub requires). To try things by hand:
+
+    python tests/hub_server.py --port 8765 FOLDER
+"""
+
+import argparse
+import base64
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+BLOCK = 1 << 18  # bytes sent at once
+MAX_REGULAR_BYTES = 10_000_000  # larger files must go by LFS
+LFS_SUFFIXES = "7z arrow bin bz2 ckpt gz h5 jpeg jpg msgpack npy npz onnx parquet pickle pkl png pt"
+LFS_SUFFIXES += " pth safetensors tar tgz webp xz zip zst"
+GITATTRIBUTES = "".join(
+    f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES.split()
+)
+SPACE_COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+
+# Runs at the start of every client: names of other hosts are noted in $OUTSIDE_LOG and refused.
+GUARD = """
+import os, sys
+
+def _only_loopback(event, arguments):
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event in ("socket.connect", "socket.sendto"):
+        host = arguments[1][0] if isinstance(arguments[1], tuple) else None
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    if host not in (None, "", "localhost", "127.0.0.1", "::1"):
+        with open(os.environ["OUTSIDE_LOG"], "a") as log:
+            log.write(host + "\\n")
+        raise OSError(f"tests may contact loopback only; got {host}")
+
+sys.addaudithook(_only_loopback)
+"""
+
+
+@dataclass
+class Request:
+    """One line of the journal.
+
+    Attributes:
+        method: GET, HEAD, POST, PUT or DELETE.
+        path: address without the host, with the query.
+        host: name the client used for this server.
+        range: Range header, or "".
+        user: whose token came with it, or "".
+        status: of the answer.
+        sent: bytes of the answer's body.
+    """
+
+    method: str
+    path: str
+    host: str
+    range: str
+    user: str = ""
+    status: int = 0
+    sent: int = 0
+
+
+@dataclass
+class Fault:
+    """What is to go wrong with requests that match."""
+
+    pattern: str
+    status: int
+    times: float
+    drop_after: int | None
+    retry_after: int | None
+
+
+class HubError(Exception):
+    """An answer other than success."""
+
+    def __init__(self, status, message, code="", **headers):
+        super().__init__(message)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        if code:
+            self.headers["X-Error-Code"] = code
+
+
+class Repository:
+    """Branches, tags and commits of one repository; every change is saved at once."""
+
+    def __init__(self, store: Path, kind: str, name: str, **settings):
+        self.kind = kind
+        self.id = name
+        self.objects = store / "objects"
+        self.path = store / kind / f"{name}.json"
+        if self.path.is_file():
+            self.state = json.loads(self.path.read_text())
+        else:
+            self.state = {"settings": settings, "refs": {}, "commits": {}}
+
+    @property
+    def page(self) -> str:
+        """Address of its page without the host."""
+        return f"/{self.id}" if self.kind == "models" else f"/{self.kind}/{self.id}"
+
+    @property
+    def settings(self) -> dict:
+        """`private`, `gated` and `granted`."""
+        return self.state["settings"]
+
+    def resolve(self, revision: str) -> str:
+        """Commit of a branch, a tag or a commit's name."""
+        refs = self.state["refs"]
+        names = (revision, f"refs/heads/{revision}", f"refs/tags/{revision}")
+        commit = next((refs[name] for name in names if name in refs), revision)
+        if commit not in self.state["commits"]:
+            raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return commit
+
+    def files(self, revision: str) -> dict[str, dict]:
+        """{path: {oid, sha256, size, lfs}} of a revision."""
+        return self.state["commits"][self.resolve(revision)]["files"]
+
+    def commit(self, branch: str, changes: dict, deletions=(), parent="", user="", title="") -> str:
+        """Put a commit on a branch: all of the changes, or an error and none."""
+        ref = f"refs/heads/{branch}"
+        head = self.state["refs"].get(ref)
+        if head is None and self.state["commits"]:
+            raise HubError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+        if parent and not (head or "").startswith(parent):
+            raise HubError(412, "A commit has happened since. Please refresh and try again.")
+        files = dict(self.files(head)) if head else {}
+        for path in deletions:
+            folder = path.rstrip("/") + "/"
+            doomed = [name for name in files if name == path or name.startswith(folder)]
+            if not doomed:
+                raise HubError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
+            for name in doomed:
+                del files[name]
+        commit = {
+            "parent": head,
+            "title": title,
+            "user": user,
+            "date": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "files": dict(sorted((files | changes).items())),
+        }
+        oid = hashlib.sha1(json.dumps([self.kind, self.id, commit]).encode()).hexdigest()
+        self.state["commits"][oid] = commit
+        self.state["refs"][ref] = oid
+        self.save()
+        return oid
+
+    def history(self, revision: str) -> list[str]:
+        """Commits of a revision, the newest first."""
+        commits, oid = [], self.resolve(revision)
+        while oid:
+            commits.append(oid)
+            oid = self.state["commits"][oid]["parent"]
+        return commits
+
+    def save(self):
+        """Write the JSON file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".part")
+        temporary.write_text(json.dumps(self.state))
+        temporary.replace(self.path)
+
+    def wants_lfs(self, path: str, size: int, sample: bytes) -> bool:
+        """Whether a file is to go by LFS: by its name, its size, or because it is no text."""
+        attributes, commits = GITATTRIBUTES, self.state["commits"]
+        entry = commits and self.files("main").get(".gitattributes")
+        if entry:
+            attributes = (self.objects / entry["sha256"]).read_text()
+        patterns = [line.split()[0] for line in attributes.splitlines() if "filter=lfs" in line]
+        by_name = any(
+            fnmatch.fnmatch(name, pattern)
+            for pattern in patterns
+            for name in (path, path.rsplit("/", 1)[-1])
+        )
+        return by_name or size > MAX_REGULAR_BYTES or b"\0" in sample
+
+    def card(self, files: dict) -> dict:
+        """Front matter of the README among `files`; {} without one that can be read."""
+        if "README.md" not in files:
+            return {}
+        text = (self.objects / files["README.md"]["sha256"]).read_text(encoding="utf-8")
+        try:
+            return front_matter(text) or {}
+        except ValueError:
+            return {}
+
+
+class HubServer:
+    """The server; a context manager.
+
+    Args:
+        root: folder of the repositories; those of an earlier server there are served again.
+        tokens: user of each token.
+        organizations: members of each organization.
+        read_only: tokens that may not write.
+        port: 0 for any free one.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        tokens: Mapping[str, str],
+        organizations: Mapping[str, Collection[str]] | None = None,
+        read_only: Collection[str] = (),
+        port: int = 0,
+    ):
+        self.root = Path(root)
+        self.tokens = dict(tokens)
+        self.organizations = dict(organizations or {})
+        self.read_only = set(read_only)
+        self.journal: list[Request] = []
+        self.repositories: dict[tuple[str, str], Repository] = {}
+        self.lock = threading.RLock()
+        self.signature = secrets.token_hex(8)  # opens addresses of the storage host
+        self._faults: list[Fault] = []
+        self._connections: set[socket.socket] = set()
+        (self.root / "objects").mkdir(parents=True, exist_ok=True)
+        for path in self.root.glob("*/*/*.json"):
+            kind, *names = path.relative_to(self.root).with_suffix("").parts
+            self.repositories[kind, "/".join(names)] = Repository(self.root, kind, "/".join(names))
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
+        self._http.hub = self
+        self._http.daemon_threads = False  # so that closing waits for the answers under way
+        port = self._http.server_address[1]
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self.storage = f"http://localhost:{port}"
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._http.shutdown()
+        for connection in list(self._connections):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the client was faster
+        self._http.server_close()
+        self._thread.join()
+
+    # Repositories without HTTP ---------------------------------------------------------------
+
+    def add_repo(
+        self,
+        kind: str,
+        repo_id: str,
+        folder: Path | None = None,
+        *,
+        private: bool = False,
+        gated: bool = False,
+        granted: Collection[str] = (),
+        link: bool = False,
+    ) -> str:
+        """Create a repository, with the files of a folder.
+
+        Args:
+            kind: "models", "datasets" or "spaces".
+            repo_id: namespace/name.
+            folder: what to put in; files named .git* stay out.
+            private: only members of the namespace and `granted` users see it.
+            gated: everybody sees it, but only those users read other files than its README.
+            granted: users with access.
+            link: serve LFS files from where they are, under made-up hashes: data of many gigabytes
+                can be simulated by small, sparse or repeated files.
+
+        Returns:
+            The commit.
+        """
+        with self.lock:
+            settings = {"private": private, "gated": "manual" if gated else False}
+            repo = Repository(self.root, kind, repo_id, **settings, granted=list(granted))
+            attributes = self._store(repo, ".gitattributes", GITATTRIBUTES.encode())
+            repo.commit("main", {".gitattributes": attributes}, title="initial commit")
+            self.repositories[kind, repo_id] = repo
+        return self.add_commit(kind, repo_id, folder, link=link) if folder else repo.resolve("main")
+
+    def add_commit(self, kind: str, repo_id: str, folder: Path, *, link: bool = False) -> str:
+        """Put the files of a folder into a repository; returns the commit."""
+        repo = self.repositories[kind, repo_id]
+        changes = {}
+        for path in sorted(Path(folder).rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and not name.startswith(".git"):
+                changes[name] = self._store(repo, name, path, link=link)
+        with self.lock:
+            return repo.commit("main", changes, title=f"Add {Path(folder).name}")
+
+    def files(self, kind: str, repo_id: str, revision: str = "main") -> dict[str, Path]:
+        """Where the content of each file of a revision lies."""
+        files = self.repositories[kind, repo_id].files(revision)
+        return {path: self.root / "objects" / entry["sha256"] for path, entry in files.items()}
+
+    def commits(self, kind: str, repo_id: str, revision: str = "main") -> list[str]:
+        """Commits of a revision, the newest first."""
+        return self.repositories[kind, repo_id].history(revision)
+
+    def _store(self, repo, name, content, link=False):
+        """Keep the bytes or the file `content`; returns its entry in a commit."""
+        if isinstance(content, bytes):
+            size, lfs = len(content), False
+        else:
+            size = content.stat().st_size
+            with content.open("rb") as handle:
+                lfs = repo.wants_lfs(name, size, handle.read(512))
+        if lfs and link:
+            sha256 = hashlib.sha256(f"{repo.kind} {repo.id} {name} {size}".encode()).hexdigest()
+        elif lfs:
+            with content.open("rb") as handle:
+                sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+        else:
+            content = content if isinstance(content, bytes) else content.read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+        target = self.root / "objects" / sha256
+        if not target.is_file():
+            part = self.root / "objects" / secrets.token_hex(8)
+            if isinstance(content, bytes):
+                part.write_bytes(content)
+            elif link:
+                part.symlink_to(content.resolve())
+            else:
+                shutil.copyfile(content, part)
+            part.replace(target)
+        return _entry(sha256, size, lfs, content)
+
+    # Journal and faults ----------------------------------------------------------------------
+
+    def requests(self, pattern: str = "") -> list[Request]:
+        """Entries of the journal whose "METHOD /path" matches a regular expression."""
+        return [one for one in self.journal if re.search(pattern, f"{one.method} {one.path}")]
+
+    def bytes_sent(self, pattern: str = "") -> int:
+        """Bytes in the bodies of the answers to those requests."""
+        return sum(request.sent for request in self.requests(pattern))
+
+    def fail(
+        self,
+        pattern: str,
+        status: int = 503,
+        times: float = 1,
+        drop_after: int | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        """Let requests fail.
+
+        Args:
+            pattern: regular expression for "METHOD /path".
+            status: of the answer.
+            times: so often, `math.inf` for ever.
+            drop_after: instead, answer as usual but cut the connection after so many bytes of the
+                body; shorter answers are left alone.
+            retry_after: seconds, for the Retry-After header.
+        """
+        with self.lock:
+            self._faults.append(Fault(pattern, status, times, drop_after, retry_after))
+
+    def _fault(self, request, body_bytes=None):
+        """Use up a fault for a request: before it is answered, or one that cuts its body."""
+        with self.lock:
+            for fault in self._faults:
+                if body_bytes is None or fault.drop_after is None:
+                    due = body_bytes is None and fault.drop_after is None
+                else:
+                    due = fault.drop_after < body_bytes
+                matches = re.search(fault.pattern, f"{request.method} {request.path}")
+                if due and matches and fault.times > 0:
+                    fault.times -= 1
+                    return fault
+        return None
+
+    # Clients ---------------------------------------------------------------------------------
+
+    def environment(self, home: Path, token: str = "") -> dict[str, str]:
+        """Variables of a client that knows only this Hub, with its caches under `home`."""
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "sitecustomize.py").write_text(GUARD)
+        ours = Path(__file__).parent.parent
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("HF_", "HUGGING")) and not name.lower().endswith("_proxy")
+        }
+        return inherited | {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HOME": str(home / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+            "OMP_NUM_THREADS": "1",
+            "OUTSIDE_LOG": str(home / "outside"),
+            "PYTHONPATH": f"{home}{os.pathsep}{ours}",
+            **({"HF_TOKEN": token} if token else {}),
+        }
+
+    def run(self, *arguments, home: Path, token: str = "", cwd: Path | None = None, check=True):
+        """Run Python with arguments as a client; it fails on contact with any other machine.
+
+        Options -I and -S keep the guard out: put GUARD in front of the code then.
+        """
+        done = subprocess.run(
+            [sys.executable, *(str(argument) for argument in arguments)],
+            cwd=cwd,
+            env=self.environment(home, token),
+            stdin=subprocess.DEVNULL,  # nobody answers questions
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        outside = (home / "outside").read_text().split() if (home / "outside").exists() else []
+        # `datasets` asks for statistics at a name derived from the endpoint, and lives without.
+        outside = set(outside) - {"datasets-server.127.0.0.1"}
+        if outside or (check and done.returncode):
+            raise AssertionError(
+                f"{arguments} failed; other hosts: {outside}\n{done.stdout[-4000:]}\n"
+                f"{done.stderr[-6000:]}"
+            )
+        return done
+
+
+def _entry(sha256, size, lfs, content):
+    """What a commit says of a file; git names an LFS file after its pointer."""
+    if lfs:
+        content = _pointer(sha256, size)
+    oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return {"oid": oid, "sha256": sha256, "size": size, "lfs": lfs}
+
+
+def _pointer(sha256, size):
+    return (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+    )
+
+
+def front_matter(text: str) -> dict | None:
+    """Parse the YAML in front of a card; None without one.
+
+    Raises:
+        ValueError: if it is no YAML mapping.
+    """
+    import yaml
+
+    match = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", text, re.DOTALL)
+    if not match:
+        return None
+    try:
+        data = yaml.safe_load(match[1])
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(data, dict):
+        raise ValueError("the metadata must be a mapping")
+    return json.loads(json.dumps(data, default=str))
+
+
+def card_errors(data: dict, kind: str) -> list[str]:
+    """Rules of the Hub that the front matter of a card breaks."""
+    errors = []
+    if kind == "spaces":
+        if "sdk" not in data:
+            errors.append('"sdk" is required')
+        for key in ("colorFrom", "colorTo"):
+            if data.get(key, "red") not in SPACE_COLOURS:
+                errors.append(f'"{key}" must be one of [{", ".join(SPACE_COLOURS)}]')
+        if len(data.get("short_description", "")) > 60:
+            errors.append('"short_description" length must be less than or equal to 60')
+    for model in data.get("model-index", []):
+        for result in model.get("results", []):
+            needed = [("task", "type"), ("dataset", "type"), ("dataset", "name")]
+            missing = [f"{a}.{b}" for a, b in needed if b not in result.get(a, {})]
+            for metric in result.get("metrics", []):
+                missing += [f"metrics.{key}" for key in ("type", "value") if key not in metric]
+            errors += [f'"model-index.results.{field}" is required' for field in missing]
+        if "name" not in model:
+            errors.append('"model-index.name" is required')
+    return errors
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    verbose = False
+
+    def setup(self):
+        super().setup()
+        self.hub = self.server.hub
+        self.hub._connections.add(self.connection)
+
+    def finish(self):
+        self.hub._connections.discard(self.connection)
+        super().finish()
+
+    def handle(self):
+        try:
+            super().handle()
+        except ConnectionError:
+            pass  # the client went away, or a fault cut the connection
+
+    def log_message(self, *arguments):
+        if self.verbose:
+            super().log_message(*arguments)
+
+    def _serve(self):
+        self.request_entry = Request(
+            self.command,
+            self.path,
+            self.headers.get("Host", "").split(":")[0],
+            self.headers.get("Range", ""),
+        )
+        self.hub.journal.append(self.request_entry)
+        self.body = self._chunks()
+        try:
+            self._answer()
+        except HubError as error:
+            text = json.dumps({"error": str(error)}).encode()
+            self._send(error.status, text, {"X-Error-Message": str(error)} | error.headers)
+        for _ in self.body:
+            pass  # what was not read would be taken for the next request
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
+
+    def _answer(self):
+        fault = self.hub._fault(self.request_entry)
+        if fault:
+            wait = {} if fault.retry_after is None else {"Retry_After": str(fault.retry_after)}
+            raise HubError(fault.status, "This failure was asked for by a test", **wait)
+        path = urlsplit(self.path).path
+        authorization = self.headers.get("Authorization", "")
+        if path.startswith("/storage/") and authorization:
+            raise HubError(400, "Only one auth mechanism allowed")
+        token = authorization.removeprefix("Bearer ")
+        if token and token not in self.hub.tokens:
+            raise HubError(401, "Invalid credentials in Authorization header")
+        self.user = self.request_entry.user = self.hub.tokens.get(token, "")
+        self.may_write = token not in self.hub.read_only
+        for methods, pattern, action in ROUTES:
+            match = pattern.fullmatch(path)
+            if match and self.command in methods:
+                groups = {key: unquote(value or "") for key, value in match.groupdict().items()}
+                return action(self, **groups)
+        raise HubError(404, f"This Hub does not know {self.command} {path}")
+
+    # Reading and sending ---------------------------------------------------------------------
+
+    def _chunks(self):
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return
+        left = int(self.headers.get("Content-Length", 0))
+        while left:
+            chunk = self.rfile.read(min(left, BLOCK))
+            if not chunk:
+                raise ConnectionAbortedError
+            left -= len(chunk)
+            yield chunk
+
+    def _json(self):
+        return json.loads(b"".join(self.body))
+
+    def _query(self, name):
+        return parse_qs(urlsplit(self.path).query).get(name, [""])[0]
+
+    def _send(self, status, body, headers=None):
+        headers = {"Content-Type": "application/json"} | (headers or {})
+        self._send_blocks(status, len(body), [body], headers)
+
+    def _send_json(self, data):
+        self._send(200, json.dumps(data).encode())
+
+    def _send_blocks(self, status, size, blocks, headers):
+        self.request_entry.status = status
+        self.send_response(status)
+        for name, value in {"Content-Length": size, **headers}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        fault = self.hub._fault(self.request_entry, size)
+        left = fault.drop_after if fault else size
+        for block in blocks:
+            block = block[:left]
+            left -= len(block)
+            # Counted before the client can have it: who waits for the client sees the whole count.
+            self.request_entry.sent += len(block)
+            self.wfile.write(block)
+            if fault and not left:
+                raise ConnectionAbortedError
+
+    def _send_file(self, path, headers):
+        """Send a file or the range of it that was asked for."""
+        size = path.stat().st_size
+        start, stop, status = 0, size, 200
+        headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"} | headers
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if asked and any(asked.groups()):
+            first, last = asked.groups()
+            start = int(first) if first else max(0, size - int(last))
+            stop = min(size, int(last) + 1) if first and last else size
+            if start >= size or start >= stop:
+                raise HubError(416, "The range is not satisfiable", Content_Range=f"bytes */{size}")
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        self._send_blocks(status, stop - start, _blocks(path, start, stop), headers)
+
+    # Access ----------------------------------------------------------------------------------
+
+    def _is_member(self, namespace):
+        members = self.hub.organizations.get(namespace, (namespace,))
+        return self.user != "" and self.user in members
+
+    def _repo(self, kind, name, write=False):
+        repo = self.hub.repositories.get((kind or "models", name))
+        member = self._is_member(name.split("/")[0])
+        if repo is None or (repo.settings["private"] and not (member or self._is_granted(repo))):
+            # The real Hub sends no code to an anonymous asker, and clients know that of https only.
+            message = "Repository not found" if self.user else "Invalid username or password."
+            raise HubError(404 if self.user else 401, message, "RepoNotFound")
+        if write and not self.user:
+            raise HubError(401, "Invalid username or password.")
+        if write and not (member and self.may_write):
+            raise HubError(403, f"You don't have write access to {name}", "Forbidden")
+        return repo
+
+    def _is_granted(self, repo):
+        return self.user in repo.settings["granted"]
+
+    def _check_gate(self, repo, path):
+        open_to_all = not repo.settings["gated"] or path == "README.md"
+        if open_to_all or self._is_member(repo.id.split("/")[0]) or self._is_granted(repo):
+            return
+        what = "ask for access" if self.user else "log in"
+        raise HubError(
+            403 if self.user else 401,
+            f"Access to {repo.kind} {repo.id} is restricted. You must {what} to access it.",
+            "GatedRepo",
+        )
+
+    # Accounts and repositories ---------------------------------------------------------------
+
+    def _whoami(self):
+        if not self.user:
+            raise HubError(401, "Invalid username or password.")
+        organizations = [
+            {"type": "org", "name": name}
+            for name, members in self.hub.organizations.items()
+            if self.user in members
+        ]
+        token = {"displayName": "test", "role": "write" if self.may_write else "read"}
+        self._send_json(
+            {
+                "type": "user",
+                "name": self.user,
+                "fullname": self.user,
+                "orgs": organizations,
+                "auth": {"type": "access_token", "accessToken": token},
+            }
+        )
+
+    def _create(self):
+        data = self._json()
+        kind, namespace = data.get("type", "model") + "s", data.get("organization") or self.user
+        if not self.user:
+            raise HubError(401, "Invalid username or password.")
+        if not (self._is_member(namespace) and self.may_write):
+            raise HubError(
+                403,
+                "You don't have the rights to create a "
+                f'{data.get("type", "model")} under the namespace "{namespace}"',
+            )
+        repo_id = f"{namespace}/{data['name']}"
+        found = self.hub.repositories.get((kind, repo_id))
+        if not found:
+            private = bool(data.get("private")) or data.get("visibility") == "private"
+            self.hub.add_repo(kind, repo_id, private=private)
+        repo = self.hub.repositories[kind, repo_id]
+        answer = {"url": self.hub.endpoint + repo.page, "name": repo_id, "id": repo_id}
+        if not found:
+            return self._send_json(answer)
+        message = f"You already created this {kind[:-1]} repo: {repo_id}"
+        body = json.dumps(answer | {"error": message}).encode()
+        return self._send(409, body, {"X-Error-Message": message})
+
+    def _delete(self):
+        data = self._json()
+        name = f"{data.get('organization') or self.user}/{data['name']}"
+        repo = self._repo(data.get("type", "model") + "s", name, write=True)
+        with self.hub.lock:
+            del self.hub.repositories[repo.kind, repo.id]
+            repo.path.unlink()
+        self._send_json({})
+
+    def _validate_yaml(self):
+        data = self._json()
+        errors, warnings = [], []
+        try:
+            card = front_matter(data["content"])
+            if card is None:
+                warnings.append("empty or missing yaml metadata in repo card")
+            errors = card_errors(card or {}, data["repoType"] + "s") if card else []
+        except ValueError as error:
+            errors.append(str(error))
+        answer = {
+            "errors": [{"message": message} for message in errors],
+            "warnings": [{"message": message} for message in warnings],
+        }
+        self._send(400 if errors else 200, json.dumps(answer).encode())
+
+    # Listings --------------------------------------------------------------------------------
+
+    def _info(self, kind, name, revision=""):
+        repo = self._repo(kind, name)
+        oid = repo.resolve(revision or "main")
+        commits, files = repo.state["commits"], repo.files(oid)
+        card = repo.card(files)
+        siblings = [
+            {"rfilename": path} | (_blob(entry) if self._query("blobs") else {})
+            for path, entry in files.items()
+        ]
+        tags = card.get("tags") or []
+        info = {
+            "_id": hashlib.sha1(f"{kind}/{name}".encode()).hexdigest()[:24],
+            "id": name,
+            "author": name.split("/")[0],
+            "sha": oid,
+            "createdAt": commits[repo.history("main")[-1]]["date"],
+            "lastModified": commits[oid]["date"],
+            "private": repo.settings["private"],
+            "gated": repo.settings["gated"],
+            "disabled": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": ([tags] if isinstance(tags, str) else tags)
+            + ([f"license:{card['license']}"] if "license" in card else []),
+            "cardData": card,
+            "siblings": siblings,
+            "usedStorage": sum(entry["size"] for entry in files.values()),
+        }
+        known = ("pipeline_tag", "library_name", "sdk", "model-index")
+        self._send_json(info | {key: card[key] for key in known if key in card})
+
+    def _tree(self, kind, name, revision, path=""):
+        repo = self._repo(kind, name)
+        entries = _with_folders(repo.files(revision))
+        if path and path not in entries:
+            raise HubError(404, f"{path} does not exist on {revision}", "EntryNotFound")
+        if entries.get(path, {}).get("type") == "file":
+            return self._send_json([entries[path]])
+        prefix = f"{path}/" if path else ""
+        below = [entry for name, entry in entries.items() if name.startswith(prefix)]
+        if self._query("recursive").lower() not in ("1", "true"):
+            below = [entry for entry in below if "/" not in entry["path"][len(prefix) :]]
+        return self._send_json(below)
+
+    def _paths_info(self, kind, name, revision):
+        entries = _with_folders(self._repo(kind, name).files(revision))
+        paths = parse_qs(b"".join(self.body).decode()).get("paths", [])
+        paths = dict.fromkeys(path.strip("/") for path in paths)
+        self._send_json([entries[path] for path in paths if path in entries])
+
+    def _refs(self, kind, name):
+        answer = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
+        lists = {"heads": answer["branches"], "tags": answer["tags"]}
+        for ref, oid in self._repo(kind, name).state["refs"].items():
+            _, group, short = ref.split("/", 2)
+            lists[group].append({"name": short, "ref": ref, "targetCommit": oid})
+        self._send_json(answer)
+
+    def _commits(self, kind, name, revision):
+        repo = self._repo(kind, name)
+        commits = repo.state["commits"]
+        self._send_json(
+            [
+                {
+                    "id": oid,
+                    "title": commits[oid]["title"],
+                    "message": "",
+                    "date": commits[oid]["date"],
+                    "authors": [{"user": commits[oid]["user"] or name.split("/")[0]}],
+                }
+                for oid in repo.history(revision)
+            ]
+        )
+
+    def _change_ref(self, kind, name, group, ref):
+        """POST or DELETE a branch or tag; a tag is POSTed to the revision it marks."""
+        repo = self._repo(kind, name, write=True)
+        data = self._json() if self.command == "POST" else {}
+        group = {"branch": "heads", "tag": "tags"}[group]
+        start = ref if group == "tags" else data.get("startingPoint") or "main"
+        full = f"refs/{group}/{data.get('tag', ref)}"
+        with self.hub.lock:
+            if self.command == "POST":
+                if full in repo.state["refs"]:
+                    raise HubError(409, f"Reference already exists: {full}")
+                repo.state["refs"][full] = repo.resolve(start)
+            elif repo.state["refs"].pop(full, None) is None:
+                raise HubError(404, f"Reference does not exist: {full}", "RevisionNotFound")
+            repo.save()
+        self._send_json({})
+
+    # Uploads ---------------------------------------------------------------------------------
+
+    def _preupload(self, kind, name, revision):
+        repo = self._repo(kind, name, write=True)
+        present, answer = repo.files(revision), []
+        for file in self._json()["files"]:
+            sample = base64.b64decode(file.get("sample", ""))
+            lfs = repo.wants_lfs(file["path"], file["size"], sample)
+            entry = {"path": file["path"], "uploadMode": "lfs" if lfs else "regular"}
+            old = present.get(file["path"])
+            if old:
+                entry["oid"] = old["sha256" if old["lfs"] else "oid"]
+            answer.append(entry | {"shouldIgnore": False})
+        self._send_json({"commitOid": repo.resolve(revision), "files": answer})
+
+    def _lfs_batch(self, kind, name):
+        repo = self._repo(kind, name, write=True)
+        answer = []
+        for item in self._json()["objects"]:
+            entry = {"oid": item["oid"], "size": item["size"]}
+            if not (repo.objects / item["oid"]).is_file():
+                verify = f"{self.hub.endpoint}{repo.page}.git/info/lfs/objects/verify"
+                upload = self._storage_url(repo, item["oid"], "upload")
+                entry["actions"] = {"upload": {"href": upload}, "verify": {"href": verify}}
+            answer.append(entry)
+        self._send_json({"transfer": "basic", "objects": answer})
+
+    def _lfs_verify(self, kind, name):
+        repo, item = self._repo(kind, name, write=True), self._json()
+        path = repo.objects / item["oid"]
+        if not path.is_file() or path.stat().st_size != item["size"]:
+            raise HubError(404, f"Object {item['oid']} was not uploaded")
+        self._send_json({})
+
+    def _storage_url(self, repo, sha256, path):
+        address = f"/storage{repo.page}/{sha256}/{quote(path)}"
+        return f"{self.hub.storage}{address}?signature={self.hub.signature}"
+
+    def _storage(self, sha256):
+        """The other host: it knows signed addresses only, and no users."""
+        if self._query("signature") != self.hub.signature:
+            raise HubError(403, "The signature of this address is not valid")
+        target = self.hub.root / "objects" / sha256
+        if self.command != "PUT":
+            return self._send_file(target, {"ETag": f'"{sha256}"'})
+        part, digest = target.with_name(secrets.token_hex(8)), hashlib.sha256()
+        with part.open("wb") as handle:
+            for chunk in self.body:
+                handle.write(chunk)
+                digest.update(chunk)
+        if digest.hexdigest() != sha256:
+            part.unlink()
+            raise HubError(400, "The content does not have the SHA-256 of the address")
+        part.replace(target)
+        return self._send(200, b"")
+
+    def _commit(self, kind, name, revision):
+        repo = self._repo(kind, name, write=True)
+        operations = [json.loads(line) for line in b"".join(self.body).splitlines() if line]
+        header, changes, deletions = {}, {}, []
+        for key, value in ((operation["key"], operation["value"]) for operation in operations):
+            if key == "header":
+                header = value
+            elif key == "file":
+                content = base64.b64decode(value["content"])
+                if len(content) > MAX_REGULAR_BYTES:
+                    raise HubError(400, f"{value['path']} is too large and must go by LFS")
+                changes[value["path"]] = self.hub._store(repo, value["path"], content)
+            elif key == "lfsFile":
+                target = repo.objects / value["oid"]
+                if not target.is_file():
+                    raise HubError(400, f"LFS object {value['oid']} was never uploaded")
+                size = target.stat().st_size
+                changes[value["path"]] = _entry(value["oid"], size, True, b"")
+            elif key in ("deletedFile", "deletedFolder"):
+                deletions.append(value["path"])
+            else:
+                raise HubError(400, f"This Hub does not know the operation {key}")
+        if not header.get("summary"):
+            raise HubError(400, "A commit must have a summary")
+        with self.hub.lock:
+            oid = repo.commit(
+                revision,
+                changes,
+                deletions,
+                header.get("parentCommit", ""),
+                self.user,
+                header["summary"],
+            )
+        url = f"{self.hub.endpoint}{repo.page}/commit/{oid}"
+        self._send_json({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+
+    # Downloads -------------------------------------------------------------------------------
+
+    def _resolve(self, kind, name, revision, path):
+        repo = self._repo(kind, name)
+        self._check_gate(repo, path)
+        oid = repo.resolve(revision)
+        entry = repo.files(oid).get(path)
+        if entry is None:
+            raise HubError(404, "Entry not found", "EntryNotFound", X_Repo_Commit=oid)
+        headers = {"X-Repo-Commit": oid}
+        if not entry["lfs"]:
+            headers["ETag"] = f'"{entry["oid"]}"'
+            headers["Content-Type"] = "text/plain; charset=utf-8"
+            return self._send_file(repo.objects / entry["sha256"], headers)
+        return self._send(
+            302,
+            b"",
+            headers
+            | {
+                "X-Linked-Etag": f'"{entry["sha256"]}"',
+                "X-Linked-Size": str(entry["size"]),
+                "Location": self._storage_url(repo, entry["sha256"], path),
+            },
+        )
+
+    def _nothing(self):
+        self._send_json({})
+
+
+def _blocks(path, start, stop):
+    with path.open("rb") as handle:
+        handle.seek(start)
+        while start < stop:
+            block = handle.read(min(BLOCK, stop - start))
+            start += len(block)
+            yield block
+
+
+def _blob(entry):
+    """Size and names of a file as the listings give them."""
+    blob = {"size": entry["size"], "blobId": entry["oid"]}
+    if entry["lfs"]:
+        pointer_size = len(_pointer(entry["sha256"], entry["size"]))
+        lfs = {"size": entry["size"], "pointerSize": pointer_size}
+        blob["lfs"] = lfs | {"oid": entry["sha256"], "sha256": entry["sha256"]}
+    return blob
+
+
+def _with_folders(files):
+    """{path: listing entry} of files and of the folders that they make."""
+    entries = {}
+    for path, entry in files.items():
+        for parent in reversed(Path(path).parents[:-1]):
+            name = parent.as_posix()
+            oid = hashlib.sha1(f"tree {name}".encode()).hexdigest()
+            entries[name] = {"type": "directory", "oid": oid, "size": 0, "path": name}
+        blob = _blob(entry)
+        entries[path] = {"type": "file", "oid": blob.pop("blobId"), "path": path} | blob
+    return entries
+
+
+API = r"/api/(?P<kind>models|datasets|spaces)/(?P<name>[^/]+/[^/]+)"
+PAGE = r"/(?:(?P<kind>datasets|spaces)/)?(?P<name>[^/]+/[^/]+?)"
+REVISION = r"/(?P<revision>[^/]+)"
+READ = ("GET", "HEAD")
+ROUTES = [
+    (methods, re.compile(pattern), action)
+    for methods, pattern, action in (
+        (("GET",), "/api/whoami-v2", _Handler._whoami),
+        (("POST",), "/api/repos/create", _Handler._create),
+        (("DELETE",), "/api/repos/delete", _Handler._delete),
+        (("POST",), "/api/validate-yaml", _Handler._validate_yaml),
+        (READ, "/api/telemetry/.*|/api/agent-harnesses", _Handler._nothing),
+        (("GET",), API + f"(?:/revision{REVISION})?", _Handler._info),
+        (("GET",), API + f"/tree{REVISION}(?:/(?P<path>.+))?", _Handler._tree),
+        (("POST",), API + "/paths-info" + REVISION, _Handler._paths_info),
+        (("GET",), API + "/refs", _Handler._refs),
+        (("GET",), API + "/commits" + REVISION, _Handler._commits),
+        (
+            ("POST", "DELETE"),
+            API + r"/(?P<group>branch|tag)/(?P<ref>[^/]+)",
+            _Handler._change_ref,
+        ),
+        (("POST",), API + "/preupload" + REVISION, _Handler._preupload),
+        (("POST",), API + "/commit" + REVISION, _Handler._commit),
+        (("POST",), PAGE + r"\.git/info/lfs/objects/batch", _Handler._lfs_batch),
+        (("POST",), PAGE + r"\.git/info/lfs/objects/verify", _Handler._lfs_verify),
+        (("PUT", *READ), r"/storage/.+?/(?P<sha256>[0-9a-f]{64})/.+", _Handler._storage),
+        (READ, PAGE + "/resolve" + REVISION + "/(?P<path>.+)", _Handler._resolve),
+    )
+]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve a folder until interrupted."""
+    parser = argparse.ArgumentParser(description="A small Hugging Face Hub on loopback.")
+    parser.add_argument("root", type=Path, help="folder of the repositories")
+    parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--user", default="user", help="whose token is hf_USER")
+    args = parser.parse_args(argv)
+    _Handler.verbose = True
+    token = f"hf_{args.user}"
+    with HubServer(args.root, {token: args.user}, port=args.port) as server:
+        print(
+            f"export HF_ENDPOINT={server.endpoint} HF_TOKEN={token} HF_HOME={args.root / 'home'} "
+            "HF_HUB_DISABLE_XET=1 HF_HUB_DISABLE_TELEMETRY=1",
+            flush=True,
+        )
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            pass
+
+
+if __name__ == "__main__":
+    main()
