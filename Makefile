@@ -20,7 +20,7 @@ quickstart: .venv/ready  ## train, evaluate, card, prediction on the embedded pi
 	    --dynamo_backend no train_accelerate.py recipes/quickstart.toml
 	$(BIN) -m convzoo evaluate runs/quickstart/model --data data/fashion-mnist
 	$(BIN) -m hub_cards render runs/quickstart/model
-	$(BIN) -m convzoo predict runs/quickstart/model runs/quickstart/model/examples/*
+	$(BIN) -m convzoo predict runs/quickstart/model runs/quickstart/model/examples/00000_*
 	@echo
 	@echo 'The model is in runs/quickstart/model; README.md there is its card. Next:'
 	@echo '  in a browser:    $(BIN) app.py runs/quickstart/model'

@@ -54,9 +54,9 @@ def main(argv: list[str] | None = None) -> None:
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     is_main = accelerator.is_main_process
     disable_progress_bar()  # of Transformers, for each file it writes
-    logging.basicConfig(
-        format="%(message)s", level=logging.INFO if is_main else logging.WARNING, force=True
-    )
+    logging.basicConfig(format="%(message)s")
+    for name in ("train", "convzoo"):  # not all: HTTP clients log each request at INFO
+        logging.getLogger(name).setLevel(logging.INFO if is_main else logging.WARNING)
     run_folder = recipe.folder
     finished = run_folder / "model" / "train_results.json"
     check_run_folder(run_folder, recipe)

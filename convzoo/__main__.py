@@ -6,6 +6,7 @@ Imports wait until a command needs them, so that `--help` answers at once.
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     evaluate.add_argument("--label-column", default="", help="column of class numbers")
     evaluate.add_argument("--batch-size", type=int, default=64, help="images per step")
     evaluate.add_argument("--num-workers", type=int, default=2, help="decoding processes")
+    evaluate.add_argument("--output", help="also write the result here, as for a Hub model")
     evaluate.set_defaults(run=_evaluate)
 
     predict = commands.add_parser("predict", help="classify picture files")
@@ -53,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     recipe.set_defaults(run=_recipe)
 
     args = parser.parse_args(argv)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("convzoo").setLevel(logging.INFO)  # HTTP clients log each request at INFO
     try:
         args.run(args)
     except (ValueError, OSError) as error:
@@ -63,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _evaluate(args):
-    from convzoo.environment import command_line
+    from convzoo.environment import command_line, write_json
     from convzoo.evaluation import evaluate_folder
 
     result = evaluate_folder(
@@ -78,6 +81,8 @@ def _evaluate(args):
         image_column=args.image_column,
         label_column=args.label_column,
     )
+    if args.output:
+        write_json(Path(args.output), result)
     metrics = result["metrics"]
     print(
         f"{args.model} on {result['dataset']['num_samples']} images of {args.data} [{args.split}]: "

@@ -199,6 +199,7 @@ def evaluate_folder(
     """
     import evaluate
     from transformers import AutoImageProcessor, AutoModelForImageClassification
+    from transformers.utils import cached_file
 
     import modeling  # noqa: F401  registers our families with the Auto classes
 
@@ -222,7 +223,7 @@ def evaluate_folder(
         "top5_accuracy": metrics[f"top{min(5, best)}_accuracy"],
         "loss": predictions.summary()["loss"],
     }
-    weights = Path(model_folder) / "model.safetensors"
+    weights = Path(cached_file(model_folder, "model.safetensors"))
     result = {
         "task": "image-classification",
         "dataset": source.describe() | {"config": name or None},
@@ -230,7 +231,7 @@ def evaluate_folder(
         "metrics": metrics,
         "model": {
             "file": weights.name,
-            "sha256": file_sha256(weights) if weights.is_file() else None,
+            "sha256": file_sha256(weights),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         },
         "command": command,
@@ -240,7 +241,7 @@ def evaluate_folder(
         "environment": describe_environment(),
     }
     result["dataset"]["fingerprint"] = predictions.fingerprint
-    if weights.is_file() and accelerator.is_main_process:
+    if Path(model_folder).is_dir() and accelerator.is_main_process:
         record_result(Path(model_folder), result)
     return result
 

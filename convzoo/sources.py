@@ -6,6 +6,8 @@ pyarrow, one row group at a time and undecoded, because that is what can be soug
 
 import hashlib
 import json
+import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,6 +15,12 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub.utils import httpx
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = (1, 4, 16, 60, 120)  # after the client's own tries, about 24 s; then give up
+FOOTER_BYTES = 16 * 1024  # of 100 row groups with two columns; a longer footer is read in full
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class Source:
         groups: (file number, row group in that file) of every row group.
         group_rows: rows of each row group.
         group_bytes: bytes of the picture column of each row group.
+        footers: parquet metadata of each file, so that a file's end is read once.
         fingerprint: sha256 over file names and row-group sizes; changes when the data does.
         card: front matter of the dataset's README, or {}.
         revision: commit of a Hub dataset, or None.
@@ -63,6 +72,7 @@ class Source:
     groups: tuple[tuple[int, int], ...]
     group_rows: tuple[int, ...]
     group_bytes: tuple[int, ...]
+    footers: tuple[pq.FileMetaData, ...] = field(repr=False)
     fingerprint: str
     card: dict = field(repr=False)
     revision: str | None = None
@@ -77,15 +87,17 @@ class Source:
 
         Raises:
             ValueError: if a label is not a class of the dataset, or the file is damaged.
+            OSError: if the file cannot be read, for good or in spite of several tries.
         """
         file_number, group = self.groups[number]
         file = self.files[file_number]
         columns = [f"{self.image_column}.bytes", self.label_column]
-        try:
-            with fsspec.open(file, "rb") as handle:
-                table = pq.ParquetFile(handle, pre_buffer=True).read_row_group(group, columns)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{file} must be a readable parquet file; {error}") from error
+
+        def read(handle):
+            parquet = pq.ParquetFile(handle, metadata=self.footers[file_number], pre_buffer=True)
+            return parquet.read_row_group(group, columns)
+
+        table = _read(file, read)
         images = table.column(self.image_column).combine_chunks().field("bytes")
         labels = table.column(self.label_column).to_numpy()
         outside = np.flatnonzero((labels < 0) | (labels >= len(self.label_names)))
@@ -141,6 +153,11 @@ def open_source(
     try:
         builder = datasets.load_dataset_builder(path, name or None, revision=revision or None)
     except (FileNotFoundError, ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+        if isinstance(error, ConnectionError) or "LocalEntryNotFoundError" in str(error):
+            raise ConnectionError(
+                f"the Hub could not be reached for the dataset {path!r}; try again, or give a "
+                f"folder. ({error})"
+            ) from error
         raise FileNotFoundError(
             f"data.path must be a folder with parquet files or a Hub dataset id that this account "
             f"may read; got {path!r}. For a gated dataset accept its terms on its Hub page, then "
@@ -189,6 +206,7 @@ def open_source(
         groups=tuple(groups),
         group_rows=tuple(rows),
         group_bytes=tuple(sizes),
+        footers=tuple(footers),
         fingerprint="sha256:" + hashlib.sha256(identity).hexdigest(),
         card=_read_card(builder, path),
         revision=hub_commit,
@@ -196,11 +214,35 @@ def open_source(
 
 
 def _read_footer(file):
-    try:
-        with fsspec.open(file, "rb") as handle:
+    def read(handle):
+        handle.seek(-min(FOOTER_BYTES, handle.size), 2)
+        tail = handle.read()
+        if int.from_bytes(tail[-8:-4], "little") + 8 > len(tail):
             return pq.read_metadata(handle)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{file} must be a readable parquet file; {error}") from error
+        return pq.read_metadata(pa.BufferReader(tail))
+
+    return _read(file, read)
+
+
+def _read(file, read):
+    """The result of read(open file); a failure that may pass is tried again, with patience."""
+    # Not fsspec.open: it would read 5 MiB ahead of every range of a file on the Hub.
+    filesystem, path = fsspec.core.url_to_fs(file)
+    for delay in (*RETRY_SECONDS, None):
+        try:
+            with filesystem.open(path, "rb", cache_type="none") as handle:
+                return read(handle)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{file} must be a readable parquet file; {error}") from error
+        except (OSError, httpx.HTTPError) as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            passing = status == 429 or (status or 0) >= 500
+            passing |= isinstance(error, ConnectionError | TimeoutError | httpx.TransportError)
+            reason = f"HTTP status {status}" if status else f"{type(error).__name__}: {error}"
+            if not passing or delay is None:
+                raise OSError(f"{file} could not be read; {reason}") from error
+            logger.warning("%s: %s; trying again in %s s", file, reason, delay)
+            time.sleep(delay)
 
 
 def _find_column(features, wanted, kind, setting, path):

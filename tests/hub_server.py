@@ -85,6 +85,10 @@ class Request:
     status: int = 0
     sent: int = 0
 
+    def matches(self, pattern: str) -> bool:
+        """Whether a regular expression is found in "METHOD /path"."""
+        return re.search(pattern, f"{self.method} {self.path}") is not None
+
 
 @dataclass
 class Fault:
@@ -299,7 +303,7 @@ class HubServer:
         with self.lock:
             settings = {"private": private, "gated": "manual" if gated else False}
             repo = Repository(self.root, kind, repo_id, **settings, granted=list(granted))
-            attributes = self._store(repo, ".gitattributes", GITATTRIBUTES.encode())
+            attributes = self._store(GITATTRIBUTES.encode())
             repo.commit("main", {".gitattributes": attributes}, title="initial commit")
             self.repositories[kind, repo_id] = repo
         return self.add_commit(kind, repo_id, folder, link=link) if folder else repo.resolve("main")
@@ -311,7 +315,11 @@ class HubServer:
         for path in sorted(Path(folder).rglob("*")):
             name = path.relative_to(folder).as_posix()
             if path.is_file() and not name.startswith(".git"):
-                changes[name] = self._store(repo, name, path, link=link)
+                with path.open("rb") as handle:
+                    lfs = repo.wants_lfs(name, path.stat().st_size, handle.read(512))
+                content = path if lfs else path.read_bytes()
+                made_up = f"{kind} {repo_id} {name}" if link else ""
+                changes[name] = self._store(content, made_up)
         with self.lock:
             return repo.commit("main", changes, title=f"Add {Path(folder).name}")
 
@@ -324,39 +332,34 @@ class HubServer:
         """Commits of a revision, the newest first."""
         return self.repositories[kind, repo_id].history(revision)
 
-    def _store(self, repo, name, content, link=False):
-        """Keep the bytes or the file `content`; returns its entry in a commit."""
+    def _store(self, content, made_up=""):
+        """Keep bytes, or a file that goes by LFS, and make its entry in a commit.
+
+        With a text to make its hash from, the file is served from where it is.
+        """
+        objects = self.root / "objects"
+        part = objects / secrets.token_hex(8)
         if isinstance(content, bytes):
-            size, lfs = len(content), False
+            sha256, size = hashlib.sha256(content).hexdigest(), len(content)
+            part.write_bytes(content)
+            entry = _entry(sha256, size, content)
         else:
-            size = content.stat().st_size
-            with content.open("rb") as handle:
-                lfs = repo.wants_lfs(name, size, handle.read(512))
-        if lfs and link:
-            sha256 = hashlib.sha256(f"{repo.kind} {repo.id} {name} {size}".encode()).hexdigest()
-        elif lfs:
-            with content.open("rb") as handle:
-                sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        else:
-            content = content if isinstance(content, bytes) else content.read_bytes()
-            sha256 = hashlib.sha256(content).hexdigest()
-        target = self.root / "objects" / sha256
-        if not target.is_file():
-            part = self.root / "objects" / secrets.token_hex(8)
-            if isinstance(content, bytes):
-                part.write_bytes(content)
-            elif link:
+            if made_up:
+                sha256 = hashlib.sha256(made_up.encode()).hexdigest()
                 part.symlink_to(content.resolve())
             else:
+                with content.open("rb") as handle:
+                    sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
                 shutil.copyfile(content, part)
-            part.replace(target)
-        return _entry(sha256, size, lfs, content)
+            entry = _entry(sha256, content.stat().st_size)
+        part.replace(objects / sha256)
+        return entry
 
     # Journal and faults ----------------------------------------------------------------------
 
     def requests(self, pattern: str = "") -> list[Request]:
         """Entries of the journal whose "METHOD /path" matches a regular expression."""
-        return [one for one in self.journal if re.search(pattern, f"{one.method} {one.path}")]
+        return [request for request in self.journal if request.matches(pattern)]
 
     def bytes_sent(self, pattern: str = "") -> int:
         """Bytes in the bodies of the answers to those requests."""
@@ -391,8 +394,7 @@ class HubServer:
                     due = body_bytes is None and fault.drop_after is None
                 else:
                     due = fault.drop_after < body_bytes
-                matches = re.search(fault.pattern, f"{request.method} {request.path}")
-                if due and matches and fault.times > 0:
+                if due and fault.times > 0 and request.matches(fault.pattern):
                     fault.times -= 1
                     return fault
         return None
@@ -447,18 +449,17 @@ class HubServer:
         return done
 
 
-def _entry(sha256, size, lfs, content):
-    """What a commit says of a file; git names an LFS file after its pointer."""
-    if lfs:
-        content = _pointer(sha256, size)
-    oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+def _entry(sha256, size, content=None):
+    """What a commit says of a file; one without content goes by LFS, and git sees its pointer."""
+    lfs = content is None
+    git = _pointer(sha256, size) if lfs else content
+    oid = hashlib.sha1(b"blob %d\0" % len(git) + git).hexdigest()
     return {"oid": oid, "sha256": sha256, "size": size, "lfs": lfs}
 
 
 def _pointer(sha256, size):
-    return (
-        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
-    )
+    version = "version https://git-lfs.github.com/spec/v1"
+    return f"{version}\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
 def front_matter(text: str) -> dict | None:
@@ -484,7 +485,7 @@ def front_matter(text: str) -> dict | None:
 def card_errors(data: dict, kind: str) -> list[str]:
     """Rules of the Hub that the front matter of a card breaks."""
     errors = []
-    if kind == "spaces":
+    if kind == "space":
         if "sdk" not in data:
             errors.append('"sdk" is required')
         for key in ("colorFrom", "colorTo"):
@@ -540,8 +541,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._answer()
         except HubError as error:
-            text = json.dumps({"error": str(error)}).encode()
-            self._send(error.status, text, {"X-Error-Message": str(error)} | error.headers)
+            message = {"X-Error-Message": ascii(str(error))[1:-1]}
+            self._send_json({"error": str(error)}, error.status, message | error.headers)
         for _ in self.body:
             pass  # what was not read would be taken for the next request
 
@@ -595,8 +596,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Content-Type": "application/json"} | (headers or {})
         self._send_blocks(status, len(body), [body], headers)
 
-    def _send_json(self, data):
-        self._send(200, json.dumps(data).encode())
+    def _send_json(self, data, status=200, headers=None):
+        self._send(status, json.dumps(data).encode(), headers)
 
     def _send_blocks(self, status, size, blocks, headers):
         self.request_entry.status = status
@@ -635,42 +636,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     # Access ----------------------------------------------------------------------------------
 
+    def _check_login(self):
+        if not self.user:
+            raise HubError(401, "Invalid username or password.")
+
     def _is_member(self, namespace):
-        members = self.hub.organizations.get(namespace, (namespace,))
-        return self.user != "" and self.user in members
+        return self.user != "" and self.user in self.hub.organizations.get(namespace, [namespace])
+
+    def _has_access(self, repo):
+        return self._is_member(repo.id.split("/")[0]) or self.user in repo.settings["granted"]
 
     def _repo(self, kind, name, write=False):
         repo = self.hub.repositories.get((kind or "models", name))
-        member = self._is_member(name.split("/")[0])
-        if repo is None or (repo.settings["private"] and not (member or self._is_granted(repo))):
+        if repo is None or (repo.settings["private"] and not self._has_access(repo)):
             # The real Hub sends no code to an anonymous asker, and clients know that of https only.
             message = "Repository not found" if self.user else "Invalid username or password."
             raise HubError(404 if self.user else 401, message, "RepoNotFound")
-        if write and not self.user:
-            raise HubError(401, "Invalid username or password.")
-        if write and not (member and self.may_write):
-            raise HubError(403, f"You don't have write access to {name}", "Forbidden")
+        if write:
+            self._check_login()
+            if not (self._is_member(name.split("/")[0]) and self.may_write):
+                raise HubError(403, f"You don't have write access to {name}", "Forbidden")
         return repo
-
-    def _is_granted(self, repo):
-        return self.user in repo.settings["granted"]
-
-    def _check_gate(self, repo, path):
-        open_to_all = not repo.settings["gated"] or path == "README.md"
-        if open_to_all or self._is_member(repo.id.split("/")[0]) or self._is_granted(repo):
-            return
-        what = "ask for access" if self.user else "log in"
-        raise HubError(
-            403 if self.user else 401,
-            f"Access to {repo.kind} {repo.id} is restricted. You must {what} to access it.",
-            "GatedRepo",
-        )
 
     # Accounts and repositories ---------------------------------------------------------------
 
     def _whoami(self):
-        if not self.user:
-            raise HubError(401, "Invalid username or password.")
+        self._check_login()
         organizations = [
             {"type": "org", "name": name}
             for name, members in self.hub.organizations.items()
@@ -688,28 +679,21 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _create(self):
+        self._check_login()
         data = self._json()
-        kind, namespace = data.get("type", "model") + "s", data.get("organization") or self.user
-        if not self.user:
-            raise HubError(401, "Invalid username or password.")
+        kind, namespace = data.get("type", "model"), data.get("organization") or self.user
         if not (self._is_member(namespace) and self.may_write):
-            raise HubError(
-                403,
-                "You don't have the rights to create a "
-                f'{data.get("type", "model")} under the namespace "{namespace}"',
-            )
+            rights = f'create a {kind} under the namespace "{namespace}"'
+            raise HubError(403, f"You don't have the rights to {rights}")
         repo_id = f"{namespace}/{data['name']}"
-        found = self.hub.repositories.get((kind, repo_id))
-        if not found:
+        status, error = 200, {}
+        if (kind + "s", repo_id) in self.hub.repositories:
+            status, error = 409, {"error": f"You already created this {kind} repo: {repo_id}"}
+        else:
             private = bool(data.get("private")) or data.get("visibility") == "private"
-            self.hub.add_repo(kind, repo_id, private=private)
-        repo = self.hub.repositories[kind, repo_id]
-        answer = {"url": self.hub.endpoint + repo.page, "name": repo_id, "id": repo_id}
-        if not found:
-            return self._send_json(answer)
-        message = f"You already created this {kind[:-1]} repo: {repo_id}"
-        body = json.dumps(answer | {"error": message}).encode()
-        return self._send(409, body, {"X-Error-Message": message})
+            self.hub.add_repo(kind + "s", repo_id, private=private)
+        url = self.hub.endpoint + self.hub.repositories[kind + "s", repo_id].page
+        self._send_json({"url": url, "name": repo_id, "id": repo_id} | error, status)
 
     def _delete(self):
         data = self._json()
@@ -725,16 +709,15 @@ class _Handler(BaseHTTPRequestHandler):
         errors, warnings = [], []
         try:
             card = front_matter(data["content"])
-            if card is None:
-                warnings.append("empty or missing yaml metadata in repo card")
-            errors = card_errors(card or {}, data["repoType"] + "s") if card else []
+            warnings = ["empty or missing yaml metadata in repo card"] if card is None else []
+            errors = card_errors(card or {}, data["repoType"])
         except ValueError as error:
-            errors.append(str(error))
+            errors = [str(error)]
         answer = {
             "errors": [{"message": message} for message in errors],
             "warnings": [{"message": message} for message in warnings],
         }
-        self._send(400 if errors else 200, json.dumps(answer).encode())
+        self._send_json(answer, 400 if errors else 200)
 
     # Listings --------------------------------------------------------------------------------
 
@@ -743,11 +726,10 @@ class _Handler(BaseHTTPRequestHandler):
         oid = repo.resolve(revision or "main")
         commits, files = repo.state["commits"], repo.files(oid)
         card = repo.card(files)
+        blobs = self._query("blobs") != ""
         siblings = [
-            {"rfilename": path} | (_blob(entry) if self._query("blobs") else {})
-            for path, entry in files.items()
+            {"rfilename": path} | (_blob(entry) if blobs else {}) for path, entry in files.items()
         ]
-        tags = card.get("tags") or []
         info = {
             "_id": hashlib.sha1(f"{kind}/{name}".encode()).hexdigest()[:24],
             "id": name,
@@ -758,10 +740,7 @@ class _Handler(BaseHTTPRequestHandler):
             "private": repo.settings["private"],
             "gated": repo.settings["gated"],
             "disabled": False,
-            "downloads": 0,
-            "likes": 0,
-            "tags": ([tags] if isinstance(tags, str) else tags)
-            + ([f"license:{card['license']}"] if "license" in card else []),
+            "tags": card.get("tags", []),
             "cardData": card,
             "siblings": siblings,
             "usedStorage": sum(entry["size"] for entry in files.values()),
@@ -798,19 +777,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _commits(self, kind, name, revision):
         repo = self._repo(kind, name)
-        commits = repo.state["commits"]
-        self._send_json(
-            [
-                {
-                    "id": oid,
-                    "title": commits[oid]["title"],
-                    "message": "",
-                    "date": commits[oid]["date"],
-                    "authors": [{"user": commits[oid]["user"] or name.split("/")[0]}],
-                }
-                for oid in repo.history(revision)
-            ]
-        )
+        answer = []
+        for oid in repo.history(revision):
+            commit = repo.state["commits"][oid]
+            text = {"title": commit["title"], "message": "", "date": commit["date"]}
+            answer.append({"id": oid, "authors": [{"user": commit["user"]}], **text})
+        self._send_json(answer)
 
     def _change_ref(self, kind, name, group, ref):
         """POST or DELETE a branch or tag; a tag is POSTed to the revision it marks."""
@@ -896,28 +868,21 @@ class _Handler(BaseHTTPRequestHandler):
                 content = base64.b64decode(value["content"])
                 if len(content) > MAX_REGULAR_BYTES:
                     raise HubError(400, f"{value['path']} is too large and must go by LFS")
-                changes[value["path"]] = self.hub._store(repo, value["path"], content)
+                changes[value["path"]] = self.hub._store(content)
             elif key == "lfsFile":
                 target = repo.objects / value["oid"]
                 if not target.is_file():
                     raise HubError(400, f"LFS object {value['oid']} was never uploaded")
-                size = target.stat().st_size
-                changes[value["path"]] = _entry(value["oid"], size, True, b"")
+                changes[value["path"]] = _entry(value["oid"], target.stat().st_size)
             elif key in ("deletedFile", "deletedFolder"):
                 deletions.append(value["path"])
             else:
                 raise HubError(400, f"This Hub does not know the operation {key}")
         if not header.get("summary"):
             raise HubError(400, "A commit must have a summary")
+        parent, title = header.get("parentCommit", ""), header["summary"]
         with self.hub.lock:
-            oid = repo.commit(
-                revision,
-                changes,
-                deletions,
-                header.get("parentCommit", ""),
-                self.user,
-                header["summary"],
-            )
+            oid = repo.commit(revision, changes, deletions, parent, self.user, title)
         url = f"{self.hub.endpoint}{repo.page}/commit/{oid}"
         self._send_json({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
@@ -925,7 +890,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, kind, name, revision, path):
         repo = self._repo(kind, name)
-        self._check_gate(repo, path)
+        if repo.settings["gated"] and path != "README.md" and not self._has_access(repo):
+            message = f"Access to {repo.kind} {repo.id} is restricted. You must have access to it."
+            raise HubError(403 if self.user else 401, message, "GatedRepo")
         oid = repo.resolve(revision)
         entry = repo.files(oid).get(path)
         if entry is None:
@@ -935,16 +902,10 @@ class _Handler(BaseHTTPRequestHandler):
             headers["ETag"] = f'"{entry["oid"]}"'
             headers["Content-Type"] = "text/plain; charset=utf-8"
             return self._send_file(repo.objects / entry["sha256"], headers)
-        return self._send(
-            302,
-            b"",
-            headers
-            | {
-                "X-Linked-Etag": f'"{entry["sha256"]}"',
-                "X-Linked-Size": str(entry["size"]),
-                "Location": self._storage_url(repo, entry["sha256"], path),
-            },
-        )
+        headers["X-Linked-Etag"] = f'"{entry["sha256"]}"'
+        headers["X-Linked-Size"] = entry["size"]
+        headers["Location"] = self._storage_url(repo, entry["sha256"], path)
+        return self._send(302, b"", headers)
 
     def _nothing(self):
         self._send_json({})
@@ -999,11 +960,7 @@ ROUTES = [
         (("POST",), API + "/paths-info" + REVISION, _Handler._paths_info),
         (("GET",), API + "/refs", _Handler._refs),
         (("GET",), API + "/commits" + REVISION, _Handler._commits),
-        (
-            ("POST", "DELETE"),
-            API + r"/(?P<group>branch|tag)/(?P<ref>[^/]+)",
-            _Handler._change_ref,
-        ),
+        (("POST", "DELETE"), API + "/(?P<group>branch|tag)/(?P<ref>[^/]+)", _Handler._change_ref),
         (("POST",), API + "/preupload" + REVISION, _Handler._preupload),
         (("POST",), API + "/commit" + REVISION, _Handler._commit),
         (("POST",), PAGE + r"\.git/info/lfs/objects/batch", _Handler._lfs_batch),

@@ -316,6 +316,12 @@ def test_simulated_data_is_served_from_where_it_is(hub, tmp_path):
     assert (status, body) == (206, bytes(10))
 
 
+def test_a_client_that_leaves_loopback_is_found_out(hub, tmp_path):
+    code = "import urllib.request; urllib.request.urlopen('http://huggingface.co/api')"
+    with pytest.raises(AssertionError, match="other hosts: {'huggingface.co'}"):
+        hub.run("-c", code, home=tmp_path / "home", check=False)
+
+
 def test_it_runs_by_hand(tmp_path):
     arguments = [sys.executable, ROOT / "tests" / "hub_server.py", "--port", "0", tmp_path]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

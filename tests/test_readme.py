@@ -1,5 +1,6 @@
 """The README tells the truth: its paths, commands, table and code."""
 
+import json
 import re
 import tomllib
 
@@ -75,3 +76,17 @@ def test_quoted_rows_are_those_of_the_quoted_results(row):
     top5 = entry.get("top5_accuracy")
     assert row[4] == (f"{top5 * 100:.2f}" if top5 else "-")
     assert ("ten crops" in row[-1]) == ("ten crops" in entry["protocol"])
+
+
+def test_measured_numbers_are_those_of_the_result_file():
+    path = ROOT / "benchmarks" / "results" / "quickstart_2cpu_202611.json"
+    result = json.loads(path.read_text())
+    deviation = result["top1_accuracy_standard_deviation"] * 100
+    run = result["runs"][0]
+    sentence = (
+        f"the quickstart's small CNN ({run['num_parameters']:,} parameters) reaches "
+        f"{result['top1_accuracy_mean'] * 100:.2f} % top-1 (n = {result['n']} seeds, standard "
+        f"deviation {deviation:.2f}) on {run['num_samples']:,} held-out pictures of the embedded "
+        f"sample, in a median of {result['train_and_evaluate_seconds_median']:.0f} s"
+    )
+    assert sentence in " ".join(TEXT.split())

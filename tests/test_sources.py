@@ -1,7 +1,12 @@
+import dataclasses
+
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
+from convzoo import sources
 from convzoo.sources import open_source
 from tests.conftest import COLOURS, coloured_images, write_split
 
@@ -64,3 +69,47 @@ def test_a_label_out_of_range_names_its_row(tmp_path):
         ValueError, match=r"label must lie in \[0, 2\]; got 7 in row 2 of row group 0"
     ):
         source.read_group(0)
+
+
+class FlakyFileSystem(LocalFileSystem):
+    """Local files whose first `failures` openings break as a network does."""
+
+    protocol = "flaky"
+    failures = 0
+    error = ConnectionError("reset by peer")
+
+    def _open(self, path, *args, **kwargs):
+        if type(self).failures:
+            type(self).failures -= 1
+            raise self.error
+        return super()._open(path, *args, **kwargs)
+
+
+@pytest.fixture
+def flaky_source(colour_data, monkeypatch):
+    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
+    monkeypatch.setattr(sources, "RETRY_SECONDS", (0, 0))
+    source = open_source(str(colour_data), "train")
+    files = tuple(f"flaky://{file}" for file in source.files)
+    return source, dataclasses.replace(source, files=files)
+
+
+def test_a_broken_connection_is_tried_again(flaky_source, monkeypatch, caplog):
+    source, flaky = flaky_source
+    monkeypatch.setattr(FlakyFileSystem, "failures", 2)
+    assert flaky.read_group(3).images.equals(source.read_group(3).images)
+    assert caplog.text.count("reset by peer; trying again") == 2
+
+
+def test_a_connection_that_stays_broken_names_the_file(flaky_source, monkeypatch):
+    monkeypatch.setattr(FlakyFileSystem, "failures", 3)
+    with pytest.raises(OSError, match="train-00000.* could not be read; ConnectionError: reset by"):
+        flaky_source[1].read_group(3)
+
+
+def test_a_missing_file_is_not_tried_again(flaky_source, monkeypatch):
+    monkeypatch.setattr(FlakyFileSystem, "failures", 1)
+    monkeypatch.setattr(FlakyFileSystem, "error", FileNotFoundError("gone"))
+    with pytest.raises(OSError, match="could not be read; FileNotFoundError: gone"):
+        flaky_source[1].read_group(3)
+    assert FlakyFileSystem.failures == 0  # one try
