@@ -31,7 +31,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from convzoo import checkpointing
 from convzoo.building import build_model, build_processor
-from convzoo.data import TrainStream, save_examples, train_batches
+from convzoo.data import TrainStream, UnreadableImages, save_examples, train_batches
 from convzoo.environment import command_line, describe_environment, file_sha256, now, write_json
 from convzoo.evaluation import predict_split
 from convzoo.metrics_log import MetricsLog, plot_curves, read_metrics
@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> None:
     train_source = open_source(data.path, data.train_split, *columns)
     eval_source = open_source(data.path, data.eval_split, *columns) if data.eval_split else None
     order = DataOrder(
-        train_source.group_rows,
-        train_source.group_bytes,
+        train_source.group_rows * recipe.augmentation.repeats,
+        train_source.group_bytes * recipe.augmentation.repeats,
         settings.global_batch_size,
         data.shuffle_memory_mb * 2**20,
         recipe.run.seed,
@@ -123,6 +123,8 @@ def main(argv: list[str] | None = None) -> None:
         start_step,
         total_steps,
     )
+    allowed = int(data.max_unreadable_share * train_source.num_rows / accelerator.num_processes)
+    unreadable = UnreadableImages(allowed)
     metrics = MetricsLog(run_folder / "metrics.jsonl", start_step, enabled=is_main)
     logger.info(
         "%s: %s parameters, %d images, %d steps of %d images on %d process(es), %s",
@@ -188,6 +190,7 @@ def main(argv: list[str] | None = None) -> None:
         waiting = time.perf_counter()
         batch = next(batches)
         data_wait += time.perf_counter() - waiting
+        unreadable.add(batch["unreadable"])
         pixel_values = normalize(batch["pixels"].to(accelerator.device, non_blocking=True))
         labels = batch["labels"].to(accelerator.device, non_blocking=True)
         # Dropout and drop path depend on (seed, step, process) only: a resumed run repeats them.

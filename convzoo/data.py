@@ -6,6 +6,7 @@ Each reader opens only the windows that its part needs, reads the next ones in a
 are needed, and keeps pictures encoded until their turn.
 """
 
+import logging
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -21,14 +22,17 @@ from convzoo.order import DataOrder
 from convzoo.sources import Rows, Source
 from convzoo.transforms import TrainTransform, sample_rng
 
+logger = logging.getLogger(__name__)
+
 READ_AHEAD_STEPS = 8  # a window is read this many steps before its first use
 
 
 class TrainStream(IterableDataset):
     """The augmented samples of one process, from any step on.
 
-    Iterating yields, per step and worker, `pixels` uint8 (n, size, size, 3), `labels` int64 (n,)
-    and `positions` int64 (n,), the sample numbers.
+    Iterating yields, per step and worker, `pixels` uint8 (n, size, size, 3), `labels` int64 (n,),
+    `positions` int64 (n,), the sample numbers, and `unreadable`, (where, reason) of each picture
+    that another one had to replace.
 
     Args:
         source: the training split.
@@ -70,7 +74,8 @@ class TrainStream(IterableDataset):
             upcoming = deque()  # (positions, their windows and entries) of the steps read ahead
             asked = self.start_step
             for step in range(self.start_step, self.num_steps):
-                while asked < min(step + READ_AHEAD_STEPS, self.num_steps):
+                ahead = READ_AHEAD_STEPS if step > self.start_step else 1  # first things first
+                while asked < min(step + ahead, self.num_steps):
                     positions = self.order.positions(asked, reader, readers)
                     located = [self.order.locate(position) for position in positions.tolist()]
                     rows.open(located)
@@ -80,13 +85,9 @@ class TrainStream(IterableDataset):
                 rows.keep({window.key for _, located in upcoming for window, _ in located})
 
     def _batch(self, positions, located, rows):
-        pixels, labels = [], []
+        pixels, labels, unreadable = [], [], []
         for position, (window, entry) in zip(positions.tolist(), located, strict=True):
-            data, label, where = rows.row(window, entry)
-            try:
-                image = decode_rgb(data)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from error
+            image, label = self._decode(rows, window, entry, unreadable)
             pixels.append(self.transform(image, sample_rng(self.order.seed, position)))
             labels.append(label)
         size = self.transform.size
@@ -95,7 +96,21 @@ class TrainStream(IterableDataset):
             "pixels": torch.from_numpy(stacked),
             "labels": torch.tensor(labels, dtype=torch.int64),
             "positions": torch.from_numpy(positions),
+            "unreadable": unreadable,
         }
+
+    def _decode(self, rows, window, entry, unreadable):
+        """Picture and label of an entry; of the next one in its window if it cannot be read.
+
+        The window is the same for any number of readers, and so is the replacement.
+        """
+        for offset in range(len(window.order)):
+            data, label, where = rows.row(window, (entry + offset) % len(window.order))
+            try:
+                return decode_rgb(data), label
+            except ValueError as error:
+                unreadable.append((where, str(error)))
+        raise ValueError(f"{where}: none of the {len(window.order)} pictures around can be read")
 
 
 class _OpenWindows:
@@ -119,14 +134,14 @@ class _OpenWindows:
         """Encoded bytes, label and a name for messages of one entry of a window."""
         for (group, first, count), rows in zip(window.pieces, self.pieces[window.key], strict=True):
             if entry < count:
-                file, row_group = self.source.groups[group]
+                file, row_group = self.source.groups[group % len(self.source.groups)]
                 where = f"row {first + entry} of row group {row_group} of {self.source.files[file]}"
                 return *rows.result()[entry], where
             entry -= count
         raise AssertionError("entry lies outside its window")
 
     def _read(self, group, first, count):
-        rows = self.source.read_group(group)
+        rows = self.source.read_group(group % len(self.source.groups))
         return Rows(rows.images[first : first + count], rows.labels[first : first + count])
 
 
@@ -143,8 +158,44 @@ def train_batches(stream: TrainStream, num_workers: int) -> Iterator[dict[str, t
     for part in loader:
         parts.append(part)
         if len(parts) == max(1, num_workers):
-            yield {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+            batch = {
+                key: torch.cat([part[key] for part in parts])
+                for key in ("pixels", "labels", "positions")
+            }
+            yield batch | {"unreadable": [found for part in parts for found in part["unreadable"]]}
             parts = []
+
+
+class UnreadableImages:
+    """Counts the pictures that could not be read; too many of them stop training.
+
+    Args:
+        allowed: how many different ones this process may meet.
+    """
+
+    def __init__(self, allowed: int):
+        self.allowed = allowed
+        self.reasons: dict[str, str] = {}
+
+    def add(self, found: list[tuple[str, str]]) -> None:
+        """Log pictures that were not met before.
+
+        Args:
+            found: (where, reason) of each, as in a batch.
+
+        Raises:
+            ValueError: if there are more than allowed.
+        """
+        for where, reason in found:
+            if where not in self.reasons:
+                self.reasons[where] = reason
+                logger.warning("unreadable, another picture takes its place: %s: %s", where, reason)
+        if len(self.reasons) > self.allowed:
+            raise ValueError(
+                f"at most {self.allowed} pictures may be unreadable (data.max_unreadable_share); "
+                f"got {len(self.reasons)}, the last: {where}: {reason}. Mend the data, or raise "
+                f"the share"
+            )
 
 
 def eval_rows(

@@ -17,6 +17,10 @@ So each batch mixes num_lanes * window_groups row groups from anywhere in the da
 serves a share of the lanes opens only their row groups, and memory is bounded by the row groups in
 open windows. The order of epoch e + 1 follows that of e without a gap: the step that crosses the
 boundary takes the rest of one epoch and the start of the next, so nothing is dropped or padded.
+
+The first epoch of data that does not fit into the memory starts with one lane and doubles their
+number every RAMP_STEPS steps: training begins after the first row groups have come, and not only
+when those of all lanes have. Its lanes have other lengths, so that they still end together.
 """
 
 import bisect
@@ -26,6 +30,7 @@ from functools import lru_cache
 import numpy as np
 
 MAX_LANES = 64  # more lanes than readers gain nothing; see `read_amplification`
+RAMP_STEPS = 4  # steps with 1, 2, 4, ... lanes at the start of a run on large data
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,18 @@ class DataOrder:
             )
         # A fifth of the memory is left to windows that are read ahead.
         open_groups = max(1, int(0.8 * memory_bytes / max(1, max(group_bytes))))
-        bound = min(MAX_LANES, open_groups, len(self.group_rows), global_batch_size)
-        self.num_lanes = max(n for n in range(1, bound + 1) if global_batch_size % n == 0)
+        bound = min(MAX_LANES, open_groups, len(self.group_rows))
+        self.num_lanes = 1
+        while 2 * self.num_lanes <= bound and global_batch_size % (2 * self.num_lanes) == 0:
+            self.num_lanes *= 2
         self.window_groups = max(1, open_groups // self.num_lanes)
+        self._ramp = [2**k for k in range(self.num_lanes.bit_length() - 1)]
+        if sum(group_bytes) <= memory_bytes or self._ramp_steps * global_batch_size > self.num_rows:
+            self._ramp = []
         self._lane = lru_cache(maxsize=4 * self.num_lanes)(self._build_lane)
         self._window = lru_cache(maxsize=4 * self.num_lanes)(self._build_window)
         self._groups = lru_cache(maxsize=4)(self._permute_groups)
+        self._starts = lru_cache(maxsize=2)(self._lane_starts)
 
     def positions(self, step: int, part: int, num_parts: int) -> np.ndarray:
         """Sample numbers of one part of a step's global batch.
@@ -85,7 +96,7 @@ class DataOrder:
         at most, so a part touches as few lanes as it can; the parts of a step, in order, always
         give the same sequence, whatever `num_parts` is.
         """
-        batch, lanes = self.global_batch_size, self.num_lanes
+        batch, lanes = self.global_batch_size, self._lanes_at(step)
         first, last = batch * part // num_parts, batch * (part + 1) // num_parts
         slot = np.arange(first, last)
         per_lane = batch // lanes
@@ -94,7 +105,7 @@ class DataOrder:
     def locate(self, position: int) -> tuple[Window, int]:
         """The window that holds sample `position`, and the row's entry in the window's pieces."""
         epoch, sample = divmod(int(position), self.num_rows)
-        entry, lane = divmod(sample, self.num_lanes)
+        lane, entry = self._lane_entry(epoch, sample)
         starts = self._lane(epoch, lane)[1]
         window = self._window(epoch, lane, bisect.bisect_right(starts, entry) - 1)
         return window, int(window.order[entry - window.start])
@@ -109,16 +120,55 @@ class DataOrder:
         raise AssertionError("entry lies outside its window")
 
     def read_amplification(self, num_readers: int) -> float:
-        """Upper bound of row groups opened per row group and epoch with `num_readers` readers.
+        """Upper bound of openings per row group and epoch, for row groups of equal size.
 
         Lanes that are cut by a row group's end add at most one group each; a lane that two readers
-        share is read twice.
+        share is read twice. While the lanes of a run's first steps are few, all readers share them.
         """
         shared = min(self.num_lanes, num_readers - 1) if self.num_lanes % num_readers else 0
         if num_readers > self.num_lanes:
             shared = num_readers - 1
         cut = (self.num_lanes - 1) / len(self.group_rows)
         return (1 + shared / self.num_lanes) * (1 + cut)
+
+    @property
+    def _ramp_steps(self):
+        return RAMP_STEPS * len(self._ramp)
+
+    def _lanes_at(self, step):
+        return self._ramp[step // RAMP_STEPS] if step < self._ramp_steps else self.num_lanes
+
+    def _lane_entry(self, epoch, sample):
+        """Lane of a sample of an epoch, and how many entries of that lane come before it."""
+        if epoch > 0 or not self._ramp:
+            return sample % self.num_lanes, sample // self.num_lanes
+        step, slot = divmod(sample, self.global_batch_size)
+        if step >= self._ramp_steps:
+            after = sample - self._ramp_steps * self.global_batch_size
+            lane = after % self.num_lanes
+            return lane, self._entries_in_ramp(lane, self._ramp_steps) + after // self.num_lanes
+        lanes = self._lanes_at(step)
+        lane = slot % lanes
+        return lane, self._entries_in_ramp(lane, step) + slot // lanes
+
+    def _entries_in_ramp(self, lane, steps):
+        """Entries of a lane in the first steps of a run."""
+        entries = 0
+        for number, lanes in enumerate(self._ramp):
+            count = min(max(steps - number * RAMP_STEPS, 0), RAMP_STEPS)
+            if lane < lanes:
+                entries += count * (self.global_batch_size // lanes)
+        return entries
+
+    def _lane_starts(self, first_epoch):
+        """Where each lane begins in the laid-out row groups, and where the last one ends."""
+        rows, ramp = self.num_rows, np.zeros(self.num_lanes, dtype=np.int64)
+        if first_epoch and self._ramp:
+            rows -= self._ramp_steps * self.global_batch_size
+            ramp += [self._entries_in_ramp(n, self._ramp_steps) for n in range(self.num_lanes)]
+        length, longer = divmod(rows, self.num_lanes)
+        lengths = ramp + length + (np.arange(self.num_lanes) < longer)
+        return [0, *np.cumsum(lengths).tolist()]
 
     def _rng(self, *key):
         return np.random.default_rng([self.seed, *key])
@@ -131,9 +181,7 @@ class DataOrder:
     def _build_lane(self, epoch, lane):
         """Pieces of each window of a lane, and the entries before each window."""
         groups, ends = self._groups(epoch)
-        length, longer = divmod(self.num_rows, self.num_lanes)
-        start = lane * length + min(lane, longer)
-        stop = start + length + (lane < longer)
+        start, stop = self._starts(epoch == 0)[lane : lane + 2]
         pieces = []
         at = int(np.searchsorted(ends, start, side="right"))
         while start < stop:

@@ -21,7 +21,7 @@ from pathlib import Path
 # Settings that a run may change when it resumes: they move no weight.
 HARMLESS = {
     "run": ("name", "output_dir", "license", "resume"),
-    "data": ("num_workers",),
+    "data": ("num_workers", "max_unreadable_share"),
     "train": (
         "log_every_steps",
         "evaluate_every_epochs",
@@ -74,6 +74,9 @@ class Data:
     examples: int = _setting(
         0, "evaluation pictures copied into the model folder; mind their licence", low=0
     )
+    max_unreadable_share: float = _setting(
+        0.001, "of the pictures; more unreadable ones stop training", low=0.0, high=1.0
+    )
     num_workers: int = _setting(2, "decoding processes per training process; 0 = none", low=0)
     shuffle_memory_mb: int = _setting(
         512, "undecoded bytes that one process may hold for shuffling, MB", low=1
@@ -107,6 +110,9 @@ class Augmentation:
     )
     scale: tuple[float, ...] = _setting((0.08, 1.0), "area of a random resized crop, share", low=0)
     ratio: tuple[float, ...] = _setting((3 / 4, 4 / 3), "width / height of that crop", low=0)
+    repeats: int = _setting(
+        1, "views of a picture in a pass over the data; epochs keep their number of images", low=1
+    )
     padding: int = _setting(4, "black border of a padded crop, pixels", low=0)
     horizontal_flip: float = _setting(0.5, "probability of mirroring", low=0.0, high=1.0)
 

@@ -35,7 +35,7 @@ def test_recipe_prints_every_key_or_a_resolved_file(tmp_path):
     explained = run("-m", "convzoo", "recipe").stdout
     assert "learning_rate = 0.1  # peak" in explained
     resolved = run("-m", "convzoo", "recipe", "recipes/quickstart.toml", "train.epochs=3").stdout
-    assert "epochs = 3.0" in resolved and "nesterov = false" in resolved
+    assert "epochs = 3.0" in resolved and "momentum = 0.9" in resolved
 
 
 def test_a_wrong_command_names_the_right_ones():

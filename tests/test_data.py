@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from convzoo.data import TrainStream, eval_rows, save_examples, train_batches
+from convzoo.data import (
+    TrainStream,
+    UnreadableImages,
+    eval_rows,
+    save_examples,
+    train_batches,
+)
 from convzoo.order import DataOrder
 from convzoo.recipe import Augmentation
 from convzoo.sources import open_source
@@ -28,7 +34,9 @@ def batches(source, process=0, processes=1, workers=0, start=0, stop=12):
 
 def joined(parts):
     """The global batch from the batches of all processes."""
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    return {
+        key: torch.cat([part[key] for part in parts]) for key in ("pixels", "labels", "positions")
+    }
 
 
 def assert_same(one, other):
@@ -70,13 +78,53 @@ def test_labels_belong_to_their_pictures(source):
         assert torch.equal(channel_means.argmax(dim=1), batch["labels"])
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path):
+@pytest.fixture
+def damaged_source(tmp_path):
     images, labels = coloured_images(24, seed=0)
     images[13] = b"not a picture"
     write_split(tmp_path / "bad", "train", images, labels, files=1)
-    source = open_source(str(tmp_path / "bad"), "train")
-    with pytest.raises(ValueError, match="row 6 of row group 1 of .*train-00000.*readable JPEG"):
-        batches(source, stop=2)
+    return open_source(str(tmp_path / "bad"), "train")
+
+
+def test_an_unreadable_picture_is_reported_and_replaced_by_another_with_its_own_label(
+    damaged_source,
+):
+    whole = batches(damaged_source, stop=2)
+    found = [entry for batch in whole for entry in batch["unreadable"]]
+    assert len(found) == 1
+    where, reason = found[0]
+    assert "row 6 of row group 1 of" in where and "readable JPEG" in reason
+    for batch in whole:
+        assert torch.equal(batch["pixels"].float().mean(dim=(1, 2)).argmax(dim=1), batch["labels"])
+    shares = [batches(damaged_source, rank, 3, stop=2) for rank in range(3)]
+    assert_same(whole, [joined(step) for step in zip(*shares, strict=True)])
+
+
+def test_unreadable_pictures_are_counted_once_and_too_many_stop(damaged_source, caplog):
+    (entry,) = [e for batch in batches(damaged_source, stop=2) for e in batch["unreadable"]]
+    counter = UnreadableImages(allowed=1)
+    counter.add([entry])
+    counter.add([entry])  # the same picture in the next epoch
+    assert caplog.text.count("another picture takes its place") == 1
+    with pytest.raises(ValueError, match="at most 1 pictures may be unreadable .* got 2, the last"):
+        counter.add([("elsewhere", "cut off")])
+
+
+def test_data_without_any_readable_picture_is_an_error(tmp_path):
+    write_split(tmp_path / "bad", "train", [b"no picture"] * 24, [0] * 24, files=1)
+    with pytest.raises(ValueError, match="none of the .* pictures around can be read"):
+        batches(open_source(str(tmp_path / "bad"), "train"), stop=1)
+
+
+def test_repeats_show_each_picture_in_several_places_of_a_pass(source):
+    order = DataOrder(source.group_rows * 3, source.group_bytes * 3, BATCH, 20_000, seed=5)
+    transform = TrainTransform(Augmentation(), 16, "bilinear")
+    stream = TrainStream(source, order, transform, 0, 1, 0, 61 * 3 // BATCH + 1)
+    list(train_batches(stream, 0))  # all row groups can be read
+    groups = len(source.groups)
+    located = (order.row(position) for position in range(61 * 3))
+    counts = collections.Counter((group % groups, row) for group, row in located)
+    assert len(counts) == 61 and set(counts.values()) == {3}
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7, 40])

@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from golden_weights import golden, picture, tensor
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -22,6 +21,7 @@ from modeling import (
     QLNetConfig,
 )
 from tests.conftest import COLOURS, STRANGER, coloured_images, write_split
+from tests.golden_weights import golden, picture, tensor
 from tests.hub_server import GUARD, HubServer
 
 LABELS = {"id2label": dict(enumerate(COLOURS))}

@@ -50,16 +50,36 @@ def test_order_is_a_pure_function_of_seed_and_epoch():
     assert [first.row(p) for p in range(100)] != [first.row(rows + p) for p in range(100)]
 
 
+def test_large_data_starts_with_few_row_groups_and_soon_mixes_all():
+    order = DataOrder([100] * 3000, [11 * MB] * 3000, 128, 512 * MB, seed=0)
+    assert order.num_lanes == 32
+
+    def groups(step):
+        return {order.row(position)[0] for position in order.positions(step, 0, 1)}
+
+    assert len(groups(0)) <= 3  # 128 rows of 100 a group
+    assert [order._lanes_at(step) for step in (0, 3, 4, 8, 12, 16, 19, 20)] == [
+        *(1, 1, 2, 4, 8, 16, 16, 32)
+    ]
+    assert len(groups(20)) >= 32
+    assert len(groups(3000 * 100 // 128 + 1)) >= 32  # no ramp in the second epoch
+
+
+def test_small_data_mixes_all_from_the_start():
+    order = DataOrder([100] * 64, [MB] * 64, 64, 512 * MB, seed=0)
+    assert len({order.row(position)[0] for position in order.positions(0, 0, 1)}) >= 30
+
+
 @pytest.mark.parametrize("readers", [1, 2, 3, 5, 16, 40])
 def test_row_groups_are_read_no_more_often_than_promised(readers):
-    order = make_order(groups=200, batch=48, memory=16 * MB)
+    order = DataOrder([50] * 200, [MB] * 200, 48, 16 * MB, seed=3)
     opened = collections.Counter()
     for reader in range(readers):
         windows = set()
-        for step in range(order.num_rows // 48):
+        for step in range(order.num_rows // 48, 2 * order.num_rows // 48 + 1):
             for position in order.positions(step, reader, readers):
                 window, _ = order.locate(position)
-                if window.key not in windows:
+                if window.key[0] == 1 and window.key not in windows:  # the second epoch
                     windows.add(window.key)
                     opened.update(group for group, _, _ in window.pieces)
     assert sum(opened.values()) / len(opened) <= order.read_amplification(readers)
@@ -77,7 +97,8 @@ def test_open_windows_stay_within_the_memory():
 def test_batches_of_class_sorted_data_hold_many_classes():
     """With one class to a row group, a batch has as many classes as it mixes row groups."""
     order = DataOrder([100] * 200, [MB] * 200, 64, 80 * MB, seed=0)
-    classes = [{order.row(p)[0] for p in order.positions(step, 0, 1)} for step in range(100)]
+    steps = range(order._ramp_steps, 300)  # after the start
+    classes = [{order.row(p)[0] for p in order.positions(step, 0, 1)} for step in steps]
     assert np.mean([len(batch) for batch in classes]) >= 0.6 * 64
 
 
