@@ -15,11 +15,13 @@ newest good checkpoint.
 """
 
 import argparse
+import dataclasses
 import logging
 import math
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -38,6 +40,7 @@ from convzoo.metrics_log import MetricsLog, plot_curves, read_metrics
 from convzoo.optimization import build_optimizer, learning_rate_at
 from convzoo.order import DataOrder
 from convzoo.recipe import load_recipe, recipe_differences, recipe_to_toml
+from convzoo.row_cache import RowCache
 from convzoo.sources import open_source
 from convzoo.transforms import Normalize, TrainTransform
 
@@ -73,6 +76,9 @@ def main(argv: list[str] | None = None) -> None:
     columns = (data.name, data.revision, data.image_column, data.label_column)
     train_source = open_source(data.path, data.train_split, *columns)
     eval_source = open_source(data.path, data.eval_split, *columns) if data.eval_split else None
+    if data.cache_dir and train_source.is_remote:
+        cache = RowCache(Path(data.cache_dir), int(data.cache_gb * 1e9))
+        train_source = dataclasses.replace(train_source, cache=cache)
     order = DataOrder(
         train_source.group_rows * recipe.augmentation.repeats,
         train_source.group_bytes * recipe.augmentation.repeats,

@@ -134,8 +134,7 @@ class _OpenWindows:
         """Encoded bytes, label and a name for messages of one entry of a window."""
         for (group, first, count), rows in zip(window.pieces, self.pieces[window.key], strict=True):
             if entry < count:
-                file, row_group = self.source.groups[group % len(self.source.groups)]
-                where = f"row {first + entry} of row group {row_group} of {self.source.files[file]}"
+                where = self.source.where(group % len(self.source.groups), first + entry)
                 return *rows.result()[entry], where
             entry -= count
         raise AssertionError("entry lies outside its window")

@@ -21,7 +21,7 @@ from pathlib import Path
 # Settings that a run may change when it resumes: they move no weight.
 HARMLESS = {
     "run": ("name", "output_dir", "license", "resume"),
-    "data": ("num_workers", "max_unreadable_share"),
+    "data": ("num_workers", "max_unreadable_share", "cache_dir", "cache_gb"),
     "train": (
         "log_every_steps",
         "evaluate_every_epochs",
@@ -78,6 +78,8 @@ class Data:
         0.001, "of the pictures; more unreadable ones stop training", low=0.0, high=1.0
     )
     num_workers: int = _setting(2, "decoding processes per training process; 0 = none", low=0)
+    cache_dir: str = _setting("", "keeps row groups of a Hub dataset for later epochs; none if ''")
+    cache_gb: float = _setting(200.0, "what cache_dir may hold, GB", low=0.0)
     shuffle_memory_mb: int = _setting(
         512, "undecoded bytes that one process may hold for shuffling, MB", low=1
     )

@@ -1,4 +1,4 @@
-"""Where pictures come from: a Hub dataset or a folder, as a table of parquet row groups.
+"""Where pictures come from: a Hub dataset or a folder, as a table of row groups.
 
 `datasets` decides which files make up a split and what their columns mean; the rows are read with
 pyarrow, one row group at a time and undecoded, because that is what can be sought and shared out.
@@ -7,9 +7,11 @@ pyarrow, one row group at a time and undecoded, because that is what can be soug
 import hashlib
 import json
 import logging
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -17,9 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub.utils import httpx
 
+from convzoo.row_cache import RowCache
+
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = (1, 4, 16, 60, 120)  # after the client's own tries, about 24 s; then give up
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+FOLDER_GROUP = 64  # files of an image folder that are read together
 FOOTER_BYTES = 16 * 1024  # of 100 row groups with two columns; a longer footer is read in full
 
 
@@ -61,6 +67,7 @@ class Source:
         fingerprint: sha256 over file names and row-group sizes; changes when the data does.
         card: front matter of the dataset's README, or {}.
         revision: commit of a Hub dataset, or None.
+        cache: keeps row groups on the local disk, or None.
     """
 
     path: str
@@ -76,11 +83,17 @@ class Source:
     fingerprint: str
     card: dict = field(repr=False)
     revision: str | None = None
+    cache: RowCache | None = None
 
     @property
     def num_rows(self) -> int:
         """Rows of the split."""
         return sum(self.group_rows)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the files lie on the Hub."""
+        return self.files[0].startswith("hf://")
 
     def read_group(self, number: int) -> Rows:
         """Read the rows of row group `number`.
@@ -90,14 +103,17 @@ class Source:
             OSError: if the file cannot be read, for good or in spite of several tries.
         """
         file_number, group = self.groups[number]
-        file = self.files[file_number]
         columns = [f"{self.image_column}.bytes", self.label_column]
 
         def read(handle):
             parquet = pq.ParquetFile(handle, metadata=self.footers[file_number], pre_buffer=True)
             return parquet.read_row_group(group, columns)
 
-        table = _read(file, read)
+        def fetch():
+            return _read(self.files[file_number], read)
+
+        key = f"{self.files[file_number]} {self.fingerprint} {group} {columns}"
+        table = self.cache.get(key, fetch) if self.cache else fetch()
         images = table.column(self.image_column).combine_chunks().field("bytes")
         labels = table.column(self.label_column).to_numpy()
         outside = np.flatnonzero((labels < 0) | (labels >= len(self.label_names)))
@@ -105,17 +121,21 @@ class Source:
             row = int(outside[0])
             raise ValueError(
                 f"{self.label_column} must lie in [0, {len(self.label_names) - 1}]; got "
-                f"{labels[row]} in row {row} of row group {group} of {file}"
+                f"{labels[row]} in {self.where(number, row)}"
             )
         return Rows(images, labels)
+
+    def where(self, number: int, row: int) -> str:
+        """What messages call a row of row group `number`."""
+        file_number, group = self.groups[number]
+        return f"row {row} of row group {group} of {self.files[file_number]}"
 
     def describe(self) -> dict:
         """What result files say of this split."""
         sources = self.card.get("source_datasets") or []
-        is_hub = self.files[0].startswith("hf://")
         return {
             "path": self.path,
-            "id": self.path if is_hub else None,
+            "id": self.path if self.is_remote else None,
             "name": self.card.get("pretty_name") or self.path.rstrip("/").rsplit("/")[-1],
             "source_datasets": [sources] if isinstance(sources, str) else list(sources),
             "config": None,
@@ -124,6 +144,32 @@ class Source:
             "fingerprint": self.fingerprint,
             "num_samples": self.num_rows,
         }
+
+
+@dataclass(frozen=True)
+class FolderSource(Source):
+    """One split of a local folder of pictures, train/CLASS/NAME.jpg; a row group is 64 files.
+
+    Attributes:
+        labels: class number of each file.
+    """
+
+    labels: np.ndarray = field(repr=False, kw_only=True)
+
+    def read_group(self, number: int) -> Rows:
+        """Read the files of row group `number`.
+
+        Raises:
+            OSError: if a file cannot be read.
+        """
+        first = self.groups[number][0]
+        numbers = slice(first, first + self.group_rows[number])
+        images = [Path(file).read_bytes() for file in self.files[numbers]]
+        return Rows(pa.array(images, pa.large_binary()), self.labels[numbers])
+
+    def where(self, number: int, row: int) -> str:
+        """What messages call a row of row group `number`."""
+        return self.files[self.groups[number][0] + row]
 
 
 def open_source(
@@ -137,7 +183,8 @@ def open_source(
     """Find the files, columns, class names and row groups of a split.
 
     Args:
-        path: a folder of parquet files, or a Hub dataset id.
+        path: a folder of parquet files, a Hub dataset id, or a folder of pictures in one folder
+            for each class.
         split: name of the split.
         name: configuration of a dataset that has several.
         revision: commit, tag or branch of a Hub dataset.
@@ -167,8 +214,14 @@ def open_source(
     if split not in by_split:
         raise ValueError(f"split must be one of {', '.join(by_split)} in {path}; got {split!r}")
     files = tuple(by_split[split])
-    if not all(file.split("::")[0].endswith(".parquet") for file in files):
-        raise ValueError(f"{path} must hold parquet files; got {files[0]}")
+    card = _read_card(builder, path)
+    if Path(files[0]).suffix.lower() in IMAGE_SUFFIXES:
+        return _folder_source(path, split, by_split, card)
+    if not all(file.endswith(".parquet") for file in files):
+        raise ValueError(
+            f"{path} must hold parquet files, or pictures in one local folder for each class; got "
+            f"{files[0]}"
+        )
     with ThreadPoolExecutor(16) as pool:
         footers = list(pool.map(_read_footer, files))
 
@@ -194,7 +247,6 @@ def open_source(
     if not sum(rows):
         raise FileNotFoundError(f"split {split!r} of {path} must hold images; it has none")
     names = [file.rsplit("/", 1)[-1] for file in files]
-    identity = json.dumps([names, groups, rows, sizes]).encode()
     hub_commit = builder.hash if files[0].startswith("hf://") else None
     return Source(
         path=path,
@@ -207,10 +259,48 @@ def open_source(
         group_rows=tuple(rows),
         group_bytes=tuple(sizes),
         footers=tuple(footers),
-        fingerprint="sha256:" + hashlib.sha256(identity).hexdigest(),
-        card=_read_card(builder, path),
+        fingerprint=_fingerprint(names, groups, rows, sizes),
+        card=card,
         revision=hub_commit,
     )
+
+
+def _folder_source(path, split, by_split, card):
+    if "://" in by_split[split][0]:
+        raise ValueError(
+            f"pictures as single files must lie in a local folder; {path} has them on the Hub. "
+            f"Turn them into parquet with `python -m convzoo preprocess`"
+        )
+    pictures = {
+        name: sorted(file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES)
+        for name, files in by_split.items()
+    }
+    files = tuple(pictures[split])
+    names = sorted({Path(file).parent.name for each in pictures.values() for file in each})
+    number = {name: index for index, name in enumerate(names)}
+    with ThreadPoolExecutor(16) as pool:
+        sizes = list(pool.map(os.path.getsize, files))
+    starts = range(0, len(files), FOLDER_GROUP)
+    short = [str(Path(file).relative_to(Path(file).parents[1])) for file in files]
+    return FolderSource(
+        path=path,
+        split=split,
+        files=files,
+        label_names=tuple(names),
+        image_column="",
+        label_column="",
+        groups=tuple((start, 0) for start in starts),
+        group_rows=tuple(len(files[start : start + FOLDER_GROUP]) for start in starts),
+        group_bytes=tuple(sum(sizes[start : start + FOLDER_GROUP]) for start in starts),
+        footers=(),
+        fingerprint=_fingerprint(short, sizes),
+        card=card,
+        labels=np.array([number[Path(file).parent.name] for file in files]),
+    )
+
+
+def _fingerprint(*facts):
+    return "sha256:" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _read_footer(file):

@@ -7,6 +7,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from convzoo import sources
+from convzoo.row_cache import RowCache
 from convzoo.sources import open_source
 from tests.conftest import COLOURS, coloured_images, write_split
 
@@ -71,6 +72,34 @@ def test_a_label_out_of_range_names_its_row(tmp_path):
         source.read_group(0)
 
 
+def write_image_folder(folder):
+    """The pictures of colour_data's training split as files in folders of classes."""
+    images, labels = coloured_images(61, seed=0)
+    for number, (data, label) in enumerate(zip(images, labels, strict=True)):
+        path = folder / "train" / list(COLOURS)[label] / f"{number:03d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return images, labels
+
+
+def test_a_folder_of_pictures_is_read_by_class(tmp_path):
+    images, labels = write_image_folder(tmp_path / "pictures")
+    source = open_source(str(tmp_path / "pictures"), "train")
+    assert source.num_rows == 61 and source.label_names == ("blue", "green", "red")
+    rows = [source.read_group(group) for group in range(len(source.groups))]
+    found = [
+        (bytes(data), source.label_names[label])
+        for part in rows
+        for data, label in (part[i] for i in range(len(part)))
+    ]
+    names = list(COLOURS)
+    assert sorted(found) == sorted(
+        (data, names[label]) for data, label in zip(images, labels, strict=True)
+    )
+    assert source.where(0, 0) == source.files[0]
+    assert source.describe()["num_samples"] == 61
+
+
 class FlakyFileSystem(LocalFileSystem):
     """Local files whose first `failures` openings break as a network does."""
 
@@ -113,3 +142,13 @@ def test_a_missing_file_is_not_tried_again(flaky_source, monkeypatch):
     with pytest.raises(OSError, match="could not be read; FileNotFoundError: gone"):
         flaky_source[1].read_group(3)
     assert FlakyFileSystem.failures == 0  # one try
+
+
+def test_a_cached_source_opens_each_file_once_for_a_row_group(flaky_source, monkeypatch, tmp_path):
+    source, flaky = flaky_source
+    cached = dataclasses.replace(flaky, cache=RowCache(tmp_path, 10**7))
+    assert cached.read_group(3).images.equals(source.read_group(3).images)
+    monkeypatch.setattr(FlakyFileSystem, "failures", 10)  # no file can be opened any more
+    again = cached.read_group(3)
+    assert again.images.equals(source.read_group(3).images)
+    assert (again.labels == source.read_group(3).labels).all()

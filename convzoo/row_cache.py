@@ -1,0 +1,48 @@
+"""Row groups of a remote dataset on the local disk, so that a second epoch needs no network.
+
+What came first stays until the folder is full, and nothing is thrown out: an epoch reads every row
+group once, and dropping the oldest would drop just what the next epoch asks for first.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class RowCache:
+    """A folder of row groups that processes and runs may share.
+
+    Attributes:
+        folder: where they are; created when the first one comes.
+        max_bytes: what the folder may hold; what does not fit is not kept.
+    """
+
+    folder: Path
+    max_bytes: int
+
+    def get(self, key: str, read: Callable[[], pa.Table]) -> pa.Table:
+        """The table stored under `key`, or what `read` gives, stored if there is room.
+
+        Args:
+            key: address, revision and number of the row group; any text.
+            read: gets the table from where it is.
+        """
+        path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.arrow"
+        try:
+            with pa.memory_map(str(path)) as stored:
+                return pa.ipc.open_file(stored).read_all()
+        except (FileNotFoundError, pa.ArrowInvalid):  # absent, or cut off by a crash
+            table = read()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        held = sum(entry.stat().st_size for entry in os.scandir(self.folder))
+        if held + table.nbytes <= self.max_bytes:
+            aside = path.with_suffix(f".{os.getpid()}.partial")
+            with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+            aside.replace(path)
+        return table
