@@ -143,6 +143,15 @@ def main(argv: list[str] | None = None) -> None:
         accelerator.device,
     )
 
+    readers = accelerator.num_processes * max(1, data.num_workers)
+    logger.info(
+        "order: each image once an epoch, batches mix %d row groups; %d reader(s) open a row group "
+        "at most %.2f times an epoch",
+        min(order.num_lanes * order.window_groups, len(train_source.groups)),
+        readers,
+        order.read_amplification(readers),
+    )
+
     # ---- the rare things -----------------------------------------------------------------------
     def fill_model(folder):
         checkpointing.save_model(folder, bare_model, processor, recipe_to_toml(recipe))
