@@ -23,6 +23,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
@@ -32,6 +33,7 @@ from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from convzoo import checkpointing
+from convzoo.batch_augmentation import MixupCutmix, erase
 from convzoo.building import build_model, build_processor
 from convzoo.data import TrainStream, UnreadableImages, save_examples, train_batches
 from convzoo.environment import command_line, describe_environment, file_sha256, now, write_json
@@ -152,6 +154,23 @@ def main(argv: list[str] | None = None) -> None:
         order.read_amplification(readers),
     )
 
+    augmentation, mix = recipe.augmentation, None
+    if augmentation.mixup_alpha or augmentation.cutmix_alpha:
+        mix = MixupCutmix(
+            augmentation.mixup_alpha,
+            augmentation.cutmix_alpha,
+            augmentation.mix_probability,
+            augmentation.mix_switch_probability,
+            settings.label_smoothing,
+            len(train_source.label_names),
+            augmentation.mix_mode,
+        )
+
+    def noise(positions):
+        """Row of a batch to the generator of its erasing noise; None for the mean colour."""
+        if augmentation.erasing_fill == "noise":
+            return lambda row: np.random.default_rng([recipe.run.seed, int(positions[row]), 1])
+
     # ---- the rare things -----------------------------------------------------------------------
     def fill_model(folder):
         checkpointing.save_model(folder, bare_model, processor, recipe_to_toml(recipe))
@@ -208,6 +227,11 @@ def main(argv: list[str] | None = None) -> None:
         unreadable.add(batch["unreadable"])
         pixel_values = normalize(batch["pixels"].to(accelerator.device, non_blocking=True))
         labels = batch["labels"].to(accelerator.device, non_blocking=True)
+        if augmentation.erasing:
+            pixel_values = erase(pixel_values, batch["erasing"], noise(batch["positions"]))
+        if mix:
+            rng = np.random.default_rng([recipe.run.seed, step, accelerator.process_index])
+            pixel_values, labels = mix(pixel_values, labels, rng)
         # Dropout and drop path depend on (seed, step, process) only: a resumed run repeats them.
         torch.manual_seed(hash((recipe.run.seed, step, accelerator.process_index)))
 
@@ -217,7 +241,8 @@ def main(argv: list[str] | None = None) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         logits = model(pixel_values).logits
-        loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+        smoothing = 0.0 if mix else settings.label_smoothing  # mixed labels are smoothed already
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         # Processes' shares of a batch may differ by one image: weigh them for the exact mean.
         loss = loss * (len(labels) * accelerator.num_processes / settings.global_batch_size)
         accelerator.backward(loss)

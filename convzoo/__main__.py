@@ -5,6 +5,7 @@ Imports wait until a command needs them, so that `--help` answers at once.
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pathlib import Path
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m convzoo", description="Train, evaluate and convert image classifiers."
+        prog="python -m convzoo", description="Tools around image classifiers and their data."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -24,13 +25,10 @@ def main(argv: list[str] | None = None) -> int:
     evaluate.add_argument("model", help="model folder or Hub id")
     evaluate.add_argument("--data", required=True, help="folder of parquet files or Hub dataset id")
     evaluate.add_argument("--split", default="test", help="which split (default: %(default)s)")
-    evaluate.add_argument("--name", default="", help="configuration of a dataset with several")
-    evaluate.add_argument("--revision", default="", help="commit or tag of a Hub dataset")
-    evaluate.add_argument("--image-column", default="", help="column of pictures")
-    evaluate.add_argument("--label-column", default="", help="column of class numbers")
     evaluate.add_argument("--batch-size", type=int, default=64, help="images per step")
     evaluate.add_argument("--num-workers", type=int, default=2, help="decoding processes")
     evaluate.add_argument("--output", help="also write the result here, as for a Hub model")
+    _add_columns(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     predict = commands.add_parser("predict", help="classify picture files")
@@ -53,6 +51,59 @@ def main(argv: list[str] | None = None) -> int:
     recipe.add_argument("file", nargs="?", help="recipe to print with all defaults filled in")
     recipe.add_argument("overrides", nargs="*", metavar="section.key=value")
     recipe.set_defaults(run=_recipe)
+
+    preprocess = commands.add_parser(
+        "preprocess",
+        help="copy a dataset with smaller pictures, so that training decodes less",
+        description="Write a presized copy of a dataset; run it again to continue after a stop.",
+    )
+    preprocess.add_argument("source", help="folder of parquet files or pictures, or Hub dataset id")
+    preprocess.add_argument("output", help="folder to create")
+    preprocess.add_argument("--size", type=int, default=256, help="shorter side (%(default)s)")
+    preprocess.add_argument("--crop", action="store_true", help="also cut to size x size, centred")
+    preprocess.add_argument("--enlarge", action="store_true", help="bring smaller pictures to size")
+    preprocess.add_argument(
+        "--interpolation", default="bilinear", choices=("bilinear", "bicubic"), help="antialiased"
+    )
+    preprocess.add_argument("--quality", type=int, default=90, help="of the JPEGs (%(default)s)")
+    preprocess.add_argument(
+        "--subsampling", default="420", choices=("420", "444"), help="of the colours (%(default)s)"
+    )
+    preprocess.add_argument("--splits", nargs="+", default=(), help="which splits (all)")
+    preprocess.add_argument(
+        "--shard-megabytes", type=float, default=400, help="largest file (%(default)s)"
+    )
+    preprocess.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    preprocess.add_argument(
+        "--max-bad-share",
+        type=float,
+        default=0.001,
+        help="share of a split that may be unreadable and left out (%(default)s)",
+    )
+    _add_columns(preprocess)
+    preprocess.set_defaults(run=_preprocess)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="count, check and time the pictures of a dataset",
+        description="Tells what is in a dataset, and whether this machine feeds the GPUs with it.",
+    )
+    inspect.add_argument("data", help="folder of parquet files or pictures, or Hub dataset id")
+    inspect.add_argument("--splits", nargs="+", default=(), help="which splits (all)")
+    inspect.add_argument("--limit", type=int, default=0, help="pictures read of each split (all)")
+    inspect.add_argument("--gpus", type=int, default=1, help="how many to feed (%(default)s)")
+    inspect.add_argument(
+        "--images-per-second-per-gpu",
+        type=float,
+        default=2500,
+        metavar="R",
+        help="what one GPU trains (%(default)s)",
+    )
+    inspect.add_argument("--crop", type=int, default=0, help="side of training crops, pixels (224)")
+    inspect.add_argument("--json", metavar="FILE", help="file for all numbers")
+    inspect.add_argument("--output", default="", metavar="FOLDER", help="folder for two PNG files")
+    _add_columns(inspect)
+    inspect.set_defaults(run=_inspect)
 
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")
@@ -126,6 +177,60 @@ def _recipe(args):
         print(recipe_to_toml(load_recipe(args.file, args.overrides)), end="")
     else:
         print(describe_settings(), end="")
+
+
+def _add_columns(command):
+    command.add_argument("--name", default="", help="configuration of a dataset with several")
+    command.add_argument("--revision", default="", help="commit or tag of a Hub dataset")
+    command.add_argument("--image-column", default="", help="column of pictures")
+    command.add_argument("--label-column", default="", help="column of class numbers")
+
+
+def _preprocess(args):
+    from convzoo.environment import command_line
+    from convzoo.presizing import Presize, preprocess, summary
+
+    presize = Presize(
+        args.size, args.crop, args.enlarge, args.interpolation, args.quality, args.subsampling
+    )
+    report = preprocess(
+        args.source,
+        args.output,
+        presize,
+        command=command_line("python -m convzoo"),
+        splits=tuple(args.splits),
+        shard_bytes=round(args.shard_megabytes * 1e6),
+        num_workers=args.workers,
+        max_bad_share=args.max_bad_share,
+        name=args.name,
+        revision=args.revision,
+        image_column=args.image_column,
+        label_column=args.label_column,
+    )
+    print(summary(report))
+
+
+def _inspect(args):
+    from convzoo.environment import command_line, write_json
+    from convzoo.inspection import inspect_dataset, summary
+
+    report = inspect_dataset(
+        args.data,
+        command=command_line("python -m convzoo"),
+        splits=tuple(args.splits),
+        limit=args.limit,
+        num_gpus=args.gpus,
+        images_per_second_per_gpu=args.images_per_second_per_gpu,
+        crop=args.crop,
+        output=args.output,
+        name=args.name,
+        revision=args.revision,
+        image_column=args.image_column,
+        label_column=args.label_column,
+    )
+    if args.json:
+        write_json(Path(args.json), report)
+    print(summary(report))
 
 
 if __name__ == "__main__":

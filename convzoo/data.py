@@ -31,8 +31,8 @@ class TrainStream(IterableDataset):
     """The augmented samples of one process, from any step on.
 
     Iterating yields, per step and worker, `pixels` uint8 (n, size, size, 3), `labels` int64 (n,),
-    `positions` int64 (n,), the sample numbers, and `unreadable`, (where, reason) of each picture
-    that another one had to replace.
+    `positions` int64 (n,), the sample numbers, `erasing`, the boxes to erase in each, and
+    `unreadable`, (where, reason) of each picture that another one had to replace.
 
     Args:
         source: the training split.
@@ -85,10 +85,12 @@ class TrainStream(IterableDataset):
                 rows.keep({window.key for _, located in upcoming for window, _ in located})
 
     def _batch(self, positions, located, rows):
-        pixels, labels, unreadable = [], [], []
+        pixels, labels, erasing, unreadable = [], [], [], []
         for position, (window, entry) in zip(positions.tolist(), located, strict=True):
             image, label = self._decode(rows, window, entry, unreadable)
-            pixels.append(self.transform(image, sample_rng(self.order.seed, position)))
+            rng = sample_rng(self.order.seed, position)
+            pixels.append(self.transform(image, rng))
+            erasing.append(self.transform.erasing_boxes(rng))
             labels.append(label)
         size = self.transform.size
         stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
@@ -96,6 +98,7 @@ class TrainStream(IterableDataset):
             "pixels": torch.from_numpy(stacked),
             "labels": torch.tensor(labels, dtype=torch.int64),
             "positions": torch.from_numpy(positions),
+            "erasing": erasing,
             "unreadable": unreadable,
         }
 
@@ -161,7 +164,9 @@ def train_batches(stream: TrainStream, num_workers: int) -> Iterator[dict[str, t
                 key: torch.cat([part[key] for part in parts])
                 for key in ("pixels", "labels", "positions")
             }
-            yield batch | {"unreadable": [found for part in parts for found in part["unreadable"]]}
+            for key in ("erasing", "unreadable"):
+                batch[key] = [entry for part in parts for entry in part[key]]
+            yield batch
             parts = []
 
 

@@ -117,6 +117,27 @@ class Augmentation:
     )
     padding: int = _setting(4, "black border of a padded crop, pixels", low=0)
     horizontal_flip: float = _setting(0.5, "probability of mirroring", low=0.0, high=1.0)
+    policy: str = _setting(
+        "", "as timm writes it, rand-m9-mstd0.5, augmix-m3, or ta_wide; none if ''"
+    )
+    color_jitter: tuple[float, ...] = _setting(
+        (0.0,), "strength of brightness, contrast, saturation, hue changes", low=0.0
+    )
+    pca_noise: str = _setting(
+        "none",
+        "colour noise along ImageNet's components (the 2012 paper) or the picture's own",
+        choices=("none", "offset", "stretch"),
+    )
+    erasing: float = _setting(0.0, "probability of random erasing", low=0.0, high=1.0)
+    erasing_area: tuple[float, ...] = _setting((0.02, 0.33), "of an erased box, share", low=0.0)
+    erasing_ratio: tuple[float, ...] = _setting((0.3, 3.3), "height / width of the box", low=0.0)
+    erasing_max_count: int = _setting(1, "boxes in a picture, at most", low=1)
+    erasing_fill: str = _setting("mean", "what fills a box", choices=("mean", "noise"))
+    mixup_alpha: float = _setting(0.0, "of MixUp's Beta distribution; 0 = no MixUp", low=0.0)
+    cutmix_alpha: float = _setting(0.0, "of CutMix's Beta distribution; 0 = no CutMix", low=0.0)
+    mix_probability: float = _setting(1.0, "of mixing a batch, row or pair", low=0.0, high=1.0)
+    mix_switch_probability: float = _setting(0.5, "of CutMix, with both on", low=0.0, high=1.0)
+    mix_mode: str = _setting("batch", "one draw for all", choices=("batch", "elem", "pair"))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from convzoo.augmentation import ColorJitter, PcaColorOffset, PcaColorStretch, parse_policy
+from convzoo.batch_augmentation import erasing_boxes
 from convzoo.recipe import Augmentation
 
 
@@ -33,9 +35,17 @@ class TrainTransform:
         self.augmentation = augmentation
         self.size = size
         self.interpolation = interpolation
+        self.operations = []  # on the finished crop
+        if any(augmentation.color_jitter):
+            self.operations.append(ColorJitter(*augmentation.color_jitter))
+        if augmentation.policy:
+            self.operations.append(parse_policy(augmentation.policy))
+        if augmentation.pca_noise != "none":
+            noises = {"offset": PcaColorOffset, "stretch": PcaColorStretch}
+            self.operations.append(noises[augmentation.pca_noise]())
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Crop and flip.
+        """Crop, flip, then colour jitter, policy and colour noise where the recipe has them.
 
         Args:
             image: RGB uint8, (height, width, 3).
@@ -61,8 +71,25 @@ class TrainTransform:
                 top, left = ((side - self.size) // 2 for side in image.shape[:2])
             image = image[top : top + self.size, left : left + self.size]
         if rng.random() < settings.horizontal_flip:
-            image = image[:, ::-1]
+            # Not image[:, ::-1]: negative strides make every later copy slow.
+            image = torch.from_numpy(image).flip(1).numpy()
+        for operation in self.operations:
+            image = operation(image, rng)
         return image
+
+    def erasing_boxes(self, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
+        """Boxes (top, left, height, width) of the crop that are to be erased after normalising."""
+        settings = self.augmentation
+        if not settings.erasing:
+            return []
+        return erasing_boxes(
+            (self.size, self.size),
+            rng,
+            settings.erasing,
+            settings.erasing_area,
+            settings.erasing_ratio,
+            settings.erasing_max_count,
+        )
 
     def _shortest_side_to_size(self, image):
         height, width = image.shape[:2]

@@ -7,7 +7,7 @@ from tests.conftest import ROOT, run
 
 def test_help_answers_without_loading_torch():
     done = run("-X", "importtime", "-m", "convzoo", "--help")
-    for command in ("evaluate", "predict", "convert", "recipe"):
+    for command in ("evaluate", "predict", "convert", "recipe", "preprocess", "inspect"):
         assert command in done.stdout
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not loaded & {"torch", "transformers", "datasets", "evaluate", "gradio", "numpy"}

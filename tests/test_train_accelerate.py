@@ -46,6 +46,19 @@ checkpoint_every_epochs = 0.7
 """
 
 
+EVERY_AUGMENTATION = """
+scale = [0.5, 1.0]
+repeats = 2
+policy = "rand-m9-mstd0.5"
+color_jitter = [0.4, 0.4, 0.4]
+pca_noise = "offset"
+erasing = 0.5
+erasing_fill = "noise"
+mixup_alpha = 0.2
+cutmix_alpha = 1.0
+"""
+
+
 @pytest.fixture(scope="module")
 def alexnet_recipe(tmp_path_factory, colour_data):
     def write(dropout):
@@ -161,10 +174,11 @@ def kill_after_first_checkpoint(recipe, output, processes=1):
 def test_a_killed_run_goes_on_to_the_very_same_weights(
     family, tiny_recipe, alexnet_recipe, tmp_path
 ):
-    """Batch norm, drop path and dropout, momentum, data and augmentation all continue exactly."""
+    """Batch norm, drop path, dropout, momentum, data and all augmentation continue exactly."""
     recipe = alexnet_recipe(dropout=0.5)
     if family == "cnn":
         text = tiny_recipe.read_text().replace("epochs = 3", "epochs = 24")
+        text = text.replace("scale = [0.5, 1.0]", EVERY_AUGMENTATION)
         recipe.write_text(text + "\nevaluate_every_epochs = 30\ncheckpoint_every_epochs = 0.7\n")
     train(recipe, f"run.output_dir={tmp_path / 'whole'}")
     kill_after_first_checkpoint(recipe, tmp_path / "killed")

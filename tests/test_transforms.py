@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from convzoo.augmentation import ColorJitter, PcaColorOffset, parse_policy
 from convzoo.recipe import Augmentation
 from convzoo.transforms import (
     Normalize,
@@ -98,3 +99,34 @@ def test_normalize_is_the_textbook_formula():
 def test_a_filter_that_cannot_be_had_is_named():
     with pytest.raises(ValueError, match="must be bilinear or bicubic; got 'box'"):
         resize(picture(10, 10), 5, 5, "box")
+
+
+def test_operations_of_the_recipe_work_on_the_crop_in_order():
+    settings = Augmentation(
+        crop="center", policy="rand-m9-mstd0.5", color_jitter=(0.4, 0.4, 0.4), pca_noise="offset"
+    )
+    transform = TrainTransform(settings, 32, "bilinear")
+    image, rng = picture(32, 32), sample_rng(1, 2)
+    ours = transform(image, rng)
+    boxes = transform.erasing_boxes(rng)
+    rng = sample_rng(1, 2)
+    expected = image[:, ::-1].copy() if rng.random() < 0.5 else image
+    for operation in (ColorJitter(0.4, 0.4, 0.4), parse_policy(settings.policy), PcaColorOffset()):
+        expected = operation(expected, rng)
+    assert np.array_equal(ours, expected) and boxes == []
+
+
+def test_erasing_follows_the_recipe():
+    settings = Augmentation(erasing=1.0, erasing_area=(0.1, 0.2), erasing_max_count=3)
+    transform = TrainTransform(settings, 64, "bilinear")
+    counts = set()
+    for position in range(50):
+        boxes = transform.erasing_boxes(sample_rng(0, position))
+        counts.add(len(boxes))
+        assert sum(height * width for _, _, height, width in boxes) <= 0.21 * 64 * 64
+    assert counts == {1, 2, 3}
+
+
+def test_an_unknown_policy_is_explained_before_training():
+    with pytest.raises(ValueError, match="rand-x9"):
+        TrainTransform(Augmentation(policy="rand-x9"), 32, "bilinear")

@@ -1,0 +1,483 @@
+"""Augmentation of pictures beyond crop and flip: policies, colour jitter, PCA colour noise.
+
+Every operation on a picture is a small frozen object called as `operation(image, rng)`; image and
+result are RGB uint8 (height, width, 3), and the generator is the only source of randomness.
+Pillow's own operations do the work, so a given operation and magnitude gives exactly the pixels of
+timm or torchvision; `benchmarks/augmentation_parity.py` shows it. The draws come from a NumPy
+generator instead of global state, so they are distributed like theirs but are not the same numbers.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageOps, ImageStat
+
+IMAGENET_FILL = (124, 116, 104)  # RGB, 0-255: the ImageNet mean, rounded
+RESAMPLING = {
+    "nearest": (Image.Resampling.NEAREST,),
+    "bilinear": (Image.Resampling.BILINEAR,),
+    "bicubic": (Image.Resampling.BICUBIC,),
+    "random": (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC),
+}
+# Principal components of the colours of ImageNet, RGB on [0, 1]: one column per component.
+# Source: facebookarchive/fb.resnet.torch, datasets/imagenet.lua.
+IMAGENET_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+IMAGENET_EIGENVECTORS = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
+_RAMP = Image.frombytes("L", (256, 1), bytes(range(256)))
+
+
+def _affine(image, matrix, resample, fill):
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill)
+
+
+def _blend_with_grey(image, grey, factor):
+    """Image.blend of a picture with one grey level, through a table of the 256 results."""
+    table = Image.blend(Image.new("L", _RAMP.size, grey), _RAMP, factor)
+    return image.point(list(table.tobytes()) * 3)
+
+
+def _contrast(image, factor):
+    return _blend_with_grey(image, int(ImageStat.Stat(image.convert("L")).mean[0] + 0.5), factor)
+
+
+# name -> (Pillow image, argument, resampling filter, fill colour) -> Pillow image
+OPERATIONS = {
+    "Identity": lambda image, *_: image,
+    "AutoContrast": lambda image, *_: ImageOps.autocontrast(image),
+    "Equalize": lambda image, *_: ImageOps.equalize(image),
+    "Invert": lambda image, *_: ImageOps.invert(image),
+    "Posterize": lambda image, bits, *_: ImageOps.posterize(image, bits),
+    "Solarize": lambda image, threshold, *_: ImageOps.solarize(image, threshold),
+    "SolarizeAdd": lambda image, add, *_: image.point(
+        [min(255, i + add) if i < 128 else i for i in range(256)] * 3
+    ),
+    "Color": lambda image, factor, *_: ImageEnhance.Color(image).enhance(factor),
+    "Contrast": lambda image, factor, *_: _contrast(image, factor),
+    "Brightness": lambda image, factor, *_: _blend_with_grey(image, 0, factor),
+    "Sharpness": lambda image, factor, *_: ImageEnhance.Sharpness(image).enhance(factor),
+    "Rotate": lambda image, degrees, resample, fill: image.rotate(
+        degrees, resample, fillcolor=fill
+    ),
+    "ShearX": lambda image, shear, *rest: _affine(image, (1, shear, 0, 0, 1, 0), *rest),
+    "ShearY": lambda image, shear, *rest: _affine(image, (1, 0, 0, shear, 1, 0), *rest),
+    "TranslateX": lambda image, pixels, *rest: _affine(image, (1, 0, pixels, 0, 1, 0), *rest),
+    "TranslateY": lambda image, pixels, *rest: _affine(image, (1, 0, 0, 0, 1, pixels), *rest),
+    "TranslateXRel": lambda image, share, *rest: _affine(
+        image, (1, 0, share * image.width, 0, 1, 0), *rest
+    ),
+    "TranslateYRel": lambda image, share, *rest: _affine(
+        image, (1, 0, 0, 0, 1, share * image.height), *rest
+    ),
+}
+
+# name -> (strength on [0, 1], sign) -> argument. Source: timm 1.0.31, data/auto_augment.py; the
+# plain list gets weaker with rising strength in Posterize and Solarize, and so it stays here.
+RAND_AUGMENT = {
+    "AutoContrast": lambda strength, sign: None,
+    "Equalize": lambda strength, sign: None,
+    "Invert": lambda strength, sign: None,
+    "Rotate": lambda strength, sign: sign * (strength * 30),
+    "Posterize": lambda strength, sign: int(strength * 4),
+    "Solarize": lambda strength, sign: int(strength * 256),
+    "SolarizeAdd": lambda strength, sign: int(strength * 110),
+    "Color": lambda strength, sign: strength * 1.8 + 0.1,
+    "Contrast": lambda strength, sign: strength * 1.8 + 0.1,
+    "Brightness": lambda strength, sign: strength * 1.8 + 0.1,
+    "Sharpness": lambda strength, sign: strength * 1.8 + 0.1,
+    "ShearX": lambda strength, sign: sign * (strength * 0.3),
+    "ShearY": lambda strength, sign: sign * (strength * 0.3),
+    "TranslateXRel": lambda strength, sign: sign * (strength * 0.45),
+    "TranslateYRel": lambda strength, sign: sign * (strength * 0.45),
+}
+RAND_AUGMENT_INCREASING = RAND_AUGMENT | {
+    "Posterize": lambda strength, sign: 4 - int(strength * 4),
+    "Solarize": lambda strength, sign: 256 - int(strength * 256),
+    **dict.fromkeys(
+        ("Color", "Contrast", "Brightness", "Sharpness"),
+        lambda strength, sign: max(0.1, 1 + sign * (strength * 0.9)),
+    ),
+}
+AUG_MIX = {
+    name: argument
+    for name, argument in RAND_AUGMENT_INCREASING.items()
+    if name not in ("Invert", "SolarizeAdd")
+}
+
+
+def _bins(low, high):
+    return torch.linspace(low, high, 31).tolist()
+
+
+def _both_signs(values):
+    return [sign * value for value in values for sign in (1, -1)]
+
+
+# name -> equally likely arguments. Source: torchvision 0.28.0, transforms.TrivialAugmentWide.
+_TRANSLATIONS = _both_signs([int(pixels) for pixels in _bins(0, 32)])
+_FACTORS = [1 + change for change in _both_signs(_bins(0, 0.99))]
+TRIVIAL_AUGMENT_WIDE = {
+    "Identity": [None],
+    "ShearX": _both_signs(_bins(0, 0.99)),
+    "ShearY": _both_signs(_bins(0, 0.99)),
+    "TranslateX": _TRANSLATIONS,
+    "TranslateY": _TRANSLATIONS,
+    "Rotate": _both_signs(_bins(0, 135)),
+    "Brightness": _FACTORS,
+    "Color": _FACTORS,
+    "Contrast": _FACTORS,
+    "Sharpness": _FACTORS,
+    "Posterize": [8 - round(6 * i / 30) for i in range(31)],
+    "Solarize": _bins(255, 0),
+    "AutoContrast": [None],
+    "Equalize": [None],
+}
+
+
+def apply_operation(
+    image: np.ndarray,
+    name: str,
+    argument: float | None,
+    interpolation: str,
+    fill: tuple[int, int, int],
+) -> np.ndarray:
+    """One operation of the policies with a given argument.
+
+    Args:
+        image: RGB uint8, (height, width, 3).
+        name: a key of OPERATIONS.
+        argument: bits, grey levels, factor, degrees, shear, pixels or share of the side.
+        interpolation: "nearest", "bilinear" or "bicubic", for the geometric operations.
+        fill: colour of the pixels that come from outside the picture, 0-255.
+
+    Returns:
+        RGB uint8, same shape.
+    """
+    (resample,) = RESAMPLING[interpolation]
+    return np.array(OPERATIONS[name](Image.fromarray(image), argument, resample, fill))
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """What the policies share: the geometric operations' fill colour and filter."""
+
+    fill: tuple[int, int, int] = IMAGENET_FILL
+    interpolation: str = "random"
+
+    def __post_init__(self):
+        if self.interpolation not in RESAMPLING:
+            raise ValueError(
+                f"interpolation must be one of {', '.join(RESAMPLING)}; got {self.interpolation!r}"
+            )
+
+    def _apply(self, image, name, argument, rng):
+        filters = RESAMPLING[self.interpolation]
+        resample = filters[0] if len(filters) == 1 else filters[rng.integers(len(filters))]
+        return OPERATIONS[name](image, argument, resample, self.fill)
+
+
+@dataclass(frozen=True)
+class RandAugment(_Policy):
+    """A few random operations of about the same magnitude, as timm defines it.
+
+    Args:
+        fill: colour of the pixels that come from outside the picture, 0-255.
+        interpolation: a key of RESAMPLING; "random" draws bilinear or bicubic for every operation.
+        magnitude: strength of the operations, 0 to 10.
+        magnitude_std: standard deviation of the strength; above 100 it is uniform on
+            [0, magnitude] instead of normal.
+        num_operations: how many are drawn, with replacement.
+        probability: with which each drawn operation is applied.
+        increasing: whether every operation gets stronger with the magnitude.
+
+    Source: Cubuk et al., "RandAugment", arXiv:1909.13719; timm 1.0.31, data/auto_augment.py.
+    """
+
+    magnitude: int = 10
+    magnitude_std: float = 0.0
+    num_operations: int = 2
+    probability: float = 0.5
+    increasing: bool = False
+
+    def draw(self, rng: np.random.Generator) -> list[tuple[str, float | None]]:
+        """Names and arguments of the operations for one picture."""
+        table = RAND_AUGMENT_INCREASING if self.increasing else RAND_AUGMENT
+        names = list(table)
+        chosen = []
+        for index in rng.integers(len(names), size=self.num_operations):
+            if rng.random() < self.probability:
+                strength, sign = _draw_strength(self.magnitude, self.magnitude_std, rng)
+                chosen.append((names[index], table[names[index]](strength, sign)))
+        return chosen
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """RGB uint8 to RGB uint8 of the same shape."""
+        chosen = self.draw(rng)
+        if not chosen:
+            return image
+        image = Image.fromarray(image)
+        for name, argument in chosen:
+            image = self._apply(image, name, argument, rng)
+        return np.array(image)
+
+
+def _draw_strength(magnitude, std, rng):
+    """Strength on [0, 1] and a sign."""
+    if std > 100:
+        magnitude = rng.uniform(0, magnitude)
+    elif std > 0:
+        magnitude = rng.normal(magnitude, std)
+    return min(max(magnitude, 0.0), 10.0) / 10.0, 1 - 2 * int(rng.integers(2))
+
+
+@dataclass(frozen=True)
+class TrivialAugmentWide(_Policy):
+    """One operation of random, often great, strength.
+
+    Args:
+        fill: colour of the pixels that come from outside the picture, 0-255.
+        interpolation: a key of RESAMPLING.
+
+    Source: Mueller and Hutter, "TrivialAugment", arXiv:2103.10158; torchvision 0.28.0, whose
+    defaults are the ones here.
+    """
+
+    fill: tuple[int, int, int] = (0, 0, 0)
+    interpolation: str = "nearest"
+
+    def draw(self, rng: np.random.Generator) -> tuple[str, float | None]:
+        """Name and argument of the operation for one picture."""
+        name = list(TRIVIAL_AUGMENT_WIDE)[rng.integers(len(TRIVIAL_AUGMENT_WIDE))]
+        arguments = TRIVIAL_AUGMENT_WIDE[name]
+        return name, arguments[rng.integers(len(arguments))]
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """RGB uint8 to RGB uint8 of the same shape."""
+        return np.array(self._apply(Image.fromarray(image), *self.draw(rng), rng))
+
+
+@dataclass(frozen=True)
+class AugMix(_Policy):
+    """A picture blended with a random mixture of chains of operations, as timm defines it.
+
+    Args:
+        fill: colour of the pixels that come from outside the picture, 0-255.
+        interpolation: a key of RESAMPLING.
+        magnitude: strength of the operations, 0 to 10.
+        magnitude_std: as for RandAugment.
+        width: number of chains.
+        depth: operations in a chain; 0 draws 1 to 3.
+        alpha: concentration of the Dirichlet and Beta distributions of the weights.
+
+    Source: Hendrycks et al., "AugMix", arXiv:1912.02781; timm 1.0.31, data/auto_augment.py.
+    """
+
+    magnitude: int = 3
+    magnitude_std: float = math.inf
+    width: int = 3
+    depth: int = 0
+    alpha: float = 1.0
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """RGB uint8 to RGB uint8 of the same shape."""
+        weights = rng.dirichlet([self.alpha] * self.width).astype(np.float32)
+        share = rng.beta(self.alpha, self.alpha)
+        original = Image.fromarray(image)
+        mixed = np.zeros(image.shape, np.float32)
+        for weight in weights:
+            mixed += weight * np.asarray(self._chain(original, rng), np.float32)
+        mixed = Image.fromarray(mixed.clip(0, 255).astype(np.uint8))
+        return np.array(Image.blend(original, mixed, share))
+
+    def _chain(self, image, rng):
+        for _ in range(self.depth or rng.integers(1, 4)):
+            name = list(AUG_MIX)[rng.integers(len(AUG_MIX))]
+            argument = AUG_MIX[name](*_draw_strength(self.magnitude, self.magnitude_std, rng))
+            image = self._apply(image, name, argument, rng)
+        return image
+
+
+_POLICY_FIELDS = {  # class, and key of the policy text -> (field, type)
+    "rand": (
+        RandAugment,
+        {
+            "m": ("magnitude", int),
+            "n": ("num_operations", int),
+            "mstd": ("magnitude_std", float),
+            "inc": ("increasing", int),
+            "p": ("probability", float),
+        },
+    ),
+    "augmix": (
+        AugMix,
+        {
+            "m": ("magnitude", int),
+            "w": ("width", int),
+            "d": ("depth", int),
+            "mstd": ("magnitude_std", float),
+            "a": ("alpha", float),
+        },
+    ),
+    "ta_wide": (TrivialAugmentWide, {}),
+}
+
+
+def parse_policy(text: str, **settings) -> RandAugment | AugMix | TrivialAugmentWide:
+    """The policy that a text such as "rand-m9-mstd0.5" names.
+
+    Args:
+        text: timm's notation, "rand-m<magnitude>-n<operations>-mstd<deviation>-inc<0|1>-p<share>"
+            or "augmix-m<magnitude>-w<width>-d<depth>-mstd<deviation>-a<alpha>", any part but the
+            first may be absent; or torchvision's "ta_wide".
+        settings: `fill` and `interpolation` where they differ from the class's own.
+
+    Raises:
+        ValueError: if a part of the text is unknown, repeated or out of range.
+    """
+    kind, *parts = text.split("-")
+    if kind not in _POLICY_FIELDS:
+        kinds = ", ".join(_POLICY_FIELDS)
+        raise ValueError(f"augmentation policy must start with one of {kinds}; got {text!r}")
+    policy_class, fields = _POLICY_FIELDS[kind]
+    values = {}
+    for part in parts:
+        key, number = re.fullmatch(r"([a-z]*)(.*)", part, re.DOTALL).groups()
+        field, number_type = fields.get(key, (None, None))
+        pattern = r"\d+" if number_type is int else r"\d+(\.\d*)?"
+        if field is None or field in values or not re.fullmatch(pattern, number):
+            keys = ", ".join(f"{key}<number>" for key in fields) or "nothing"
+            raise ValueError(
+                f"augmentation policy {text!r} has an unknown, repeated or malformed part"
+                f" {part!r}; {kind} takes {keys}"
+            )
+        values[field] = number_type(number)
+    limits = {"magnitude": (0, 10), "increasing": (0, 1), "probability": (0, 1)}
+    limits |= {"num_operations": (1, 15), "width": (1, 15), "alpha": (0.01, 100)}
+    for field, (low, high) in limits.items():
+        if not low <= values.get(field, low) <= high:
+            raise ValueError(
+                f"{field} in augmentation policy {text!r} must lie in [{low}, {high}];"
+                f" got {values[field]}"
+            )
+    if "increasing" in values:
+        values["increasing"] = bool(values["increasing"])
+    return policy_class(**values, **settings)
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Random brightness, contrast, saturation and hue, in random order.
+
+    Args:
+        brightness: factor uniform on [max(0, 1 - brightness), 1 + brightness].
+        contrast: the same for the distance from the mean grey.
+        saturation: the same for the distance from the grey picture.
+        hue: shift uniform on [-hue, hue], in turns, at most 0.5.
+
+    Source: torchvision 0.28.0, transforms.ColorJitter.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            high = 0.5 if name == "hue" else math.inf
+            if not 0 <= value <= high:
+                raise ValueError(f"{name} of ColorJitter must lie in [0, {high}]; got {value}")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """RGB uint8 to RGB uint8 of the same shape."""
+        names = [name for name, value in vars(self).items() if value]
+        if not names:
+            return image
+        image = Image.fromarray(image)
+        for name in rng.permutation(names):
+            width = getattr(self, name)
+            if name == "hue":
+                image = _shift_hue(image, rng.uniform(-width, width))
+            else:
+                factor = rng.uniform(max(0.0, 1 - width), 1 + width)
+                operation = "Color" if name == "saturation" else name.capitalize()
+                image = OPERATIONS[operation](image, factor)
+        return np.array(image)
+
+
+def _shift_hue(image, turns):
+    hue, saturation, value = image.convert("HSV").split()
+    hue = hue.point([(level + int(turns * 255)) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+@dataclass(frozen=True)
+class PcaColorOffset:
+    """One colour added to all pixels, along the principal components of ImageNet's colours.
+
+    Args:
+        std: standard deviation of the factor of each component.
+
+    Source: Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks",
+    2012, section 4.1; the components are those of fb.resnet.torch.
+    """
+
+    std: float = 0.1
+
+    def offset(self, rng: np.random.Generator) -> np.ndarray:
+        """The colour, RGB in grey levels of 0-255."""
+        factors = rng.normal(0, self.std, 3)
+        return 255 * IMAGENET_EIGENVECTORS @ (factors * IMAGENET_EIGENVALUES)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """RGB uint8 to RGB uint8 of the same shape."""
+        tables = np.rint(np.arange(256) + self.offset(rng)[:, None]).clip(0, 255).astype(int)
+        return np.array(Image.fromarray(image).point(tables.ravel().tolist()))
+
+
+@dataclass(frozen=True)
+class PcaColorStretch:
+    """Colours stretched about their mean along the picture's own principal components.
+
+    The mean colour never moves, and a component of variance v (of pixels on [0, 1]) changes by the
+    factor 1 + v * N(0, std): far weaker than `PcaColorOffset`.
+
+    Args:
+        std: standard deviation of the factor of each component.
+        probability: with which a picture is changed.
+
+    Source: albumentations 1.4.20, FancyPCA, in its defaults.
+    """
+
+    std: float = 0.1
+    probability: float = 0.5
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """RGB uint8 to RGB uint8 of the same shape."""
+        if rng.random() >= self.probability:
+            return image
+        return stretch_colors(image, rng.normal(0, self.std, 3))
+
+
+def stretch_colors(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Multiply principal component i of the colours by 1 + factors[i] * its variance.
+
+    Args:
+        image: RGB uint8, (height, width, 3).
+        factors: one per component, greatest variance first; variances are of pixels on [0, 1].
+
+    Returns:
+        RGB uint8, same shape.
+    """
+    pixels = image.reshape(-1, 3).T.astype(np.float32, order="C")  # (3, height * width)
+    mean = pixels.mean(axis=1, keepdims=True)
+    pixels -= mean
+    covariance = (pixels @ pixels.T).astype(np.float64) / max(1, pixels.shape[1] - 1) / 255**2
+    variances, components = np.linalg.eigh(covariance)
+    stretch = np.eye(3) + components * (factors[::-1] * variances) @ components.T
+    matrix = np.column_stack([stretch, mean - stretch @ mean])
+    return np.array(Image.fromarray(image).convert("RGB", tuple(matrix.ravel().tolist())))

@@ -1,0 +1,235 @@
+"""Augmentation of whole batches: random erasing, MixUp, CutMix, ten crops.
+
+These work on normalised pixels, on the device where the batch is; what is random is drawn on the
+CPU from NumPy generators, so it does not depend on the device.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+
+def erasing_boxes(
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    probability: float,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    max_count: int,
+) -> list[tuple[int, int, int, int]]:
+    """Boxes of a picture to erase: none, or 1 to `max_count`.
+
+    torchvision's RandomErasing is area (0.02, 0.33), ratio (0.3, 3.3), max_count 1; timm's is area
+    (0.02, 1 / 3), ratio (0.3, 1 / 0.3) and any max_count.
+
+    Args:
+        size: height, width in pixels.
+        rng: the only source of randomness.
+        probability: with which anything is erased.
+        area: smallest and largest share of the picture, divided by the number of boxes.
+        ratio: smallest and largest height / width, drawn uniformly in its logarithm.
+        max_count: largest number of boxes.
+
+    Returns:
+        (top, left, height, width) of each box; a box that does not fit in ten draws is left out.
+
+    Source: Zhong et al., "Random Erasing Data Augmentation", arXiv:1708.04896.
+    """
+    if rng.random() >= probability:
+        return []
+    height, width = size
+    count = int(rng.integers(1, max_count + 1))
+    boxes = []
+    for _ in range(count):
+        for _ in range(10):
+            target = rng.uniform(*area) * height * width / count
+            shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+            h, w = round(math.sqrt(target * shape)), round(math.sqrt(target / shape))
+            if h < height and w < width:
+                top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+                boxes.append((top, left, h, w))
+                break
+    return boxes
+
+
+def erase(
+    pixel_values: torch.Tensor,
+    boxes: Sequence[Sequence[tuple[int, int, int, int]]],
+    noise: Callable[[int], np.random.Generator] | None = None,
+) -> torch.Tensor:
+    """Fill boxes of normalised pictures with 0, their mean colour, or with N(0, 1) noise.
+
+    Args:
+        pixel_values: normalised pictures, (N, C, H, W).
+        boxes: for each picture its boxes (top, left, height, width); empty ones change nothing.
+        noise: row of the batch to the generator of that picture's noise, which is drawn on the CPU
+            and so is the same on every device; None fills with 0.
+
+    Returns:
+        Pictures with erased boxes, same shape, dtype and memory format; the input is unchanged.
+    """
+    pixel_values = pixel_values.clone()
+    for row, row_boxes in enumerate(boxes):
+        rng = noise(row) if noise and len(row_boxes) else None
+        for top, left, height, width in row_boxes:
+            region = pixel_values[row, :, top : top + height, left : left + width]
+            if rng:
+                drawn = rng.standard_normal(tuple(region.shape), dtype=np.float32)
+                region.copy_(torch.from_numpy(drawn))
+            else:
+                region.zero_()
+    return pixel_values
+
+
+class MixupCutmix:
+    """MixUp or CutMix of a batch with its mirror image: row i meets row N - 1 - i.
+
+    Args:
+        mixup_alpha: concentration of MixUp's Beta distribution; 0 switches MixUp off.
+        cutmix_alpha: the same for CutMix.
+        probability: with which a batch, row or pair is mixed.
+        switch_probability: of CutMix where both are on.
+        label_smoothing: share of the label's weight spread over all classes.
+        num_labels: number of classes.
+        mode: "batch" (one draw for all rows), "elem" (one per row) or "pair" (one per two rows that
+            meet).
+
+    Raises:
+        ValueError: if both are off or the mode is unknown.
+
+    Source: Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899; timm 1.0.31,
+    data/mixup.py.
+    """
+
+    def __init__(
+        self,
+        mixup_alpha: float,
+        cutmix_alpha: float,
+        probability: float,
+        switch_probability: float,
+        label_smoothing: float,
+        num_labels: int,
+        mode: str = "batch",
+    ):
+        if mixup_alpha < 0 or cutmix_alpha < 0 or mixup_alpha == cutmix_alpha == 0:
+            raise ValueError(
+                "mixup_alpha and cutmix_alpha must be at least 0 and one of them above 0;"
+                f" got {mixup_alpha} and {cutmix_alpha}"
+            )
+        if mode not in ("batch", "elem", "pair"):
+            raise ValueError(f"mode of MixupCutmix must be batch, elem or pair; got {mode!r}")
+        self.mixup_alpha = mixup_alpha
+        self.cutmix_alpha = cutmix_alpha
+        self.probability = probability
+        self.switch_probability = switch_probability
+        self.label_smoothing = label_smoothing
+        self.num_labels = num_labels
+        self.mode = mode
+
+    def __call__(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mix a batch.
+
+        Args:
+            pixel_values: normalised pictures, (N, C, H, W).
+            labels: class indices, (N,).
+            rng: the only source of randomness.
+
+        Returns:
+            Mixed pictures, same shape, and class probabilities, (N, num_labels) float32; the inputs
+            are unchanged.
+        """
+        rows, _, height, width = pixel_values.shape
+        draws = {"batch": 1, "elem": rows, "pair": (rows + 1) // 2}[self.mode]
+        shares, boxes = self.draw(draws, (height, width), rng)
+        if self.mode == "pair":
+            order = [*range(draws), *reversed(range(rows // 2))]
+            shares, boxes = shares[order], boxes[order]
+        targets = F.one_hot(labels, self.num_labels).float()
+        targets = targets * (1 - self.label_smoothing) + self.label_smoothing / self.num_labels
+        kept = torch.from_numpy(shares).to(pixel_values.device, torch.float32)[:, None]
+        targets = torch.lerp(targets.flip(0), targets, kept)
+        weights = _weights(kept, torch.from_numpy(boxes), (height, width)).to(pixel_values.dtype)
+        return torch.lerp(pixel_values.flip(0), pixel_values, weights), targets
+
+    def draw(
+        self, count: int, size: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Shares that pictures keep, and the boxes that CutMix replaces.
+
+        Args:
+            count: how many to draw.
+            size: height, width in pixels.
+            rng: the only source of randomness.
+
+        Returns:
+            Shares on [0, 1], (count,), for CutMix those of the area outside the box; and top,
+            bottom, left, right, (count, 4), an empty box where CutMix was not drawn.
+        """
+        use_cutmix = np.full(count, not self.mixup_alpha)
+        if self.mixup_alpha and self.cutmix_alpha:
+            use_cutmix = rng.random(count) < self.switch_probability
+        alphas = np.where(use_cutmix, self.cutmix_alpha, self.mixup_alpha)
+        shares = np.where(rng.random(count) < self.probability, rng.beta(alphas, alphas), 1.0)
+        sides = np.array(size)[:, None]
+        cut = (sides * np.sqrt(1 - shares) * use_cutmix).astype(int)
+        centre = rng.integers(sides, size=(2, count))
+        low, high = (centre - cut // 2).clip(0, sides), (centre + (cut + 1) // 2).clip(0, sides)
+        shares = np.where(use_cutmix, 1 - (high - low).prod(axis=0) / math.prod(size), shares)
+        return shares, np.stack([low[0], high[0], low[1], high[1]], axis=1)
+
+
+def _weights(kept, boxes, size):
+    """Weight of each picture's own pixels: 0 in its box and 1 outside, or `kept` without a box."""
+    top, bottom, left, right = boxes.to(kept.device).T[:, :, None]
+    y, x = (torch.arange(side, device=kept.device) for side in size)
+    rows, columns = (top <= y) & (y < bottom), (left <= x) & (x < right)
+    inside = rows[:, None, :, None] & columns[:, None, None, :]  # (N, 1, H, W)
+    has_box = ((bottom > top) & (right > left))[:, :, None, None]
+    return torch.where(has_box, (~inside).float(), kept[:, :, None, None])
+
+
+def ten_crop(pixels: torch.Tensor | np.ndarray, size: int) -> torch.Tensor | np.ndarray:
+    """Corners and centre, then the same of the mirrored picture, in torchvision's order.
+
+    Args:
+        pixels: a tensor (..., C, H, W) or an array (..., H, W, C).
+        size: side of the crops, pixels.
+
+    Returns:
+        The same kind, with an axis of ten in front of the picture's three: top left, top right,
+        bottom left, bottom right, centre, and these of the mirrored picture.
+
+    Raises:
+        ValueError: if the picture is smaller than the crop.
+    """
+    if isinstance(pixels, np.ndarray):
+        return np.moveaxis(
+            ten_crop(torch.from_numpy(np.moveaxis(pixels, -1, -3)), size).numpy(), -3, -1
+        )
+    height, width = pixels.shape[-2:]
+    if min(height, width) < size:
+        raise ValueError(
+            f"pictures must be at least {size} x {size} pixels, the size of the crops;"
+            f" got {height} x {width}. Resize them first."
+        )
+    bottom, right = height - size, width - size
+    corners = (
+        (0, 0),
+        (0, right),
+        (bottom, 0),
+        (bottom, right),
+        (round(bottom / 2), round(right / 2)),
+    )
+    return torch.stack(
+        [
+            view[..., top : top + size, left : left + size]
+            for view in (pixels, pixels.flip(-1))
+            for top, left in corners
+        ],
+        dim=-4,
+    )
