@@ -6,6 +6,8 @@ Needs timm, torchvision and scipy, which the project itself does not. torchvisio
 imports on a machine without CUDA once its two compiled operators have a declaration, below.
 """
 
+import contextlib
+import io
 import math
 import random
 import time
@@ -13,17 +15,20 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import scipy
 import torch
 from PIL import Image
 from scipy import stats
 
 from convzoo import augmentation as ours
 from convzoo.batch_augmentation import MixupCutmix, erasing_boxes, ten_crop
+from convzoo.environment import describe_environment, now, write_json
 
 _library = torch.library.Library("torchvision", "DEF")
 for _operator in ("nms", "qnms"):
     _library.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
+import timm  # noqa: E402
 import torchvision  # noqa: E402
 from timm.data import auto_augment, mixup, random_erasing  # noqa: E402
 from torchvision.transforms import autoaugment  # noqa: E402
@@ -34,6 +39,24 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 
 
 def main() -> None:
+    """Print the table and write it to the result file."""
+    with contextlib.redirect_stdout(io.StringIO()) as table:
+        compare()
+    print(table.getvalue())
+    peers = {module.__name__: module.__version__ for module in (timm, torchvision, scipy)}
+    write_json(
+        Path(__file__).parent / "results" / "augmentation_parity_202611.json",
+        {
+            "what": "our augmentation against timm's and torchvision's",
+            "command": "python benchmarks/augmentation_parity.py",
+            "date": now(),
+            "environment": describe_environment() | {"peers": peers},
+            "table": table.getvalue().splitlines(),
+        },
+    )
+
+
+def compare() -> None:
     """Print every comparison."""
     random.seed(0)
     np.random.seed(0)
