@@ -11,8 +11,6 @@ caches), so measure on a quiet machine.
 import hashlib
 import io
 import math
-import os
-import time
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -20,16 +18,14 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from convzoo.decoding import decode_rgb
 from convzoo.environment import describe_environment, now
-from convzoo.presizing import Presize, split_names
-from convzoo.recipe import Augmentation
+from convzoo.presizing import split_names
 from convzoo.sources import FolderSource, Source, open_source
-from convzoo.transforms import TrainTransform, sample_rng
+from convzoo.throughput import diagnose, measure_speed, usable_cores
 
 QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 MOST_LISTED = 20  # of misnamed files, duplicates and class counts; unreadable ones are all listed
@@ -38,7 +34,6 @@ THUMBNAIL = 112  # pixels
 MOST_THUMBNAILS = 100
 COLUMNS = 10  # of thumbnails
 EXIF_ORIENTATION = 0x0112
-CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU and of time, cgroup v2
 
 
 def inspect_dataset(
@@ -107,7 +102,12 @@ def inspect_dataset(
     if main:
         survey = surveys[main]
         crop = crop or min(224, int(np.median(survey.sizes["short"])))
-        report["speed"] = {"split": main} | measure_speed(survey, crop, presize)
+        report["speed"] = {
+            "split": main,
+            "bytes": float(np.mean(survey.sizes["kilobytes"])) * 1e3,
+            "shorter_side": float(np.median(survey.sizes["short"])),
+            **measure_speed(survey.sample, crop, presize),
+        }
         report["doctor"] = diagnose(
             report["speed"], num_gpus, images_per_second_per_gpu, usable_cores()
         )
@@ -301,145 +301,6 @@ def find_duplicates(surveys: dict[str, Survey]) -> dict:
             if len(found["examples"]) < MOST_LISTED:
                 found["examples"].append([[first_split, first_row], [split, row]])
     return found
-
-
-def measure_speed(survey: Survey, crop: int, presize: int) -> dict:
-    """Pictures per CPU second of one core, of the work that a training worker does.
-
-    Args:
-        survey: a split of which pictures were read.
-        crop: side of the training crops, pixels.
-        presize: shorter side that `convzoo preprocess` would give, pixels.
-
-    Returns:
-        Images per second of decoding, of decoding and augmentation, and of the latter on presized
-        pictures, all on the same sample; mean bytes and median shorter side of the split.
-    """
-    transform = TrainTransform(Augmentation(), crop, "bilinear")
-    convert = Presize(presize)
-    small = [convert(data) for data in survey.sample]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker
-    try:
-        work = ((survey.sample, None), (survey.sample, transform), (small, transform))
-        # The fastest of three, in turns: the others paid for cold caches or busy neighbours.
-        rates = [[_images_per_second(*each) for each in work] for _ in range(3)]
-    finally:
-        torch.set_num_threads(threads)
-    decode, augment, presized = np.max(rates, axis=0).tolist()
-    return {
-        "num_images": len(small),
-        "decode_images_per_second": decode,
-        "augment_images_per_second": augment,
-        "crop": crop,
-        "bytes": float(np.mean(survey.sizes["kilobytes"])) * 1e3,
-        "shorter_side": float(np.median(survey.sizes["short"])),
-        "presized_augment_images_per_second": presized,
-        "presized_bytes": sum(map(len, small)) / len(small),
-        "presize": presize,
-    }
-
-
-def _images_per_second(pictures, transform):
-    started = time.thread_time()
-    for number, data in enumerate(pictures):
-        pixels = decode_rgb(data)
-        if transform:
-            transform(pixels, sample_rng(0, number))
-    return len(pictures) / max(time.thread_time() - started, 1e-9)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, by its affinity and the quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = CGROUP_QUOTA.read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no container, or "max": no quota
-        return cores
-
-
-def diagnose(
-    speed: dict,
-    num_gpus: int,
-    images_per_second_per_gpu: float,
-    num_cores: int,
-) -> dict:
-    """The throughput doctor: can the cores feed the GPUs?
-
-    With demand D = num_gpus * images_per_second_per_gpu and a core that makes S images per second,
-    ceil(D / S) workers are needed. One core per GPU is for its training process, at least one is
-    for workers; these supply up to cores * S, and training waits for 1 - supply / D of the time.
-
-    Args:
-        speed: of one core, from `measure_speed`.
-        num_gpus: how many are to be fed.
-        images_per_second_per_gpu: what one GPU trains.
-        num_cores: cores of this machine.
-
-    Returns:
-        Demand, what it takes from cores and storage as the data is and presized, and advice.
-    """
-    demand = num_gpus * images_per_second_per_gpu
-    worker_cores = max(1, num_cores - num_gpus)
-
-    def supply(images_per_second, size):
-        workers = math.ceil(demand / images_per_second)
-        return {
-            "images_per_second_per_core": images_per_second,
-            "workers_needed": workers,
-            "workers_per_gpu": math.ceil(workers / num_gpus),
-            "cores_suffice": workers <= worker_cores,
-            "supply_images_per_second": worker_cores * images_per_second,
-            "wait_share": max(0.0, 1 - worker_cores * images_per_second / demand),
-            "read_megabytes_per_second": demand * size / 1e6,
-        }
-
-    as_is = supply(speed["augment_images_per_second"], speed["bytes"])
-    presized = supply(speed["presized_augment_images_per_second"], speed["presized_bytes"])
-    augmenting = 1 - speed["augment_images_per_second"] / speed["decode_images_per_second"]
-    result = {
-        "num_gpus": num_gpus,
-        "images_per_second_per_gpu": images_per_second_per_gpu,
-        "demand_images_per_second": demand,
-        "num_cores": num_cores,
-        "worker_cores": worker_cores,
-        "as_is": as_is,
-        "presized": presized,
-        "augmentation_share": max(0.0, augmenting),
-    }
-    return result | {"advice": _advice(result, speed)}
-
-
-def _advice(result, speed):
-    as_is, presized = result["as_is"], result["presized"]
-    if as_is["cores_suffice"]:
-        return [f"The cores suffice: set data.num_workers={as_is['workers_per_gpu']}."]
-    advice = []
-    gain = presized["images_per_second_per_core"] / as_is["images_per_second_per_core"]
-    presizing_helps = gain > 1.1 and speed["shorter_side"] > speed["presize"]
-    if presizing_helps:
-        then = "the cores then suffice"
-        if not presized["cores_suffice"]:
-            then = f"training would still wait {presized['wait_share']:.0%} of the time"
-        advice.append(
-            f"Presize with `python -m convzoo preprocess SOURCE OUT --size {speed['presize']}`: "
-            f"{gain:.1f} times as fast; {then}, with data.num_workers="
-            f"{min(presized['workers_needed'], result['worker_cores']) // result['num_gpus'] or 1}."
-        )
-    if result["augmentation_share"] > 0.4:
-        advice.append(
-            f"{result['augmentation_share']:.0%} of a worker's time is augmentation: a smaller "
-            f"preprocessing.crop than {speed['crop']} costs less."
-        )
-    best = (presized if presizing_helps else as_is)["images_per_second_per_core"]
-    per_gpu = math.ceil(result["images_per_second_per_gpu"] / best) + 1
-    if not (presizing_helps and presized["cores_suffice"]):
-        advice.append(
-            f"Use a machine with {per_gpu} cores for each GPU; this one has {result['num_cores']} "
-            f"for {result['num_gpus']}."
-        )
-    return advice
 
 
 def summary(report: dict) -> str:
