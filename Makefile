@@ -16,7 +16,7 @@ setup: .venv/ready  ## create .venv with the exact versions of constraints.txt
 	touch $@
 
 quickstart: .venv/ready  ## train, evaluate, card, prediction on the embedded pictures
-	$(BIN) -m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no \
+	$(BIN) -m accelerate.commands.launch -q --num_processes 1 --num_machines 1 --mixed_precision no \
 	    --dynamo_backend no train_accelerate.py recipes/quickstart.toml
 	$(BIN) -m convzoo evaluate runs/quickstart/model --data data/fashion-mnist
 	$(BIN) -m hub_cards render runs/quickstart/model

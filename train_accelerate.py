@@ -1,8 +1,8 @@
 """Train an image classifier from a recipe, on any number of processes.
 
-    accelerate launch train_accelerate.py recipes/quickstart.toml
-    accelerate launch train_accelerate.py recipes/quickstart.toml train.epochs=1 run.name=short
-    accelerate launch --multi_gpu --num_processes 8 train_accelerate.py RECIPE
+    accelerate launch -q train_accelerate.py recipes/quickstart.toml
+    accelerate launch -q train_accelerate.py recipes/quickstart.toml train.epochs=1 run.name=short
+    accelerate launch -q --multi_gpu --num_processes 8 train_accelerate.py RECIPE
 
 On CPUs, two processes need ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2
 (--cpu would silently start one).
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, gather_object
 from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
@@ -36,7 +36,15 @@ from convzoo import checkpointing
 from convzoo.batch_augmentation import MixupCutmix, erase
 from convzoo.building import build_model, build_processor
 from convzoo.data import TrainStream, UnreadableImages, save_examples, train_batches
-from convzoo.environment import command_line, describe_environment, file_sha256, now, write_json
+from convzoo.environment import (
+    command_line,
+    describe_environment,
+    file_sha256,
+    now,
+    write_json,
+    write_text,
+)
+from convzoo.errors import user_message
 from convzoo.evaluation import predict_split
 from convzoo.metrics_log import MetricsLog, plot_curves, read_metrics
 from convzoo.optimization import build_optimizer, learning_rate_at
@@ -68,10 +76,14 @@ def main(argv: list[str] | None = None) -> None:
     if finished.is_file():
         logger.info("%s is finished; set run.name for another run, or delete it", run_folder)
         return
-    accelerator.wait_for_everyone()
+    if settings.global_batch_size < accelerator.num_processes:
+        raise ValueError(
+            f"train.global_batch_size must be at least the number of processes, "
+            f"{accelerator.num_processes}; got {settings.global_batch_size}"
+        )
+
     if is_main:
-        run_folder.mkdir(parents=True, exist_ok=True)
-        (run_folder / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
+        checkpointing.lock_folder(run_folder)
 
     # ---- data ----------------------------------------------------------------------------------
     data = recipe.data
@@ -89,7 +101,8 @@ def main(argv: list[str] | None = None) -> None:
         recipe.run.seed,
     )
     steps_per_epoch = train_source.num_rows / settings.global_batch_size
-    total_steps = max(1, math.ceil(settings.epochs * steps_per_epoch))
+    total_images = settings.epochs * train_source.num_rows
+    total_steps = max(1, math.ceil(total_images / settings.global_batch_size))
 
     # ---- model, processor, optimizer -----------------------------------------------------------
     model = build_model(recipe, train_source.label_names)
@@ -112,13 +125,21 @@ def main(argv: list[str] | None = None) -> None:
                 f"Restore it, or set run.name for a new run"
             )
         model.load_state_dict(load_file(checkpoint / "model.safetensors"))
-        optimizer.load_state_dict(state["optimizer"])
         start_step, elapsed = state["step"], state["elapsed_seconds"]
         logger.info("resuming from %s", checkpoint)
     model, optimizer = accelerator.prepare(model, optimizer)
     bare_model = accelerator.unwrap_model(model)
+    if checkpoint:
+        optimizer.load_state_dict(state["optimizer"])
     if checkpoint and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])
+    if len(set(gather_object([(start_step, train_source.fingerprint)]))) > 1:
+        raise ValueError(
+            f"all processes must see the same run folder and data; they would start at different "
+            f"steps. Put {run_folder} on a file system that all share"
+        )
+    if is_main:
+        write_text(run_folder / "recipe.toml", recipe_to_toml(recipe))
 
     stream = TrainStream(
         train_source,
@@ -194,20 +215,25 @@ def main(argv: list[str] | None = None) -> None:
             for buffer in bare_model.buffers():  # DDP does this before the next step anyway
                 buffer.copy_(broadcast(buffer))
         predictions = predict_split(
-            bare_model, processor, eval_source, accelerator, settings.eval_batch_size
+            *(bare_model, processor, eval_source, accelerator),
+            *(settings.eval_batch_size, data.num_workers),
         )
         values = {f"eval_{key}": value for key, value in predictions.summary().items()}
         metrics.write(step=step, epoch=step / steps_per_epoch, elapsed_seconds=elapsed, **values)
-        bar.write(
-            f"epoch {step / steps_per_epoch:.2f}: held-out loss {values['eval_loss']:.4f}, "
-            f"top-1 {values['eval_top1_accuracy']:.2%}, top-5 {values['eval_top5_accuracy']:.2%}"
-        )
+        if is_main:
+            bar.write(
+                f"epoch {step / steps_per_epoch:.2f}: held-out loss {values['eval_loss']:.4f}, "
+                f"top-1 {values['eval_top1_accuracy']:.2%}, "
+                f"top-5 {values['eval_top5_accuracy']:.2%}"
+            )
 
     # ---- loop ----------------------------------------------------------------------------------
     warmup_steps = round(recipe.schedule.warmup_epochs * steps_per_epoch)
-    eval_every = max(1, round(settings.evaluate_every_epochs * steps_per_epoch))
-    save_every = max(1, round(settings.checkpoint_every_epochs * steps_per_epoch))
-    batches = train_batches(stream, data.num_workers)
+    eval_every, save_every = (
+        max(1, round(epochs * steps_per_epoch)) if epochs else total_steps
+        for epochs in (settings.evaluate_every_epochs, settings.checkpoint_every_epochs)
+    )
+    batches = train_batches(stream, data.num_workers, pin=accelerator.device.type == "cuda")
     bar = tqdm(
         desc=recipe.run.name,
         total=total_steps * settings.global_batch_size,
@@ -254,7 +280,8 @@ def main(argv: list[str] | None = None) -> None:
         done = step + 1
         bar.update(settings.global_batch_size)
 
-        if done % settings.log_every_steps == 0 or done == total_steps:
+        saving = done % save_every == 0 and done < total_steps
+        if done % settings.log_every_steps == 0 or saving or done == total_steps:
             seconds = time.perf_counter() - logged_at
             elapsed += seconds
             mean_loss = accelerator.reduce(loss_sum, "mean").item() / (done - logged_step)
@@ -281,7 +308,7 @@ def main(argv: list[str] | None = None) -> None:
         rare = time.perf_counter()
         if eval_source and (done % eval_every == 0 or done == total_steps):
             evaluate(done)
-        if done % save_every == 0 and done < total_steps:
+        if saving:  # after the loss was found to be finite
             save(done)
         logged_at += time.perf_counter() - rare  # not training time
     bar.close()
@@ -294,7 +321,7 @@ def main(argv: list[str] | None = None) -> None:
         results = {
             "schema_version": 1,
             "recipe": recipe.run.name,
-            "command": command_line("accelerate launch train_accelerate.py"),
+            "command": command_line("accelerate launch -q train_accelerate.py"),
             "date": now(),
             "dataset": train_source.describe() | {"config": data.name or None},
             "epochs": settings.epochs,
@@ -359,4 +386,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {user_message(error)}")

@@ -6,7 +6,8 @@ FOLDER holds JPEG files, or parquet files with a train split; without --data it 
 runs beside the pipelines of the transformers examples, torchvision and timm, which the project
 itself does not need: install them without their dependencies in an environment of their own. A peer
 that cannot be used is named with the reason. torchvision's CUDA build imports on a machine without
-CUDA once its two compiled operators have a declaration, below; its JPEG decoder stays unusable.
+CUDA once its two compiled operators have a declaration, below; for its JPEG decoder, stand-ins for
+libc10_cuda.so and libtorch_cuda.so must lie on LD_LIBRARY_PATH.
 
 What is measured is CPU time of the process (all its threads), because it depends little on what
 else the machine does. The variants take turns, in random order, on batches of 20 photographs, in
@@ -16,9 +17,9 @@ the streamed part on whole passes; each round gives one ratio.
 import argparse
 import importlib.util
 import io
+import itertools
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,7 +41,8 @@ import datasets  # noqa: E402
 import simplejpeg  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from convzoo.augmentation import erase, erasing_boxes, parse_policy  # noqa: E402
+from convzoo.augmentation import parse_policy  # noqa: E402
+from convzoo.batch_augmentation import erase  # noqa: E402
 from convzoo.data import TrainStream, eval_rows, train_batches  # noqa: E402
 from convzoo.decoding import decode_rgb  # noqa: E402
 from convzoo.environment import describe_environment, now, write_json  # noqa: E402
@@ -65,6 +67,7 @@ MEAN, STD = Preprocessing().mean, Preprocessing().std
 
 transform = TrainTransform(Augmentation(), SIZE, "bilinear")
 normalize = Normalize(1 / 255, MEAN, STD)
+positions = itertools.count()  # sample numbers
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -114,7 +117,7 @@ def measure_folder(path: str, rounds: int) -> dict:
             "difference_from_pillow_grey_levels": difference_from_pillow(encoded),
         }
         print(run)
-        passes = [len(batches)]
+        passes = [len(batches)] * 3
         run["crop"] = compare(crop_variants(), batches, rounds)
         run["crop_policy_erasing"] = compare(policy_variants(), batches, rounds)
         run["streamed_crop"] = compare(streamed_variants(source), passes, rounds, len(batches))
@@ -141,7 +144,9 @@ def difference_from_pillow(encoded: list[bytes]) -> dict:
     for number, data in enumerate(encoded):
         pixels = decode_rgb(data)
         rng = sample_rng(0, number)
-        top, left, height, width = random_resized_box(pixels.shape[:2], (0.08, 1), (0.75, 4 / 3), rng)
+        top, left, height, width = random_resized_box(
+            pixels.shape[:2], (0.08, 1), (0.75, 4 / 3), rng
+        )
         ours = resize(pixels[top : top + height, left : left + width], SIZE, SIZE, "bilinear")
         crop = open_pillow(data).crop((left, top, left + width, top + height))
         theirs = np.asarray(crop.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
@@ -192,9 +197,7 @@ def crop_variants() -> dict:
     variants = {
         OURS: lambda batch: normalize(our_crops(batch)),
         "convzoo, uint8 batch (normalised on a GPU)": our_crops,
-        "simplejpeg, decoding alone": lambda batch: [
-            simplejpeg.decode_jpeg(data, "RGB") and None for data in batch
-        ],
+        "simplejpeg, decoding alone": decode_only,
     }
     try:
         from torchvision.transforms import v2
@@ -223,7 +226,10 @@ def our_crops(batch: list[bytes]) -> torch.Tensor:
     return torch.from_numpy(np.stack(crops))
 
 
-positions = iter(range(sys.maxsize))
+def decode_only(batch: list[bytes]) -> None:
+    """What libjpeg-turbo needs for whole pictures."""
+    for data in batch:
+        simplejpeg.decode_jpeg(data, "RGB")
 
 
 def per_picture(pillow_transform: Callable) -> Callable:
@@ -268,7 +274,7 @@ def torchvision_v2(on_tensors: Callable, finish: Callable) -> Callable | str:
 
 
 def timm_variants(settings: dict[str, dict]) -> dict:
-    """timm's training transforms with further settings, under the names given."""
+    """The training transforms of timm with further settings, under the names given."""
     try:
         from timm.data import create_transform
     except ImportError as error:
@@ -281,22 +287,24 @@ def timm_variants(settings: dict[str, dict]) -> dict:
 
 
 def policy_variants() -> dict:
-    """The same with RandAugment and random erasing, noise as in timm's train.py."""
-    policy = parse_policy(POLICY, interpolation="bilinear")
+    """The same with RandAugment and random erasing; the boxes and noise are those of timm."""
+    settings = Augmentation(
+        erasing=ERASING, erasing_area=(0.02, 1 / 3), erasing_ratio=(0.3, 1 / 0.3)
+    )
+    with_policy = TrainTransform(settings, SIZE, "bilinear")
+    with_policy.operations = [parse_policy(POLICY, interpolation="bilinear")]
 
     def ours(batch):
         crops, boxes = [], []
         for data in batch:
             rng = sample_rng(0, next(positions))
-            crops.append(policy(transform(decode_rgb(data), rng), rng))
-            boxes.append(
-                erasing_boxes((SIZE, SIZE), rng, ERASING, (0.02, 1 / 3), (0.3, 1 / 0.3), 1)
-            )
+            crops.append(with_policy(decode_rgb(data), rng))
+            boxes.append(with_policy.erasing_boxes(rng))
         pixel_values = normalize(torch.from_numpy(np.stack(crops)))
         return erase(pixel_values, boxes, lambda row: sample_rng(1, row))
 
-    settings = {"auto_augment": POLICY, "re_prob": ERASING, "re_mode": "pixel"}
-    return {OURS: ours} | timm_variants({"timm": settings})
+    theirs = {"auto_augment": POLICY, "re_prob": ERASING, "re_mode": "pixel"}
+    return {OURS: ours} | timm_variants({"timm": theirs})
 
 
 def streamed_variants(source: Source) -> dict:

@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from convzoo.errors import user_message
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
@@ -23,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Evaluate a model; a folder gets the result in its eval_results.json.",
     )
     evaluate.add_argument("model", help="model folder or Hub id")
-    evaluate.add_argument("--data", required=True, help="folder of parquet files or Hub dataset id")
+    evaluate.add_argument("--data", required=True, help="folder or Hub dataset id")
     evaluate.add_argument("--split", default="test", help="which split (default: %(default)s)")
     evaluate.add_argument("--batch-size", type=int, default=64, help="images per step")
     evaluate.add_argument("--num-workers", type=int, default=2, help="decoding processes")
@@ -110,8 +112,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("convzoo").setLevel(logging.INFO)  # HTTP clients log each request at INFO
     try:
         args.run(args)
+    except ModuleNotFoundError as error:
+        print(f"error: {error}. Install it: pip install -e '.[train]'", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {user_message(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -132,6 +137,10 @@ def _evaluate(args):
         image_column=args.image_column,
         label_column=args.label_column,
     )
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        return
     if args.output:
         write_json(Path(args.output), result)
     metrics = result["metrics"]
@@ -153,11 +162,13 @@ def _predict(args):
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
 
-    from transformers import pipeline
+    from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
     import modeling  # noqa: F401  registers our families with the Auto classes
 
-    classify = pipeline("image-classification", model=args.model, trust_remote_code=True)
+    model = AutoModelForImageClassification.from_pretrained(args.model)
+    processor = AutoImageProcessor.from_pretrained(args.model)
+    classify = pipeline("image-classification", model=model, image_processor=processor)
     for name, image in zip(args.images, images, strict=True):
         print(name)
         for guess in classify(image, top_k=args.top_k):

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 
 import torch
@@ -36,26 +37,66 @@ def write_folder(folder: Path, fill, manifest: bool = False) -> None:
         OSError: if the disk is full or not writable; `folder` is then as it was before.
     """
     aside = folder.with_name(f".{folder.name}.partial")
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)  # an earlier replacement was cut off between its two renames
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         fill(aside)
         if manifest:
             files = sorted(path for path in aside.rglob("*") if path.is_file())
-            hashes = {str(path.relative_to(aside)): file_sha256(path) for path in files}
+            hashes = {path.relative_to(aside).as_posix(): file_sha256(path) for path in files}
             (aside / MANIFEST).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
         for path in [*aside.rglob("*"), aside]:
             _sync(path)
-        old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
         aside.rename(folder)
         _sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
         raise OSError(f"{folder} could not be written, nothing there changed; {error}") from error
+
+
+def lock_folder(folder: Path, patience_seconds: float = 15.0) -> int | None:
+    """Take a folder for this process, until it ends.
+
+    A killed process lets go at once, its data workers a few seconds later: hence the patience.
+
+    Args:
+        folder: the run folder; created if it is not there.
+        patience_seconds: how long to wait for another process to end.
+
+    Returns:
+        What holds the lock: an open file descriptor, or None on Windows, which has no such lock.
+
+    Raises:
+        ValueError: if another process has the folder.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise ValueError(
+                    f"{folder} must be used by one training at a time; another process has it. "
+                    f"Wait for it, or stop it"
+                ) from error
+            time.sleep(0.2)
 
 
 def save_model(folder: Path, model: PreTrainedModel, processor, recipe_toml: str) -> None:
@@ -66,14 +107,16 @@ def save_model(folder: Path, model: PreTrainedModel, processor, recipe_toml: str
 
 
 def save_checkpoint(folder: Path, step: int, keep: int, fill, state: dict) -> Path:
-    """Write `folder/step_<step>` and delete all but the `keep` newest checkpoints.
+    """Write `folder/step_<step>` and delete all but the `keep` newest up to it.
+
+    Checkpoints of later steps are deleted, too: they are from a run that was not continued.
 
     Args:
         folder: the run's checkpoints.
         step: optimizer steps that were done.
         keep: how many checkpoints stay.
         fill: called with a folder to write the model into.
-        state: tensors and plain values for `load_checkpoint`.
+        state: tensors and plain values for `load_state`.
 
     Returns:
         The new checkpoint.
@@ -85,8 +128,9 @@ def save_checkpoint(folder: Path, step: int, keep: int, fill, state: dict) -> Pa
 
     checkpoint = folder / f"step_{step:08d}"
     write_folder(checkpoint, fill_all, manifest=True)
-    for old in _checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    up_to_this = [path for path in _checkpoints(folder) if path.name <= checkpoint.name]
+    for path in set(_checkpoints(folder)) - set(up_to_this[-keep:]):
+        shutil.rmtree(path)
     return checkpoint
 
 
@@ -121,6 +165,8 @@ def _problem(checkpoint):
 
 
 def _sync(path):
+    if os.name == "nt":
+        return  # Windows opens no folders
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

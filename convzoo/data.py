@@ -147,23 +147,28 @@ class _OpenWindows:
         return Rows(rows.images[first : first + count], rows.labels[first : first + count])
 
 
-def train_batches(stream: TrainStream, num_workers: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield one process's batch per step, decoded by `num_workers` processes (0: in this one)."""
+def train_batches(stream: TrainStream, num_workers: int, pin: bool = False) -> Iterator[dict]:
+    """Yield one process's batch per step.
+
+    Args:
+        stream: the samples of this process.
+        num_workers: decoding processes; 0 decodes in this one.
+        pin: put the tensors into pinned memory, from where a GPU copies while the CPU goes on.
+    """
     loader = DataLoader(
         stream,
         batch_size=None,
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
-        pin_memory=torch.cuda.is_available(),
     )
     parts = []
     for part in loader:
         parts.append(part)
         if len(parts) == max(1, num_workers):
-            batch = {
-                key: torch.cat([part[key] for part in parts])
-                for key in ("pixels", "labels", "positions")
-            }
+            batch = {}
+            for key in ("pixels", "labels", "positions"):
+                joined = torch.cat([part[key] for part in parts])
+                batch[key] = joined.pin_memory() if pin else joined
             for key in ("erasing", "unreadable"):
                 batch[key] = [entry for part in parts for entry in part[key]]
             yield batch
@@ -225,8 +230,9 @@ def eval_rows(
 def save_examples(source: Source, count: int, folder: Path) -> None:
     """Save `count` pictures, evenly spaced over the split, as PNG files named by row and class."""
     folder.mkdir(parents=True)
-    wanted = {source.num_rows * i // count for i in range(count)}
-    for index, data, label in eval_rows(source, 0, 1):
-        if index in wanted:
-            name = re.sub(r"\W+", "_", source.label_names[label]).strip("_").lower()
-            open_rgb(data).save(folder / f"{index:05d}_{name}.png")
+    ends = np.cumsum(source.group_rows)
+    for index in sorted({source.num_rows * i // count for i in range(count)}):
+        group = int(np.searchsorted(ends, index, side="right"))
+        data, label = source.read_group(group)[index - int(ends[group])]  # counted from its end
+        name = re.sub(r"\W+", "_", source.label_names[label]).strip("_").lower()
+        open_rgb(data).save(folder / f"{index:05d}_{name}.png")

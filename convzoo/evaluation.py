@@ -203,9 +203,9 @@ def evaluate_folder(
 
     import modeling  # noqa: F401  registers our families with the Auto classes
 
-    accelerator = Accelerator()
-    model = AutoModelForImageClassification.from_pretrained(model_folder, trust_remote_code=True)
-    processor = AutoImageProcessor.from_pretrained(model_folder, trust_remote_code=True)
+    accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
+    model = AutoModelForImageClassification.from_pretrained(model_folder)
+    processor = AutoImageProcessor.from_pretrained(model_folder)
     source = open_source(data, split, name, revision, image_column, label_column)
     _check_labels(model.config, source)
     model.to(accelerator.device)

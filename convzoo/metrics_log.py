@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+from convzoo.environment import write_text
+
 
 class MetricsLog:
     """Append-only JSON lines.
@@ -20,7 +22,7 @@ class MetricsLog:
         self.enabled = enabled
         if enabled:
             lines = [json.dumps(line) for line in read_metrics(path) if line["step"] <= keep_until]
-            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            write_text(path, "".join(line + "\n" for line in lines))
 
     def write(self, **values) -> None:
         """Append one line; floats are rounded to 6 significant digits."""

@@ -65,6 +65,7 @@ class DataOrder:
     """
 
     def __init__(self, group_rows, group_bytes, global_batch_size, memory_bytes, seed):
+        self._arguments = (group_rows, group_bytes, global_batch_size, memory_bytes, seed)
         self.group_rows = np.asarray(group_rows, dtype=np.int64)
         self.num_rows = int(self.group_rows.sum())
         self.global_batch_size = global_batch_size
@@ -88,6 +89,9 @@ class DataOrder:
         self._window = lru_cache(maxsize=4 * self.num_lanes)(self._build_window)
         self._groups = lru_cache(maxsize=4)(self._permute_groups)
         self._starts = lru_cache(maxsize=2)(self._lane_starts)
+
+    def __reduce__(self):  # workers may be spawned; the caches cannot be pickled
+        return DataOrder, self._arguments
 
     def positions(self, step: int, part: int, num_parts: int) -> np.ndarray:
         """Sample numbers of one part of a step's global batch.

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import tomllib
 import types
 import typing
@@ -32,8 +33,9 @@ HARMLESS = {
 }
 
 
-def _setting(default, doc, low=None, high=None, choices=None):
-    metadata = {"doc": doc, "low": low, "high": high, "choices": choices}
+def _setting(default, doc, low=None, high=None, choices=None, kind=None):
+    """A field; kind is "range" for two ascending numbers, "pair" for two, "channels" for 3."""
+    metadata = {"doc": doc, "low": low, "high": high, "choices": choices, "kind": kind}
     return field(default=default, metadata=metadata)
 
 
@@ -43,7 +45,7 @@ class Run:
 
     name: str = _setting("", "folder name of the run below output_dir; the recipe's own name if ''")
     output_dir: str = _setting("runs", "folder that holds runs")
-    seed: int = _setting(42, "seed of weights, data order and augmentation", low=0)
+    seed: int = _setting(42, "of weights, data order and augmentation", low=0, high=2**63 - 1)
     license: str = _setting("apache-2.0", "of the trained weights, for their card; a Hub id")
     resume: str = _setting(
         "auto",
@@ -64,7 +66,9 @@ class Model:
 class Data:
     """Where the pictures come from."""
 
-    path: str = _setting("", "folder of parquet files, or Hub dataset id; required")
+    path: str = _setting(
+        "", "folder of parquet files or of pictures by class, or Hub dataset id; required"
+    )
     name: str = _setting("", "configuration of a dataset that has several")
     revision: str = _setting("", "commit or tag of a Hub dataset; its newest commit if ''")
     train_split: str = _setting("train", "split that is trained on")
@@ -96,9 +100,11 @@ class Preprocessing:
     )
     rescale_factor: float = _setting(1 / 255, "multiplies pixel values 0..255", low=0.0)
     mean: tuple[float, ...] = _setting(
-        (0.485, 0.456, 0.406), "subtracted per channel after rescaling"
+        (0.485, 0.456, 0.406), "subtracted per channel after rescaling", kind="channels"
     )
-    std: tuple[float, ...] = _setting((0.229, 0.224, 0.225), "divides per channel afterwards")
+    std: tuple[float, ...] = _setting(
+        (0.229, 0.224, 0.225), "divides per channel afterwards", low=1e-6, kind="channels"
+    )
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,12 @@ class Augmentation:
         "'random_resized' (Inception crop), 'padded' (pad, then random crop) or 'center'",
         choices=("random_resized", "padded", "center"),
     )
-    scale: tuple[float, ...] = _setting((0.08, 1.0), "area of a random resized crop, share", low=0)
-    ratio: tuple[float, ...] = _setting((3 / 4, 4 / 3), "width / height of that crop", low=0)
+    scale: tuple[float, ...] = _setting(
+        (0.08, 1.0), "area of a random resized crop, share", low=0.0, high=1.0, kind="range"
+    )
+    ratio: tuple[float, ...] = _setting(
+        (3 / 4, 4 / 3), "width / height of that crop", low=1e-3, kind="range"
+    )
     repeats: int = _setting(
         1, "views of a picture in a pass over the data; epochs keep their number of images", low=1
     )
@@ -129,8 +139,12 @@ class Augmentation:
         choices=("none", "offset", "stretch"),
     )
     erasing: float = _setting(0.0, "probability of random erasing", low=0.0, high=1.0)
-    erasing_area: tuple[float, ...] = _setting((0.02, 0.33), "of an erased box, share", low=0.0)
-    erasing_ratio: tuple[float, ...] = _setting((0.3, 3.3), "height / width of the box", low=0.0)
+    erasing_area: tuple[float, ...] = _setting(
+        (0.02, 0.33), "of an erased box, share", low=0.0, high=1.0, kind="range"
+    )
+    erasing_ratio: tuple[float, ...] = _setting(
+        (0.3, 3.3), "height / width of the box", low=1e-3, kind="range"
+    )
     erasing_max_count: int = _setting(1, "boxes in a picture, at most", low=1)
     erasing_fill: str = _setting("mean", "what fills a box", choices=("mean", "noise"))
     mixup_alpha: float = _setting(0.0, "of MixUp's Beta distribution; 0 = no MixUp", low=0.0)
@@ -149,7 +163,7 @@ class Optimizer:
     weight_decay: float = _setting(1e-4, "on tensors with more than one dimension only", low=0.0)
     momentum: float = _setting(0.9, "of SGD", low=0.0, high=1.0)
     nesterov: bool = _setting(False, "Nesterov momentum (SGD)")
-    betas: tuple[float, ...] = _setting((0.9, 0.999), "of AdamW", low=0.0, high=1.0)
+    betas: tuple[float, ...] = _setting((0.9, 0.999), "of AdamW", low=0.0, high=1.0, kind="pair")
     eps: float = _setting(1e-8, "of AdamW", low=0.0)
 
 
@@ -174,9 +188,11 @@ class Train:
     mixed_precision: str = _setting("no", "autocast type", choices=("no", "bf16", "fp16"))
     channels_last: bool = _setting(True, "NHWC memory format, faster on GPUs and CPUs")
     log_every_steps: int = _setting(50, "steps between metric lines", low=1)
-    evaluate_every_epochs: float = _setting(1.0, "epochs between evaluations", low=0.0)
+    evaluate_every_epochs: float = _setting(
+        1.0, "epochs between evaluations; 0 = only at the end", low=0.0
+    )
     eval_batch_size: int = _setting(128, "images per evaluation step and process", low=1)
-    checkpoint_every_epochs: float = _setting(1.0, "epochs between checkpoints", low=0.0)
+    checkpoint_every_epochs: float = _setting(1.0, "epochs between checkpoints; 0 = none", low=0.0)
     keep_checkpoints: int = _setting(2, "newest checkpoints that are kept", low=1)
 
 
@@ -224,7 +240,8 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
     for override in overrides:
         section, key, value = _parse_override(override)
         tables.setdefault(section, {})[key] = value
-    tables.setdefault("run", {}).setdefault("name", path.stem)
+    run = tables.setdefault("run", {})
+    run["name"] = run.get("name") or path.stem
     return recipe_from_tables(tables, source=str(path))
 
 
@@ -250,6 +267,11 @@ def recipe_from_tables(tables: dict, source: str = "recipe") -> Recipe:
         else:
             built[name] = _section(sections[name], table, f"{source} [{name}]")
     recipe = Recipe(**built)
+    if recipe.run.name in (".", "..") or not re.fullmatch(r"[\w.-]*", recipe.run.name):
+        raise ValueError(
+            f"run.name in {source} must be a folder name of letters, digits, '.', '-', '_'; got "
+            f"{recipe.run.name!r}. Folders above it go into run.output_dir"
+        )
     if not recipe.data.path:
         raise ValueError(f"data.path must be set in {source}: a folder or a Hub dataset id")
     return recipe
@@ -347,7 +369,18 @@ def _check(key, value, setting, where):
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple) or not value:
             raise ValueError(f"{key} in {where} must be a list of numbers; got {value!r}")
-        return tuple(_check_scalar(key, item, float, setting, where) for item in value)
+        values = tuple(_check_scalar(key, item, float, setting, where) for item in value)
+        rule = {
+            "range": (
+                "two numbers, the smaller first",
+                len(values) == 2 and values[0] <= values[-1],
+            ),
+            "pair": ("two numbers", len(values) == 2),
+            "channels": ("three numbers, for R, G, B", len(values) == 3),
+        }.get(setting.metadata["kind"], ("", True))
+        if not rule[1]:
+            raise ValueError(f"{key} in {where} must be {rule[0]}; got {value}")
+        return values
     return _check_scalar(key, value, kind, setting, where)
 
 

@@ -4,13 +4,17 @@ What came first stays until the folder is full, and nothing is thrown out: an ep
 group once, and dropping the oldest would drop just what the next epoch asks for first.
 """
 
+import contextlib
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,24 @@ class RowCache:
                 return pa.ipc.open_file(stored).read_all()
         except (FileNotFoundError, pa.ArrowInvalid):  # absent, or cut off by a crash
             table = read()
+        try:
+            self._store(path, table)
+        except OSError as error:  # a full disk, say: the data is there all the same
+            logger.warning("%s: a row group is not kept: %s", self.folder, error)
+        return table
+
+    def _store(self, path, table):
         self.folder.mkdir(parents=True, exist_ok=True)
-        held = sum(entry.stat().st_size for entry in os.scandir(self.folder))
-        if held + table.nbytes <= self.max_bytes:
-            aside = path.with_suffix(f".{os.getpid()}.partial")
+        held = 0
+        for entry in os.scandir(self.folder):
+            with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
+                held += entry.stat().st_size
+        if held + table.nbytes > self.max_bytes:
+            return
+        aside = path.with_suffix(f".{os.getpid()}.partial")
+        try:
             with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
             aside.replace(path)
-        return table
+        finally:
+            aside.unlink(missing_ok=True)

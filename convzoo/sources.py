@@ -196,6 +196,7 @@ def open_source(
         ValueError: if the split or a column is not in it, or a file is no parquet file.
     """
     import datasets
+    import yaml
 
     try:
         builder = datasets.load_dataset_builder(path, name or None, revision=revision or None)
@@ -210,6 +211,12 @@ def open_source(
             f"may read; got {path!r}. For a gated dataset accept its terms on its Hub page, then "
             f"run `hf auth login`. ({error})"
         ) from error
+    except RuntimeError as error:  # a dataset that is a script
+        raise ValueError(
+            f"{path} must be data, not a script: convert it to parquet; {error}"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"README.md of {path} must start with valid YAML; {error}") from error
     by_split = {str(key): list(files) for key, files in (builder.config.data_files or {}).items()}
     if split not in by_split:
         raise ValueError(f"split must be one of {', '.join(by_split)} in {path}; got {split!r}")
@@ -241,7 +248,7 @@ def open_source(
                 sum(
                     column.total_uncompressed_size
                     for column in columns
-                    if column.path_in_schema.startswith(image_column)
+                    if column.path_in_schema.split(".")[0] == image_column
                 )
             )
     if not sum(rows):
@@ -363,4 +370,9 @@ def _read_card(builder, path):
     except FileNotFoundError:
         return {}
     parts = text.split("---\n", 2)
-    return (yaml.safe_load(parts[1]) or {}) if len(parts) == 3 and not parts[0] else {}
+    try:
+        return (yaml.safe_load(parts[1]) or {}) if len(parts) == 3 and not parts[0] else {}
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"{readme} must start with valid YAML between --- lines; {error}"
+        ) from error

@@ -32,6 +32,11 @@ class TrainTransform:
     """
 
     def __init__(self, augmentation: Augmentation, size: int, interpolation: str):
+        if interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(
+                f"interpolation of training crops must be bilinear or bicubic; got "
+                f"{interpolation!r}"
+            )
         self.augmentation = augmentation
         self.size = size
         self.interpolation = interpolation
@@ -143,10 +148,6 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np
     if image.shape[:2] == (height, width):
         return image
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # (1, 3, H, W), channels last
-    if interpolation not in ("bilinear", "bicubic"):
-        raise ValueError(
-            f"interpolation of training crops must be bilinear or bicubic; got {interpolation!r}"
-        )
     pixels = F.interpolate(pixels, size=(height, width), mode=interpolation, antialias=True)
     return pixels[0].permute(1, 2, 0).numpy()
 

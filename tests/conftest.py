@@ -152,7 +152,7 @@ def launch_arguments(processes, *script):
     """Python's arguments for `accelerate launch` on CPU; its --cpu would start one process only."""
     plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     several = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
-    launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    launcher = ["-m", "accelerate.commands.launch", "-q", "--num_processes", str(processes)]
     return [*launcher, *plain, *several, *(str(part) for part in script)]
 
 

@@ -21,11 +21,12 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # no file may grow 
 def fill(aside):
     if sys.argv[2] == "safetensors":
         save_file({"weight": torch.zeros(5000)}, aside / "weights")
-    else:
+    elif sys.argv[2] == "bytes":
         (aside / "weights").write_bytes(b"x" * 20_000)
 
+state = {"x": torch.zeros(50_000)} if sys.argv[2] == "state" else {}
 try:
-    save_checkpoint(pathlib.Path(sys.argv[1]), 9, 2, fill, {})
+    save_checkpoint(pathlib.Path(sys.argv[1]), 9, 2, fill, state)
 except OSError as error:
     print(error)
 """
@@ -81,7 +82,7 @@ def test_a_crash_while_writing_leaves_no_trace(checkpoints):
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step_00000100", "step_00000200"]
 
 
-@pytest.mark.parametrize("kind", ["bytes", "safetensors"])
+@pytest.mark.parametrize("kind", ["bytes", "safetensors", "state"])
 def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(kind, checkpoints, tmp_path):
     script = tmp_path / "full.py"
     script.write_text(SCRIPT_ON_A_FULL_DISK)
@@ -104,3 +105,24 @@ def test_no_checkpoint_is_none(tmp_path):
     (tmp_path / "step_00000001").mkdir()
     assert latest_checkpoint(tmp_path) is None
     shutil.rmtree(tmp_path / "step_00000001")
+
+
+def test_checkpoints_of_a_run_that_was_not_continued_go(checkpoints):
+    path = checkpoints / "step_00000100" / "weights"
+    path.write_bytes(b"damaged")
+    assert latest_checkpoint(checkpoints).name == "step_00000020"
+    save_checkpoint(checkpoints, 60, 1, fill, {})
+    assert [path.name for path in checkpoints.iterdir()] == ["step_00000060"]
+
+
+def test_a_replacement_cut_off_between_its_renames_is_undone(tmp_path):
+    folder = tmp_path / "model"
+    write_folder(folder, lambda aside: (aside / "old").write_text("1"))
+    folder.rename(tmp_path / ".model.old")  # what a kill at the worst moment leaves
+
+    def fail(aside):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="nothing there changed"):
+        write_folder(folder, fail)
+    assert (folder / "old").read_text() == "1"

@@ -1,7 +1,5 @@
 """The command line of the engine, as a user types it."""
 
-import time
-
 from tests.conftest import ROOT, run
 
 
@@ -13,22 +11,11 @@ def test_help_answers_without_loading_torch():
     assert not loaded & {"torch", "transformers", "datasets", "evaluate", "gradio", "numpy"}
 
 
-def test_importing_the_models_costs_no_more_than_torch_and_transformers_do():
-    """Measured side by side, best of three, because machines are noisy."""
-    model_class = "from transformers import PreTrainedModel, AutoModelForImageClassification"
-
-    def seconds(statement):
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            run("-c", statement)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    assert seconds("import modeling") < 1.5 * seconds(f"import torch; {model_class}")
+def test_importing_the_models_loads_no_training_library():
+    """benchmarks/import_time.py measures the time."""
     done = run("-c", "import sys, modeling; print(*sys.modules)")
-    heavy = {"datasets", "evaluate", "gradio", "accelerate", "matplotlib", "transformers.pipelines"}
-    assert not heavy & set(done.stdout.split()) - {"accelerate"}
+    heavy = {"datasets", "evaluate", "gradio", "matplotlib", "transformers.pipelines"}
+    assert not heavy & set(done.stdout.split())
 
 
 def test_recipe_prints_every_key_or_a_resolved_file(tmp_path):

@@ -1,4 +1,5 @@
 import collections
+import pickle
 
 import numpy as np
 import pytest
@@ -56,6 +57,14 @@ def test_batches_do_not_depend_on_processes_and_workers(source, processes, worke
 @pytest.mark.parametrize("start", [1, 5, 6, 11])  # epochs of 61 / 12 steps end within step 5 and 10
 def test_a_resumed_stream_repeats_pixels_and_labels_exactly(source, start):
     assert_same(batches(source)[start:], batches(source, start=start))
+
+
+def test_a_stream_can_go_to_a_spawned_worker(source):
+    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
+    transform = TrainTransform(Augmentation(policy="rand-m9-mstd0.5"), 16, "bilinear")
+    stream = TrainStream(source, order, transform, 0, 1, 3, 6)
+    copy = pickle.loads(pickle.dumps(stream))
+    assert_same(list(train_batches(copy, 0)), list(train_batches(stream, 0)))
 
 
 def test_every_picture_comes_once_per_epoch(source):

@@ -49,6 +49,13 @@ def test_overrides_are_toml_values_or_words():
         ("optimizer.learning_rate=nan", ["learning_rate", "nan"]),
         ("preprocessing.mean=3", ["mean", "list"]),
         ("data.path=''", ["data.path", "must be set"]),
+        ("augmentation.scale=[0.5]", ["scale", "two numbers, the smaller first"]),
+        ("augmentation.scale=[0.9, 0.1]", ["scale", "the smaller first; got [0.9, 0.1]"]),
+        ("optimizer.betas=[0.9]", ["betas", "two numbers"]),
+        ("preprocessing.mean=[0.1, 0.2]", ["mean", "three numbers, for R, G, B"]),
+        ("preprocessing.std=[0, 0, 0]", ["std", "[1e-06, inf]"]),
+        ("run.name=../../elsewhere", ["run.name", "folder name", "../../elsewhere"]),
+        ("run.seed=100000000000000000000", ["seed", "100000000000000000000"]),
         ("epochs=3", ["section.key=value", "epochs=3"]),
     ],
 )

@@ -1,3 +1,5 @@
+import multiprocessing
+
 import pyarrow as pa
 import pytest
 
@@ -47,3 +49,22 @@ def test_a_file_that_was_cut_off_is_fetched_again(tmp_path, calls, read):
     path.write_bytes(path.read_bytes()[:-50])
     assert cache.get("a", read(1)).equals(whole) and calls == [1, 1]
     assert cache.get("a", read(1)).equals(whole) and calls == [1, 1]
+
+
+def fetch_many(folder, first):
+    cache = RowCache(folder, 10**9)
+    for number in range(150):
+        key = (first + number) % 150
+        table = cache.get(str(key), lambda key=key: pa.table({"label": [key]}))
+        assert table["label"].to_pylist() == [key]
+
+
+def test_processes_share_a_folder(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=fetch_many, args=(tmp_path, n * 40)) for n in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len(list(tmp_path.iterdir())) == 150

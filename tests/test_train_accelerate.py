@@ -3,16 +3,17 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from convzoo.checkpointing import lock_folder
 from convzoo.environment import file_sha256
 from convzoo.metrics_log import read_metrics
 from convzoo.recipe import load_recipe
@@ -40,7 +41,7 @@ learning_rate = 0.02
 [train]
 epochs = 24
 global_batch_size = 12
-log_every_steps = 1
+log_every_steps = {log_every}
 evaluate_every_epochs = 30
 checkpoint_every_epochs = 0.7
 """
@@ -61,9 +62,9 @@ cutmix_alpha = 1.0
 
 @pytest.fixture(scope="module")
 def alexnet_recipe(tmp_path_factory, colour_data):
-    def write(dropout):
+    def write(dropout, log_every=1):
         path = tmp_path_factory.mktemp("recipes") / "alexnet.toml"
-        path.write_text(ALEXNET.format(data=colour_data, dropout=dropout))
+        path.write_text(ALEXNET.format(data=colour_data, dropout=dropout, log_every=log_every))
         return path
 
     return write
@@ -157,7 +158,6 @@ def kill_after_first_checkpoint(recipe, output, processes=1):
         [sys.executable, *launch_arguments(processes, *script)],
         cwd=ROOT,
         env=os.environ | ENVIRONMENT,
-        start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -165,8 +165,12 @@ def kill_after_first_checkpoint(recipe, output, processes=1):
     while not list(output.glob("*/checkpoints/step_*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
+    launcher = psutil.Process(process.pid)
+    everyone = [launcher, *launcher.children(recursive=True)]  # workers have sessions of their own
+    for each in everyone:
+        each.kill()
     process.wait()
+    psutil.wait_procs(everyone)
     assert not list(output.glob("*/model")), "the run ended before it was killed"
 
 
@@ -175,7 +179,7 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(
     family, tiny_recipe, alexnet_recipe, tmp_path
 ):
     """Batch norm, drop path, dropout, momentum, data and all augmentation continue exactly."""
-    recipe = alexnet_recipe(dropout=0.5)
+    recipe = alexnet_recipe(dropout=0.5, log_every=7)  # checkpoints fall between log steps
     if family == "cnn":
         text = tiny_recipe.read_text().replace("epochs = 3", "epochs = 24")
         text = text.replace("scale = [0.5, 1.0]", EVERY_AUGMENTATION)
@@ -218,7 +222,7 @@ def test_losses_do_not_depend_on_the_number_of_processes(alone, tmp_path, proces
 def test_a_run_killed_on_two_processes_goes_on_with_one(alone, tmp_path):
     recipe, expected = alone
     kill_after_first_checkpoint(recipe, tmp_path, processes=2)
-    train(recipe, f"run.output_dir={tmp_path}")
+    assert "resuming from" in train(recipe, f"run.output_dir={tmp_path}").stderr
     whole, resumed = (
         load_file(folder / "model/model.safetensors") for folder in (expected, tmp_path / "alexnet")
     )
@@ -238,9 +242,29 @@ def test_changed_data_is_not_resumed(alexnet_recipe, colour_data, tmp_path):
 
 def test_a_diverging_run_stops_and_says_where(alexnet_recipe, tmp_path):
     settings = (f"run.output_dir={tmp_path}", "optimizer.learning_rate=1e30", "train.epochs=2")
-    done = train(alexnet_recipe(dropout=0.0), *settings, check=False)
+    done = train(alexnet_recipe(0.0), *settings, "train.log_every_steps=40", check=False)
     assert done.returncode
     assert "the training loss must be finite; it is nan within steps" in done.stderr
+    for path in tmp_path.glob("*/checkpoints/*/model.safetensors"):
+        assert all(value.isfinite().all() for value in load_file(path).values())
+
+
+def test_a_folder_in_use_is_not_trained_in(alexnet_recipe, tmp_path, monkeypatch):
+    descriptor = lock_folder(tmp_path / "alexnet")
+    with pytest.raises(ValueError, match="another process has it"):
+        lock_folder(tmp_path / "alexnet", patience_seconds=0.3)
+    os.close(descriptor)
+    os.close(lock_folder(tmp_path / "alexnet", patience_seconds=0.3))
+
+
+def test_a_corrected_command_starts_in_the_same_folder(alexnet_recipe, tmp_path):
+    arguments = (alexnet_recipe(0.0), f"run.output_dir={tmp_path}", "train.epochs=0.2")
+    done = train(*arguments, "data.path=/nowhere", check=False)
+    assert done.returncode and "data.path must be a folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    train(*arguments)
+    done = train(*arguments, "run.name=many", "train.global_batch_size=1", processes=2, check=False)
+    assert done.returncode and "must be at least the number of processes, 2; got 1" in done.stderr
 
 
 def test_help_and_wrong_recipes_answer_at_once():

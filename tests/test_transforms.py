@@ -98,7 +98,7 @@ def test_normalize_is_the_textbook_formula():
 
 def test_a_filter_that_cannot_be_had_is_named():
     with pytest.raises(ValueError, match="must be bilinear or bicubic; got 'box'"):
-        resize(picture(10, 10), 5, 5, "box")
+        TrainTransform(Augmentation(), 5, "box")
 
 
 def test_operations_of_the_recipe_work_on_the_crop_in_order():

@@ -1,0 +1,19 @@
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from convzoo.errors import user_message
+
+
+class Broken(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        raise ValueError(f"row {index} of a file:\nno picture")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_message_is_the_same_from_a_worker(workers):
+    with pytest.raises(ValueError) as caught:
+        next(iter(DataLoader(Broken(), batch_size=2, num_workers=workers)))
+    assert user_message(caught.value) == "row 0 of a file:\nno picture"
