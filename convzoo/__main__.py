@@ -163,9 +163,11 @@ def _predict(args):
                 raise ValueError(f"{name}: {error}") from error
 
     from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+    from transformers.utils.logging import disable_progress_bar
 
     import modeling  # noqa: F401  registers our families with the Auto classes
 
+    disable_progress_bar()  # of loading a few tensors
     model = AutoModelForImageClassification.from_pretrained(args.model)
     processor = AutoImageProcessor.from_pretrained(args.model)
     classify = pipeline("image-classification", model=model, image_processor=processor)
@@ -176,8 +178,11 @@ def _predict(args):
 
 
 def _convert(args):
+    from transformers.utils.logging import disable_progress_bar
+
     from convzoo.conversion import convert
 
+    disable_progress_bar()  # of writing one file
     print(convert(args.source, args.output, args.labels))
 
 
