@@ -45,6 +45,17 @@ def _contrast(image, factor):
     return _blend_with_grey(image, int(ImageStat.Stat(image.convert("L")).mean[0] + 0.5), factor)
 
 
+def _sharpness(image, factor):
+    """ImageEnhance.Sharpness, its filter (1 1 1, 1 5 1, 1 1 1) / 13 in integers: same pixels."""
+    pixels = np.asarray(image)
+    wide = pixels.astype(np.uint16)
+    rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
+    total = rows[:-2] + rows[1:-1] + rows[2:] + 4 * wide[1:-1, 1:-1]
+    smooth = pixels.copy()  # the border stays as it is
+    smooth[1:-1, 1:-1] = (total + 6) // 13
+    return Image.blend(Image.fromarray(smooth), image, factor)
+
+
 # name -> (Pillow image, argument, resampling filter, fill colour) -> Pillow image
 OPERATIONS = {
     "Identity": lambda image, *_: image,
@@ -59,7 +70,7 @@ OPERATIONS = {
     "Color": lambda image, factor, *_: ImageEnhance.Color(image).enhance(factor),
     "Contrast": lambda image, factor, *_: _contrast(image, factor),
     "Brightness": lambda image, factor, *_: _blend_with_grey(image, 0, factor),
-    "Sharpness": lambda image, factor, *_: ImageEnhance.Sharpness(image).enhance(factor),
+    "Sharpness": lambda image, factor, *_: _sharpness(image, factor),
     "Rotate": lambda image, degrees, resample, fill: image.rotate(
         degrees, resample, fillcolor=fill
     ),

@@ -69,16 +69,15 @@ def erase(
             and so is the same on every device; None fills with 0.
 
     Returns:
-        Pictures with erased boxes, same shape, dtype and memory format; the input is unchanged.
+        The same tensor, changed in place: a copy takes longer than the erasing.
     """
-    pixel_values = pixel_values.clone()
     for row, row_boxes in enumerate(boxes):
         rng = noise(row) if noise and len(row_boxes) else None
         for top, left, height, width in row_boxes:
             region = pixel_values[row, :, top : top + height, left : left + width]
             if rng:
-                drawn = rng.standard_normal(tuple(region.shape), dtype=np.float32)
-                region.copy_(torch.from_numpy(drawn))
+                drawn = rng.standard_normal((height, width, len(region)), dtype=np.float32)
+                region.copy_(torch.from_numpy(drawn).permute(2, 0, 1))  # as channels-last memory
             else:
                 region.zero_()
     return pixel_values

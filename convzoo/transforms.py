@@ -147,7 +147,8 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np
     """Antialiased resize of uint8 pixels, (H, W, 3) to (height, width, 3)."""
     if image.shape[:2] == (height, width):
         return image
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # (1, 3, H, W), channels last
+    # The new axis first: torch sees channels-last memory only in this order of the two.
+    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # (1, 3, H, W), channels last
     pixels = F.interpolate(pixels, size=(height, width), mode=interpolation, antialias=True)
     return pixels[0].permute(1, 2, 0).numpy()
 
@@ -169,4 +170,8 @@ class Normalize(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, H, W, C) uint8 to (N, C, H, W) float32 in channels-last memory."""
-        return torch.addcmul(self.bias, pixels.float(), self.weight).permute(0, 3, 1, 2)
+        num_images, height, width, channels = pixels.shape
+        # In rows of width * channels: a CPU is slow to broadcast over an axis of three.
+        rows = pixels.reshape(num_images * height, width * channels).float()
+        torch.addcmul(self.bias.repeat(width), rows, self.weight.repeat(width), out=rows)
+        return rows.view(pixels.shape).permute(0, 3, 1, 2)
