@@ -1,13 +1,15 @@
 """From image bytes to a published, loadable, demonstrable model, each step in its own process."""
 
+import ast
 import json
+import re
 
 import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from tests.conftest import run, run_as_stranger, train
+from tests.conftest import ROOT, run, run_as_stranger, train
 
 PREDICT = """
 import json
@@ -50,3 +52,12 @@ def test_a_stranger_gets_the_predictions_of_the_command_line(model, tmp_path):
     assert np.isclose(sum(guess["score"] for guess in guesses), 1)
     printed = run("-m", "convzoo", "predict", model, picture, "--top-k", 3).stdout.splitlines()
     assert printed == [str(picture)] + [f"  {g['score']:6.1%}  {g['label']}" for g in guesses]
+
+
+def test_the_six_lines_of_the_readme_run_without_our_package(model, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    photo = "data/photos/red_panda.jpg"
+    assert "runs/quickstart/model" in code and photo in code
+    code = code.replace("runs/quickstart/model", str(model)).replace(photo, str(ROOT / photo))
+    guesses = ast.literal_eval(run_as_stranger(code, folder=tmp_path).stdout)
+    assert {guess["label"] for guess in guesses} == {"red", "green", "blue"}
