@@ -131,8 +131,8 @@ def main(argv: list[str] | None = None) -> None:
     bare_model = accelerator.unwrap_model(model)
     if checkpoint:
         optimizer.load_state_dict(state["optimizer"])
-    if checkpoint and state["scaler"]:
-        accelerator.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:
+            accelerator.scaler.load_state_dict(state["scaler"])
     if len(set(gather_object([(start_step, train_source.fingerprint)]))) > 1:
         raise ValueError(
             f"all processes must see the same run folder and data; they would start at different "

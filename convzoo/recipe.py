@@ -96,7 +96,7 @@ class Preprocessing:
     resize: int = _setting(256, "length of the shorter side after resizing, pixels", low=1)
     crop: int = _setting(224, "side of the centre crop, also of training crops, pixels", low=1)
     interpolation: str = _setting(
-        "bilinear", "resize filter", choices=("bilinear", "bicubic", "nearest", "box", "lanczos")
+        "bilinear", "resize filter, antialiased", choices=("bilinear", "bicubic")
     )
     rescale_factor: float = _setting(1 / 255, "multiplies pixel values 0..255", low=0.0)
     mean: tuple[float, ...] = _setting(

@@ -75,4 +75,4 @@ def test_the_first_batch_comes_after_few_seconds_and_megabytes(hub, tmp_path):
         sent += request.sent
     print(saw, sent)
     assert sent < 30e6
-    assert saw["first"] < 15  # 5 s on a quiet machine; see benchmarks/results
+    assert saw["first"] < 15  # 2.5 s on two cores; the rest is for a busy machine
