@@ -11,31 +11,35 @@ Everything that decides the result stands in the recipe; `python -m convzoo reci
 keys. The run writes <output_dir>/<name>/: checkpoints/, metrics.jsonl, recipe.toml,
 training_curve.png and at the end model/, a complete folder for `from_pretrained`,
 `python -m convzoo evaluate` and `python -m hub_cards render`. Started again, it goes on from its
-newest good checkpoint.
+newest good checkpoint. SIGTERM or Ctrl-C saves one and ends with status 0.
 """
 
 import argparse
+import copy
 import dataclasses
 import logging
 import math
+import os
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
-from accelerate import Accelerator
-from accelerate.utils import broadcast, gather_object
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from convzoo import checkpointing
-from convzoo.batch_augmentation import MixupCutmix, erase
-from convzoo.building import build_model, build_processor
+from convzoo.batch_augmentation import build_mix, erase
+from convzoo.batch_norm import share_statistics
+from convzoo.building import build_model, build_processor, freeze, stage_of
 from convzoo.data import TrainStream, UnreadableImages, save_examples, train_batches
+from convzoo.ema import ModelEma
 from convzoo.environment import (
     command_line,
     describe_environment,
@@ -46,12 +50,24 @@ from convzoo.environment import (
 )
 from convzoo.errors import user_message
 from convzoo.evaluation import predict_split
-from convzoo.metrics_log import MetricsLog, plot_curves, read_metrics
-from convzoo.optimization import build_optimizer, learning_rate_at
+from convzoo.interruption import StopRequest
+from convzoo.losses import classification_loss
+from convzoo.metrics_log import MetricsLog, memory_gb, plot_curves, read_metrics
+from convzoo.monitor_report import diagnose, plot_monitors
+from convzoo.monitors import Monitors
+from convzoo.optimization import build_optimizer, clamp_slopes, learning_rate_at
 from convzoo.order import DataOrder
-from convzoo.recipe import load_recipe, recipe_differences, recipe_to_toml
+from convzoo.recipe import (
+    load_recipe,
+    num_channels,
+    recipe_differences,
+    recipe_to_tables,
+    recipe_to_toml,
+)
 from convzoo.row_cache import RowCache
-from convzoo.sources import open_source
+from convzoo.sources import DatasetOptions, open_source
+from convzoo.subset import subset
+from convzoo.trackers import Trackers
 from convzoo.transforms import Normalize, TrainTransform
 
 logger = logging.getLogger("train")
@@ -63,17 +79,28 @@ def main(argv: list[str] | None = None) -> None:
 
     # ---- recipe and run folder -----------------------------------------------------------------
     recipe = load_recipe(args.recipe, args.overrides)
-    settings = recipe.train
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    settings, data, augmentation = recipe.train, recipe.data, recipe.augmentation
+    seed, run_folder = recipe.run.seed, recipe.folder
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                broadcast_buffers=settings.batch_norm_statistics == "first"
+            )
+        ],
+    )
+    if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes were launched, and each would train alone. On "
+            f"CPUs set ACCELERATE_USE_CPU=true"
+        )
     is_main = accelerator.is_main_process
     disable_progress_bar()  # of Transformers, for each file it writes
     logging.basicConfig(format="%(message)s")
     for name in ("train", "convzoo"):  # not all: HTTP clients log each request at INFO
         logging.getLogger(name).setLevel(logging.INFO if is_main else logging.WARNING)
-    run_folder = recipe.folder
-    finished = run_folder / "model" / "train_results.json"
     check_run_folder(run_folder, recipe)
-    if finished.is_file():
+    if (run_folder / "model" / "train_results.json").is_file():
         logger.info("%s is finished; set run.name for another run, or delete it", run_folder)
         return
     if settings.global_batch_size < accelerator.num_processes:
@@ -81,24 +108,37 @@ def main(argv: list[str] | None = None) -> None:
             f"train.global_batch_size must be at least the number of processes, "
             f"{accelerator.num_processes}; got {settings.global_batch_size}"
         )
-
+    if settings.compile and "residual_ratio" in recipe.monitor.names:
+        raise ValueError(
+            "monitor.names must not have 'residual_ratio' with train.compile: compiled blocks call "
+            "no hooks. Leave one of them out"
+        )
+    if settings.batch_norm_statistics == "sync" and accelerator.device.type == "cpu":
+        raise ValueError(
+            "train.batch_norm_statistics must be 'average' or 'first' on CPUs; PyTorch's "
+            "synchronised batch norm needs GPUs"
+        )
     if is_main:
         checkpointing.lock_folder(run_folder)
+    stop = StopRequest(accelerator)
 
     # ---- data ----------------------------------------------------------------------------------
-    data = recipe.data
-    columns = (data.name, data.revision, data.image_column, data.label_column)
-    train_source = open_source(data.path, data.train_split, *columns)
-    eval_source = open_source(data.path, data.eval_split, *columns) if data.eval_split else None
+    options = DatasetOptions(data.name, data.revision, data.image_column, data.label_column)
+    train_source = open_source(data.path, data.train_split, *options)
     if data.cache_dir and train_source.is_remote:
         cache = RowCache(Path(data.cache_dir), int(data.cache_gb * 1e9))
         train_source = dataclasses.replace(train_source, cache=cache)
+    train_source = subset(train_source, data.classes, data.fraction, data.limit, seed)
+    eval_source = None
+    if data.eval_split:
+        eval_source = open_source(data.path, data.eval_split, *options)
+        eval_source = subset(eval_source, data.classes, limit=data.eval_limit, spaced=True)
     order = DataOrder(
-        train_source.group_rows * recipe.augmentation.repeats,
-        train_source.group_bytes * recipe.augmentation.repeats,
+        train_source.group_rows * augmentation.repeats,
+        train_source.group_bytes * augmentation.repeats,
         settings.global_batch_size,
         data.shuffle_memory_mb * 2**20,
-        recipe.run.seed,
+        seed,
     )
     steps_per_epoch = train_source.num_rows / settings.global_batch_size
     total_images = settings.epochs * train_source.num_rows
@@ -106,16 +146,24 @@ def main(argv: list[str] | None = None) -> None:
 
     # ---- model, processor, optimizer -----------------------------------------------------------
     model = build_model(recipe, train_source.label_names)
-    processor = build_processor(recipe.preprocessing)
+    processor = build_processor(recipe.preprocessing, num_channels(recipe.model))
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(model, recipe.optimizer)
-    normalize = Normalize(
-        recipe.preprocessing.rescale_factor, recipe.preprocessing.mean, recipe.preprocessing.std
-    ).to(accelerator.device)
+    if settings.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    if settings.batch_norm_statistics == "sync" and accelerator.num_processes > 1:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        freeze(model, recipe.finetune.frozen_stages)
+    optimizer = build_optimizer(
+        model, recipe.optimizer, recipe.finetune.layer_decay, stage_of(model)
+    )
+    preprocessing = recipe.preprocessing
+    normalize = Normalize(preprocessing.rescale_factor, preprocessing.mean, preprocessing.std).to(
+        accelerator.device
+    )
 
     # ---- resume: 1. the newest checkpoint that is whole, 2. a fresh start ----------------------
-    start_step, elapsed = 0, 0.0
+    start_step, elapsed, best, eval_history = 0, 0.0, {}, []
     checkpoint = checkpointing.latest_checkpoint(run_folder / "checkpoints")
     if checkpoint:
         state = checkpointing.load_state(checkpoint)
@@ -124,15 +172,25 @@ def main(argv: list[str] | None = None) -> None:
                 f"{data.path} must be the data that {checkpoint} was trained on; it has changed. "
                 f"Restore it, or set run.name for a new run"
             )
-        model.load_state_dict(load_file(checkpoint / "model.safetensors"))
         start_step, elapsed = state["step"], state["elapsed_seconds"]
+        best, eval_history = state["best"], state["eval_history"]
         logger.info("resuming from %s", checkpoint)
+        model.load_state_dict(state["raw_model"] or load_file(checkpoint / "model.safetensors"))
     model, optimizer = accelerator.prepare(model, optimizer)
     bare_model = accelerator.unwrap_model(model)
+    if settings.compile:
+        bare_model.compile()  # in place: no _orig_mod. in the names of the weights
+    ema = (
+        ModelEma(bare_model, settings.ema_decay, settings.ema_warmup)
+        if settings.ema_decay
+        else None
+    )
     if checkpoint:
         optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             accelerator.scaler.load_state_dict(state["scaler"])
+        if ema:
+            ema.load_state_dict(state["ema"])
     if len(set(gather_object([(start_step, train_source.fingerprint)]))) > 1:
         raise ValueError(
             f"all processes must see the same run folder and data; they would start at different "
@@ -145,27 +203,40 @@ def main(argv: list[str] | None = None) -> None:
         train_source,
         order,
         TrainTransform(
-            recipe.augmentation, recipe.preprocessing.crop, recipe.preprocessing.interpolation
+            augmentation,
+            preprocessing,
+            num_channels(recipe.model),
+            round(augmentation.growing_epochs * steps_per_epoch),
         ),
         accelerator.process_index,
         accelerator.num_processes,
         start_step,
         total_steps,
+        data.exif_rotation,
     )
     allowed = int(data.max_unreadable_share * train_source.num_rows / accelerator.num_processes)
     unreadable = UnreadableImages(allowed)
+    num_labels = len(train_source.label_names)
+    mix = build_mix(augmentation, settings.label_smoothing, num_labels)
     metrics = MetricsLog(run_folder / "metrics.jsonl", start_step, enabled=is_main)
+    monitors = Monitors(
+        *(bare_model, recipe.monitor.names, recipe.monitor.every_steps),
+        *(run_folder, start_step, is_main),
+    )
+    trackers = Trackers(
+        recipe.run.trackers if is_main else (),
+        *(run_folder, recipe.run.name, recipe_to_tables(recipe)),
+    )
     logger.info(
         "%s: %s parameters, %d images, %d steps of %d images on %d process(es), %s",
         recipe.run.name,
-        f"{sum(parameter.numel() for parameter in bare_model.parameters()):,}",
+        f"{bare_model.num_parameters():,}",
         train_source.num_rows,
         total_steps,
         settings.global_batch_size,
         accelerator.num_processes,
         accelerator.device,
     )
-
     readers = accelerator.num_processes * max(1, data.num_workers)
     logger.info(
         "order: each image once an epoch, batches mix %d row groups; %d reader(s) open a row group "
@@ -175,60 +246,71 @@ def main(argv: list[str] | None = None) -> None:
         order.read_amplification(readers),
     )
 
-    augmentation, mix = recipe.augmentation, None
-    if augmentation.mixup_alpha or augmentation.cutmix_alpha:
-        mix = MixupCutmix(
-            augmentation.mixup_alpha,
-            augmentation.cutmix_alpha,
-            augmentation.mix_probability,
-            augmentation.mix_switch_probability,
-            settings.label_smoothing,
-            len(train_source.label_names),
-            augmentation.mix_mode,
-        )
-
+    # ---- the rare things -----------------------------------------------------------------------
     def noise(positions):
         """Row of a batch to the generator of its erasing noise; None for the mean colour."""
         if augmentation.erasing_fill == "noise":
-            return lambda row: np.random.default_rng([recipe.run.seed, int(positions[row]), 1])
+            return lambda row: np.random.default_rng([seed, int(positions[row]), 1])
 
-    # ---- the rare things -----------------------------------------------------------------------
+    def settle():
+        """Make batch-norm statistics the same on all processes; those of the average, too."""
+        how = settings.batch_norm_statistics
+        share_statistics(bare_model, accelerator, how)
+        if ema:
+            with ema.applied_to(bare_model):
+                share_statistics(bare_model, accelerator, how)
+
+    def published():
+        """While it lasts, the model has the weights that are evaluated and published."""
+        return ema.applied_to(bare_model) if ema else nullcontext()
+
+    def log(step, **values):
+        epoch = step / steps_per_epoch
+        metrics.write(step=step, epoch=epoch, elapsed_seconds=elapsed, **values)
+        trackers.log(step, epoch=epoch, **values)
+
     def fill_model(folder):
         checkpointing.save_model(folder, bare_model, processor, recipe_to_toml(recipe))
 
     def save(step):
+        settle()
         if is_main:
             state = {
                 "optimizer": optimizer.state_dict(),
                 "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
+                "ema": ema.state_dict() if ema else None,
+                "raw_model": copy.deepcopy(bare_model.state_dict()) if ema else None,
+                "best": best,
+                "eval_history": eval_history,
                 "elapsed_seconds": elapsed,
                 "data_fingerprint": train_source.fingerprint,
             }
             folder = run_folder / "checkpoints"
-            checkpointing.save_checkpoint(
-                folder, step, settings.keep_checkpoints, fill_model, state
-            )
+            best_step = best.get("step") if settings.keep_best else None
+            with published():
+                checkpointing.save_checkpoint(
+                    folder, step, settings.keep_checkpoints, fill_model, state, best_step
+                )
         accelerator.wait_for_everyone()
 
     def evaluate(step):
-        if accelerator.num_processes > 1:
-            for buffer in bare_model.buffers():  # DDP does this before the next step anyway
-                buffer.copy_(broadcast(buffer))
-        predictions = predict_split(
-            *(bare_model, processor, eval_source, accelerator),
-            *(settings.eval_batch_size, data.num_workers),
-        )
-        values = {f"eval_{key}": value for key, value in predictions.summary().items()}
-        metrics.write(step=step, epoch=step / steps_per_epoch, elapsed_seconds=elapsed, **values)
+        settle()
+        with published():
+            predictions = predict_split(
+                *(bare_model, processor, eval_source, accelerator),
+                *(settings.eval_batch_size, data.num_workers, settings.eval_crops),
+                exif_rotation=data.exif_rotation,
+            )
+        values = predictions.summary()
+        log(step, **{f"eval_{key}": value for key, value in values.items()})
         if is_main:
             bar.write(
-                f"epoch {step / steps_per_epoch:.2f}: held-out loss {values['eval_loss']:.4f}, "
-                f"top-1 {values['eval_top1_accuracy']:.2%}, "
-                f"top-5 {values['eval_top5_accuracy']:.2%}"
+                f"epoch {step / steps_per_epoch:.2f}: held-out loss {values['loss']:.4f}, "
+                f"top-1 {values['top1_accuracy']:.2%}, top-5 {values['top5_accuracy']:.2%}"
             )
+        return values
 
     # ---- loop ----------------------------------------------------------------------------------
-    warmup_steps = round(recipe.schedule.warmup_epochs * steps_per_epoch)
     eval_every, save_every = (
         max(1, round(epochs * steps_per_epoch)) if epochs else total_steps
         for epochs in (settings.evaluate_every_epochs, settings.checkpoint_every_epochs)
@@ -244,8 +326,8 @@ def main(argv: list[str] | None = None) -> None:
         smoothing=0.05,
         mininterval=0.5 if sys.stderr.isatty() else 10,
     )
-    loss_sum = torch.zeros((), device=accelerator.device)
-    logged_step, logged_at, data_wait = start_step, time.perf_counter(), 0.0
+    losses, grad_norm = [], None  # since the last log line
+    logged_at, data_wait, stopping = time.perf_counter(), 0.0, False
     for step in range(start_step, total_steps):
         waiting = time.perf_counter()
         batch = next(batches)
@@ -256,67 +338,106 @@ def main(argv: list[str] | None = None) -> None:
         if augmentation.erasing:
             pixel_values = erase(pixel_values, batch["erasing"], noise(batch["positions"]))
         if mix:
-            rng = np.random.default_rng([recipe.run.seed, step, accelerator.process_index])
+            rng = np.random.default_rng([seed, step, accelerator.process_index])
             pixel_values, labels = mix(pixel_values, labels, rng)
+            monitors.mixing(step + 1, mix.drawn)
         # Dropout and drop path depend on (seed, step, process) only: a resumed run repeats them.
-        torch.manual_seed(hash((recipe.run.seed, step, accelerator.process_index)))
+        torch.manual_seed(hash((seed, step, accelerator.process_index)))
 
         learning_rate = learning_rate_at(
-            step, recipe.optimizer.learning_rate, recipe.schedule, total_steps, warmup_steps
+            *(step, recipe.optimizer.learning_rate, recipe.schedule, total_steps),
+            *(steps_per_epoch, eval_history),
         )
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        logits = model(pixel_values).logits
-        smoothing = 0.0 if mix else settings.label_smoothing  # mixed labels are smoothed already
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        # Processes' shares of a batch may differ by one image: weigh them for the exact mean.
-        loss = loss * (len(labels) * accelerator.num_processes / settings.global_batch_size)
-        accelerator.backward(loss)
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+        parts = list(
+            zip(
+                pixel_values.chunk(settings.accumulation_steps),
+                labels.chunk(settings.accumulation_steps),
+                strict=True,
+            )
+        )
+        losses.append(torch.zeros((), device=accelerator.device))
+        with monitors.watching(step + 1):
+            for number, (part_pixels, part_labels) in enumerate(parts, 1):
+                with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+                    logits = model(part_pixels).logits
+                    loss = classification_loss(logits, part_labels, settings, num_labels)
+                    # DDP takes the mean over processes; the shares of a batch may differ by one.
+                    share = len(part_labels) * accelerator.num_processes
+                    loss = loss * (share / settings.global_batch_size)
+                    accelerator.backward(loss)
+                losses[-1] += loss.detach()
+        monitors.after_backward(
+            step + 1, accelerator.scaler.get_scale() if accelerator.scaler else 1.0
+        )
         if settings.max_grad_norm:
-            accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+            grad_norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        loss_sum += loss.detach()
+        if recipe.optimizer.slope_limits:
+            clamp_slopes(bare_model, recipe.optimizer.slope_limits)
+        if ema:
+            ema.update(bare_model)
+        monitors.after_step(step + 1)
         done = step + 1
         bar.update(settings.global_batch_size)
 
-        saving = done % save_every == 0 and done < total_steps
-        if done % settings.log_every_steps == 0 or saving or done == total_steps:
-            seconds = time.perf_counter() - logged_at
-            elapsed += seconds
-            mean_loss = accelerator.reduce(loss_sum, "mean").item() / (done - logged_step)
-            if not math.isfinite(mean_loss):
-                raise FloatingPointError(
-                    f"the training loss must be finite; it is {mean_loss} within steps "
-                    f"{logged_step} to {done}. Lower optimizer.learning_rate, or set "
-                    f"train.max_grad_norm; the last checkpoint is as it was"
-                )
-            speed = (done - logged_step) * settings.global_batch_size / seconds
-            metrics.write(
-                step=done,
-                epoch=done / steps_per_epoch,
-                loss=mean_loss,
-                learning_rate=learning_rate,
-                images_per_second=speed,
-                data_wait_fraction=data_wait / seconds,
-                elapsed_seconds=elapsed,
-            )
-            bar.set_postfix(loss=f"{mean_loss:.4f}", wait=f"{data_wait / seconds:.0%}")
-            loss_sum.zero_()
-            logged_step, data_wait = done, 0.0
-            logged_at = time.perf_counter()
         rare = time.perf_counter()
-        if eval_source and (done % eval_every == 0 or done == total_steps):
-            evaluate(done)
+        last = done == total_steps
+        stopping = stop.agreed(done) and not last
+        evaluating = eval_source and (done % eval_every == 0 or last)
+        saving = (done % save_every == 0 or stopping) and not last
+        if done % settings.log_every_steps == 0 or evaluating or saving or last:
+            seconds = rare - logged_at
+            elapsed += seconds
+            window = accelerator.reduce(torch.stack(losses), "mean").tolist()
+            check_finite(window, done, run_folder, train_source, order, is_main)
+            values = {
+                "loss": sum(window) / len(window),
+                "learning_rate": learning_rate,
+                "images_per_second": len(window) * settings.global_batch_size / seconds,
+                "data_wait_fraction": data_wait / seconds,
+                "memory_gb": memory_gb(),
+            }
+            if grad_norm is not None:
+                values["grad_norm"] = float(grad_norm)
+            log(done, **values)
+            bar.set_postfix(loss=f"{values['loss']:.4f}", wait=f"{data_wait / seconds:.0%}")
+            losses, data_wait, logged_at = [], 0.0, time.perf_counter()
+        rare = time.perf_counter()
+        if evaluating:
+            evaluated = evaluate(done)
+            eval_history.append(plateau_value(evaluated, recipe.schedule.plateau_metric))
+            if evaluated["top1_accuracy"] > best.get("top1_accuracy", -1.0):
+                best = {"step": done, "top1_accuracy": evaluated["top1_accuracy"]}
+                saving |= settings.keep_best and not last
         if saving:  # after the loss was found to be finite
             save(done)
         logged_at += time.perf_counter() - rare  # not training time
+        if stopping:
+            break
+    batches.close()
     bar.close()
+    if stopping:
+        logger.info(
+            "stopped by %s after step %d of %d; the same command goes on from %s",
+            *(stop.signal or "a signal to another process", done, total_steps),
+            run_folder / "checkpoints",
+        )
+        trackers.finish()
+        accelerator.end_training()
+        return
 
     # ---- the finished model --------------------------------------------------------------------
+    settle()
     if is_main:
         lines = read_metrics(run_folder / "metrics.jsonl")
         plot_curves(lines, recipe.run.name, run_folder / "training_curve.png")
+        if recipe.monitor.names:
+            plot_monitors(run_folder)
+            for fault in diagnose(read_metrics(run_folder / "monitors.jsonl")):
+                logger.warning("monitors: %s", fault)
         images_seen = total_steps * settings.global_batch_size
         results = {
             "schema_version": 1,
@@ -333,8 +454,9 @@ def main(argv: list[str] | None = None) -> None:
             "num_processes": accelerator.num_processes,
             "global_batch_size": settings.global_batch_size,
             "mixed_precision": settings.mixed_precision,
-            "seed": recipe.run.seed,
-            "num_parameters": sum(parameter.numel() for parameter in bare_model.parameters()),
+            "seed": seed,
+            "num_parameters": bare_model.num_parameters(),
+            "best_evaluation": best or None,
             "environment": describe_environment(),
         }
 
@@ -343,14 +465,25 @@ def main(argv: list[str] | None = None) -> None:
             for name in ("metrics.jsonl", "training_curve.png"):
                 shutil.copy(run_folder / name, folder / name)
             if eval_source and data.examples:
-                save_examples(eval_source, data.examples, folder / "examples")
+                save_examples(
+                    *(eval_source, data.examples, folder / "examples", data.exif_rotation)
+                )
             weights = file_sha256(folder / "model.safetensors")
             write_json(folder / "train_results.json", results | {"model_sha256": weights})
 
-        checkpointing.write_folder(run_folder / "model", fill_finished)
+        with published():
+            checkpointing.write_folder(run_folder / "model", fill_finished)
         logger.info("model, curves and training results: %s", run_folder / "model")
     accelerator.wait_for_everyone()
+    trackers.finish()
     accelerator.end_training()
+
+
+def plateau_value(evaluated, metric):
+    """What a plateau schedule watches: lower is better."""
+    if metric == "loss":
+        return evaluated["loss"]
+    return 1 - evaluated[metric.replace("error", "accuracy")]
 
 
 def check_run_folder(run_folder, recipe):
@@ -371,6 +504,28 @@ def check_run_folder(run_folder, recipe):
         )
 
 
+def check_finite(window, done, run_folder, source, order, is_main):
+    """Stop at the first step whose loss is not finite, and leave its pictures' names in a file."""
+    bad = next((i for i, loss in enumerate(window) if not math.isfinite(loss)), None)
+    if bad is None:
+        return
+    step, num_groups = done - len(window) + bad, len(source.groups)
+    positions = order.positions(step, 0, 1).tolist()
+    rows = [order.row(position) for position in positions]
+    report = run_folder / "nonfinite_batch.json"
+    if is_main:
+        images = [
+            {"position": position, "image": source.where(group % num_groups, row)}
+            for position, (group, row) in zip(positions, rows, strict=True)
+        ]
+        write_json(report, {"step": step, "loss": str(window[bad]), "images": images})
+    raise FloatingPointError(
+        f"the training loss must be finite; it is {window[bad]} in step {step}, whose pictures "
+        f"{report} names. Lower optimizer.learning_rate, or set train.max_grad_norm; the last "
+        f"checkpoint is as it was"
+    )
+
+
 def parse_args(argv):
     """Recipe file and overrides."""
     parser = argparse.ArgumentParser(
@@ -383,7 +538,9 @@ def parse_args(argv):
 
 
 if __name__ == "__main__":
+    problem = None
     try:
         main()
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {user_message(error)}")
+        problem = f"error: {user_message(error)}"
+    sys.exit(problem)  # after the traceback is gone, and with it the data workers

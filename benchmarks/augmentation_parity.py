@@ -21,6 +21,7 @@ from PIL import Image
 from scipy import stats
 
 from convzoo import augmentation as ours
+from convzoo.augmentation_operations import apply_operation
 from convzoo.batch_augmentation import MixupCutmix, erasing_boxes, ten_crop
 from convzoo.environment import describe_environment, now, write_json
 
@@ -102,9 +103,7 @@ def compare_rand_augment(pictures) -> None:
                         expected = auto_augment.NAME_TO_OP[their_name](
                             Image.fromarray(image), *theirs, **dict(options)
                         )
-                        got = ours.apply_operation(
-                            image, name, value, filter_name, ours.IMAGENET_FILL
-                        )
+                        got = apply_operation(image, name, value, filter_name, ours.IMAGENET_FILL)
                         worst = max(worst, difference(got, expected))
             print(f"  timm {their_name:22} {worst:4.0f}")
 
@@ -126,7 +125,7 @@ def compare_trivial_augment(pictures) -> None:
                 expected = autoaugment._apply_op(
                     picture, name, magnitude, tv.InterpolationMode.NEAREST, None
                 )
-                got = ours.apply_operation(image, name, argument, "nearest", (0, 0, 0))
+                got = apply_operation(image, name, argument, "nearest", (0, 0, 0))
                 worst = max(worst, difference(got, expected))
         print(f"  torchvision {name:15} {worst:4.0f}")
 

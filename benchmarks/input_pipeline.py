@@ -44,7 +44,7 @@ from PIL import Image  # noqa: E402
 from convzoo.augmentation import parse_policy  # noqa: E402
 from convzoo.batch_augmentation import erase  # noqa: E402
 from convzoo.data import TrainStream, eval_rows, train_batches  # noqa: E402
-from convzoo.decoding import decode_rgb  # noqa: E402
+from convzoo.decoding import decode_rgb, open_for_cropping  # noqa: E402
 from convzoo.environment import describe_environment, now, write_json  # noqa: E402
 from convzoo.order import DataOrder  # noqa: E402
 from convzoo.recipe import Augmentation, Preprocessing  # noqa: E402
@@ -65,7 +65,7 @@ ERASING = 0.25
 OURS = "convzoo"
 MEAN, STD = Preprocessing().mean, Preprocessing().std
 
-transform = TrainTransform(Augmentation(), SIZE, "bilinear")
+transform = TrainTransform(Augmentation(), Preprocessing(crop=SIZE))
 normalize = Normalize(1 / 255, MEAN, STD)
 positions = itertools.count()  # sample numbers
 
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(0)
     names = " ".join(Path(path).name for path in args.data)
     environment = describe_environment()
-    for package in ("torchvision", "timm"):
+    for package in ("turbojpeg", "torchvision", "timm"):
         if importlib.util.find_spec(package):
             environment["versions"][package] = version(package)
     results = {
@@ -197,6 +197,7 @@ def crop_variants() -> dict:
     variants = {
         OURS: lambda batch: normalize(our_crops(batch)),
         "convzoo, uint8 batch (normalised on a GPU)": our_crops,
+        "convzoo, without turbojpeg": lambda batch: normalize(our_crops(batch, decode_rgb)),
         "simplejpeg, decoding alone": decode_only,
     }
     try:
@@ -220,9 +221,9 @@ def crop_variants() -> dict:
     )
 
 
-def our_crops(batch: list[bytes]) -> torch.Tensor:
+def our_crops(batch: list[bytes], decode: Callable = open_for_cropping) -> torch.Tensor:
     """What a TrainStream does with the pictures of one batch."""
-    crops = [transform(decode_rgb(data), sample_rng(0, next(positions))) for data in batch]
+    crops = [transform(decode(data), sample_rng(0, next(positions))) for data in batch]
     return torch.from_numpy(np.stack(crops))
 
 
@@ -291,14 +292,14 @@ def policy_variants() -> dict:
     settings = Augmentation(
         erasing=ERASING, erasing_area=(0.02, 1 / 3), erasing_ratio=(0.3, 1 / 0.3)
     )
-    with_policy = TrainTransform(settings, SIZE, "bilinear")
+    with_policy = TrainTransform(settings, Preprocessing(crop=SIZE))
     with_policy.operations = [parse_policy(POLICY, interpolation="bilinear")]
 
     def ours(batch):
         crops, boxes = [], []
         for data in batch:
             rng = sample_rng(0, next(positions))
-            crops.append(with_policy(decode_rgb(data), rng))
+            crops.append(with_policy(open_for_cropping(data), rng))
             boxes.append(with_policy.erasing_boxes(rng))
         pixel_values = normalize(torch.from_numpy(np.stack(crops)))
         return erase(pixel_values, boxes, lambda row: sample_rng(1, row))

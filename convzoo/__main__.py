@@ -30,6 +30,20 @@ def main(argv: list[str] | None = None) -> int:
     evaluate.add_argument("--batch-size", type=int, default=64, help="images per step")
     evaluate.add_argument("--num-workers", type=int, default=2, help="decoding processes")
     evaluate.add_argument("--output", help="also write the result here, as for a Hub model")
+    evaluate.add_argument(
+        "--crops", type=int, default=1, choices=(1, 10), help="views of a picture, averaged"
+    )
+    evaluate.add_argument("--limit", type=int, default=0, help="pictures, evenly spaced (all)")
+    evaluate.add_argument(
+        "--classes",
+        nargs="*",
+        default=(),
+        metavar="NAME",
+        help="only pictures of these classes (all); without names: of the model's",
+    )
+    evaluate.add_argument(
+        "--exif-rotation", action="store_true", help="turn pictures as their EXIF data says"
+    )
     _add_columns(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -87,10 +101,12 @@ def main(argv: list[str] | None = None) -> int:
 
     inspect = commands.add_parser(
         "inspect",
-        help="count, check and time the pictures of a dataset",
-        description="Tells what is in a dataset, and whether this machine feeds the GPUs with it.",
+        help="what is in a dataset, or in a model",
+        description="Of a dataset: counts, sizes, damage, and whether this machine feeds the GPUs "
+        "with it. Of a model: layers, multiply-adds, slopes, scales, activations of a picture.",
     )
-    inspect.add_argument("data", help="folder of parquet files or pictures, or Hub dataset id")
+    inspect.add_argument("what", help="dataset or model: folder or Hub id")
+    inspect.add_argument("--image", help="of a model: picture whose activations are drawn")
     inspect.add_argument("--splits", nargs="+", default=(), help="which splits (all)")
     inspect.add_argument("--limit", type=int, default=0, help="pictures read of each split (all)")
     inspect.add_argument("--gpus", type=int, default=1, help="how many to feed (%(default)s)")
@@ -103,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     inspect.add_argument("--crop", type=int, default=0, help="side of training crops, pixels (224)")
     inspect.add_argument("--json", metavar="FILE", help="file for all numbers")
-    inspect.add_argument("--output", default="", metavar="FOLDER", help="folder for two PNG files")
+    inspect.add_argument("--output", default="", metavar="FOLDER", help="folder for PNG files")
     _add_columns(inspect)
     inspect.set_defaults(run=_inspect)
 
@@ -132,10 +148,11 @@ def _evaluate(args):
         command=command_line("python -m convzoo"),
         batch_size=args.batch_size,
         num_workers=args.num_workers,
-        name=args.name,
-        revision=args.revision,
-        image_column=args.image_column,
-        label_column=args.label_column,
+        options=_dataset_options(args),
+        classes=None if args.classes == [] else args.classes,
+        limit=args.limit,
+        crops=args.crops,
+        exif_rotation=args.exif_rotation,
     )
     from accelerate import PartialState
 
@@ -143,9 +160,13 @@ def _evaluate(args):
         return
     if args.output:
         write_json(Path(args.output), result)
-    metrics = result["metrics"]
+    metrics, dataset = result["metrics"], result["dataset"]
+    images = f"{dataset['num_samples']} images"
+    if dataset["subset"]:
+        images = f"{dataset['num_samples']} of {dataset['subset']['of']} images"
     print(
-        f"{args.model} on {result['dataset']['num_samples']} images of {args.data} [{args.split}]: "
+        f"{args.model} on {images} of {args.data} [{args.split}]"
+        f"{', ten crops' if args.crops == 10 else ''}: "
         f"top-1 {metrics['top1_accuracy']:.2%}, top-5 {metrics['top5_accuracy']:.2%}, "
         f"loss {metrics['loss']:.4f}"
     )
@@ -202,6 +223,12 @@ def _add_columns(command):
     command.add_argument("--label-column", default="", help="column of class numbers")
 
 
+def _dataset_options(args):
+    from convzoo.sources import DatasetOptions
+
+    return DatasetOptions(args.name, args.revision, args.image_column, args.label_column)
+
+
 def _preprocess(args):
     from convzoo.environment import command_line
     from convzoo.presizing import Presize, preprocess, summary
@@ -218,20 +245,28 @@ def _preprocess(args):
         shard_bytes=round(args.shard_megabytes * 1e6),
         num_workers=args.workers,
         max_bad_share=args.max_bad_share,
-        name=args.name,
-        revision=args.revision,
-        image_column=args.image_column,
-        label_column=args.label_column,
+        options=_dataset_options(args),
     )
     print(summary(report))
 
 
 def _inspect(args):
     from convzoo.environment import command_line, write_json
+    from convzoo.model_inspection import inspect_model, is_model, summary
+
+    if is_model(args.what):
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # of loading a few tensors
+        report = inspect_model(args.what, args.image, args.output, args.revision)
+        if args.json:
+            write_json(Path(args.json), report)
+        print(summary(report))
+        return
     from convzoo.inspection import inspect_dataset, summary
 
     report = inspect_dataset(
-        args.data,
+        args.what,
         command=command_line("python -m convzoo"),
         splits=tuple(args.splits),
         limit=args.limit,
@@ -239,10 +274,7 @@ def _inspect(args):
         images_per_second_per_gpu=args.images_per_second_per_gpu,
         crop=args.crop,
         output=args.output,
-        name=args.name,
-        revision=args.revision,
-        image_column=args.image_column,
-        label_column=args.label_column,
+        options=_dataset_options(args),
     )
     if args.json:
         write_json(Path(args.json), report)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from convzoo.recipe import Augmentation
+
 
 def erasing_boxes(
     size: tuple[int, int],
@@ -96,6 +98,9 @@ class MixupCutmix:
         mode: "batch" (one draw for all rows), "elem" (one per row) or "pair" (one per two rows that
             meet).
 
+    Attributes:
+        drawn: what the last call got from `draw`.
+
     Raises:
         ValueError: if both are off or the mode is unknown.
 
@@ -145,6 +150,7 @@ class MixupCutmix:
         rows, _, height, width = pixel_values.shape
         draws = {"batch": 1, "elem": rows, "pair": (rows + 1) // 2}[self.mode]
         shares, boxes = self.draw(draws, (height, width), rng)
+        self.drawn = shares, boxes
         if self.mode == "pair":
             order = [*range(draws), *reversed(range(rows // 2))]
             shares, boxes = shares[order], boxes[order]
@@ -180,6 +186,23 @@ class MixupCutmix:
         low, high = (centre - cut // 2).clip(0, sides), (centre + (cut + 1) // 2).clip(0, sides)
         shares = np.where(use_cutmix, 1 - (high - low).prod(axis=0) / math.prod(size), shares)
         return shares, np.stack([low[0], high[0], low[1], high[1]], axis=1)
+
+
+def build_mix(
+    settings: Augmentation, label_smoothing: float, num_labels: int
+) -> MixupCutmix | None:
+    """The recipe's MixUp and CutMix, or None without them."""
+    if not (settings.mixup_alpha or settings.cutmix_alpha):
+        return None
+    return MixupCutmix(
+        settings.mixup_alpha,
+        settings.cutmix_alpha,
+        settings.mix_probability,
+        settings.mix_switch_probability,
+        label_smoothing,
+        num_labels,
+        settings.mix_mode,
+    )
 
 
 def _weights(kept, boxes, size):

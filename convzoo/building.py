@@ -1,36 +1,245 @@
-"""A recipe and a dataset to a model and its image processor."""
+"""A recipe and a dataset to a model and its image processor.
+
+A fresh model needs the recipe only. A fine-tuned one starts from `finetune.pretrained`: its
+configuration and weights stay, but for the fields that [model] gives, for the classifier where the
+classes differ, and for the first convolution where the number of colour channels does.
+"""
 
 import itertools
+import logging
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
 
 import modeling
-from convzoo.recipe import Preprocessing, Recipe
+from convzoo.recipe import Preprocessing, Recipe, family_fields, num_channels
+
+logger = logging.getLogger(__name__)
+
+FIRST_CONVOLUTION = "stem.conv.weight"  # in all families
 
 
-def build_model(recipe: Recipe, label_names: Sequence[str]):
-    """A freshly initialised model for these classes; the seed decides the weights."""
-    model_type = recipe.model.model_type
-    config_class = next(c for c in modeling.FAMILIES if c.model_type == model_type)
+def build_model(recipe: Recipe, label_names: Sequence[str]) -> PreTrainedModel:
+    """The model that a recipe starts from.
+
+    Args:
+        recipe: the sections run, model and finetune are read, and preprocessing for a warning.
+        label_names: one name for each class; repeated ones are numbered.
+
+    Returns:
+        A model in training mode. What is not taken from `finetune.pretrained` is initialised from
+        the seed; the classifier is taken if its label names are these, in this order.
+
+    Raises:
+        OSError: if `finetune.pretrained` cannot be found or read.
+        ValueError: if the pretrained model is of another family, or a field in [model] does not fit
+            its weights, or `finetune.frozen_stages` leaves nothing to train.
+    """
     labels = unique_names(label_names)
-    config = config_class(
-        **recipe.model.config,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
+    names = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+    if recipe.finetune.pretrained:
+        model = _pretrained_model(recipe, names)
+        freeze(model, recipe.finetune.frozen_stages)
+        return model
+    family = _family(recipe.model.model_type)
     torch.manual_seed(recipe.run.seed)
-    return modeling.FAMILIES[config_class](config)
+    return modeling.FAMILIES[family](family(**recipe.model.config, **names))
 
 
-def build_processor(settings: Preprocessing) -> "modeling.ConvZooImageProcessor":
-    """The image processor that is published with the model."""
+def _pretrained_model(recipe, names):
+    path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
+    found = AutoConfig.from_pretrained(path, revision=revision)
+    known = [family.model_type for family in modeling.FAMILIES]
+    if found.model_type not in known:
+        raise ValueError(
+            f"finetune.pretrained must be a model of the families {', '.join(known)}; {path} is of "
+            f"the family {found.model_type}"
+        )
+    if recipe.model.model_type not in ("", found.model_type):
+        raise ValueError(
+            f"model.model_type must be the family of finetune.pretrained; got "
+            f"{recipe.model.model_type}, and {path} is of the family {found.model_type}. Leave "
+            f"model.model_type out"
+        )
+    family = _family(found.model_type)
+    trained = modeling.FAMILIES[family].from_pretrained(
+        path, revision=revision, dtype=torch.float32
+    )
+    fields = {name: getattr(trained.config, name) for name in family_fields(family)}
+    _check_overrides(recipe, family, fields, path)
+    config = family(**{**fields, **recipe.model.config, **names})
+    if config.num_channels != num_channels(recipe.model):
+        raise ValueError(
+            f"model.num_channels must be set when it is not 3: {path} has {config.num_channels} "
+            f"colour channels. Set it to {config.num_channels}, or to 3 to adapt the first layer"
+        )
+    _warn_of_other_pixels(recipe.preprocessing, path, revision)
+
+    torch.manual_seed(recipe.run.seed)
+    model = modeling.FAMILIES[family](config)
+    state = trained.state_dict()
+    if trained.config.id2label == config.id2label:
+        logger.info("weights of %s, its classifier too: the classes are the same", path)
+    else:
+        state = {name: t for name, t in state.items() if not name.startswith("classifier.")}
+        logger.info("weights of %s, with a new classifier of %d classes", path, config.num_labels)
+    state[FIRST_CONVOLUTION] = adapt_channels(state[FIRST_CONVOLUTION], config.num_channels)
+    model.load_state_dict(model.state_dict() | state)
+    return model
+
+
+def _family(model_type):
+    return next(family for family in modeling.FAMILIES if family.model_type == model_type)
+
+
+def _check_overrides(recipe, family, fields, path):
+    """Raise ValueError for a field in [model] with which weights would be missing or too many."""
+    for key in recipe.model.config:
+        if key not in fields:
+            raise ValueError(
+                f"unknown key '{key}' in [model]: {path} is of the family {family.model_type}, "
+                f"with the fields {', '.join(fields)}"
+            )
+    changes = {k: v for k, v in recipe.model.config.items() if k != "num_channels"}
+    family(**{**fields, **changes})  # its own validation names field, value and rule
+    for key, value in changes.items():
+        try:
+            fits = _shapes(family(**{**fields, key: value})) == _shapes(family(**fields))
+        except ValueError:  # valid only together with another field
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"model.{key} must fit the weights of {path}, where it is {fields[key]}; got "
+                f"{value}. Leave it out, or train from fresh weights without finetune.pretrained"
+            )
+
+
+def _shapes(config: PreTrainedConfig):
+    with torch.device("meta"):
+        model = modeling.FAMILIES[type(config)](config)
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def _warn_of_other_pixels(settings, path, revision):
+    """A pretrained model that sees other pixels than it was trained with starts far from good."""
+    try:
+        processor = AutoImageProcessor.from_pretrained(path, revision=revision)
+    except OSError:  # weights of the original CNN come without one
+        return
+    if processor.num_channels != len(settings.mean):
+        return
+    for name, ours in (
+        ("rescale_factor", settings.rescale_factor),
+        ("image_mean", list(settings.mean)),
+        ("image_std", list(settings.std)),
+    ):
+        if (theirs := getattr(processor, name)) != ours:
+            logger.warning("%s was trained with %s %s; the recipe has %s", path, name, theirs, ours)
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """The weight of a first convolution for images of another number of colour channels.
+
+    One channel gets the sum over the old ones, as if it were each of them; more channels get the
+    old ones in turn, times old / new number. Source: `adapt_input_conv` of timm 1.0
+    (timm/models/_manipulate.py), which starts from three channels.
+
+    Args:
+        weight: (out, old channels, height, width).
+        channels: the new number.
+
+    Returns:
+        (out, channels, height, width); the same tensor if the number is the old one.
+    """
+    old = weight.shape[1]
+    if channels == old:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % old] * (old / channels)
+
+
+def stage_of(model: PreTrainedModel) -> dict[str, int]:
+    """The depth of each parameter: 0 in the stem, 1 in the first stage, ..., most in the head.
+
+    The linear layers fc6 and fc7 of AlexNet count as a stage each.
+
+    Args:
+        model: of one of our families.
+
+    Returns:
+        Parameter name -> stage, in the order of `model.named_parameters()`.
+    """
+    depths: dict[str, int] = {}
+    stages = {}
+    for name, _ in model.named_parameters():
+        first, second, *_ = name.split(".")
+        part = f"{first}.{second}" if first == "stages" else first
+        stages[name] = depths.setdefault(part, len(depths))
+    return stages
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that normalises with its running statistics, and keeps them, in training too."""
+
+    def train(self, mode: bool = True):  # noqa: D102
+        return super().train(False)
+
+
+def freeze(model: PreTrainedModel, stages: int) -> None:
+    """Keep the first stages as they are: no gradients, and batch norms in evaluation mode.
+
+    What later replaces batch norms, as `nn.SyncBatchNorm.convert_sync_batchnorm` does, must be
+    followed by another call.
+
+    Args:
+        model: of one of our families; changed in place.
+        stages: how many, the stem counted; -1 is all but the head. See `stage_of`.
+
+    Raises:
+        ValueError: if the head would be frozen, too.
+    """
+    stage = stage_of(model)
+    head = max(stage.values())
+    if not -1 <= stages <= head:
+        raise ValueError(
+            f"finetune.frozen_stages must be in -1..{head} for this model, stem and stages but not "
+            f"the head; got {stages}"
+        )
+    for name, parameter in model.named_parameters():
+        if stage[name] < (head if stages == -1 else stages):
+            parameter.requires_grad_(False)
+    for module in model.modules():
+        frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and frozen:
+            module.__class__ = FrozenBatchNorm2d  # an own class survives train() and deepcopy()
+            module.eval()
+
+
+def build_processor(
+    settings: Preprocessing, num_channels: int = 3
+) -> "modeling.ConvZooImageProcessor":
+    """The image processor that is published with the model.
+
+    Args:
+        settings: the evaluation protocol.
+        num_channels: 3 for colour, 1 for grey.
+
+    Raises:
+        ValueError: if the number of channels is another, or not that of mean and std.
+    """
     from PIL import Image
 
     return modeling.ConvZooImageProcessor(
         size={"shortest_edge": settings.resize},
         crop_size={"height": settings.crop, "width": settings.crop},
         resample=Image.Resampling[settings.interpolation.upper()],
+        num_channels=num_channels,
         rescale_factor=settings.rescale_factor,
         image_mean=list(settings.mean),
         image_std=list(settings.std),

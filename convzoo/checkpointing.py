@@ -106,7 +106,9 @@ def save_model(folder: Path, model: PreTrainedModel, processor, recipe_toml: str
     (folder / "recipe.toml").write_text(recipe_toml, encoding="utf-8")
 
 
-def save_checkpoint(folder: Path, step: int, keep: int, fill, state: dict) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, keep: int, fill, state: dict, keep_step: int | None = None
+) -> Path:
     """Write `folder/step_<step>` and delete all but the `keep` newest up to it.
 
     Checkpoints of later steps are deleted, too: they are from a run that was not continued.
@@ -117,6 +119,7 @@ def save_checkpoint(folder: Path, step: int, keep: int, fill, state: dict) -> Pa
         keep: how many checkpoints stay.
         fill: called with a folder to write the model into.
         state: tensors and plain values for `load_state`.
+        keep_step: a step whose checkpoint stays in any case.
 
     Returns:
         The new checkpoint.
@@ -126,10 +129,11 @@ def save_checkpoint(folder: Path, step: int, keep: int, fill, state: dict) -> Pa
         fill(aside)
         torch.save(state | {"step": step}, aside / STATE)
 
-    checkpoint = folder / f"step_{step:08d}"
+    checkpoint = _path(folder, step)
     write_folder(checkpoint, fill_all, manifest=True)
     up_to_this = [path for path in _checkpoints(folder) if path.name <= checkpoint.name]
-    for path in set(_checkpoints(folder)) - set(up_to_this[-keep:]):
+    kept = {*up_to_this[-keep:], *([_path(folder, keep_step)] if keep_step else [])}
+    for path in set(_checkpoints(folder)) - kept:
         shutil.rmtree(path)
     return checkpoint
 
@@ -147,6 +151,10 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def load_state(checkpoint: Path) -> dict:
     """The `state` of `save_checkpoint`, with `step`."""
     return torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+
+
+def _path(folder, step):
+    return folder / f"step_{step:08d}"
 
 
 def _checkpoints(folder):

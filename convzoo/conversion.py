@@ -1,24 +1,19 @@
 """Weights that other projects published, to a model folder that AutoModel loads.
 
 A file is recognised by the names and shapes of its tensors alone: not by its own name, nor by what
-it says of itself (the published QLNet says "resnet50"). Pickles go through PyTorch's restricted
-unpickler, so that no file can run code. Run: python -m convzoo convert SOURCE OUTPUT
+it says of itself (the published QLNet says "resnet50").
+
+    python -m convzoo convert SOURCE OUTPUT
 """
 
-import argparse
 import importlib.util
 import json
-import pickletools
 import re
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 from transformers import PreTrainedConfig
 
 import convzoo
@@ -26,13 +21,13 @@ import modeling
 from convzoo.building import unique_names
 from convzoo.checkpointing import write_folder
 from convzoo.environment import file_sha256, now, write_json
+from convzoo.foreign_weights import SHOWN, read_weights
 from modeling import AlexNetConfig, CNNConfig, QLNetConfig
 
 # Where training scripts keep the weights in a checkpoint; moving averages first, as timm does.
 DICTIONARIES = ("state_dict_ema", "model_ema", "state_dict", "model")
 PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")  # of torch.compile and DistributedDataParallel
 GREY_NOTE = ", with the average of its colours for grey pixels: check whether that is right"
-SHOWN = 12  # names that an error message lists
 
 
 @dataclass(frozen=True)
@@ -145,10 +140,10 @@ def convert(source: str | Path, output: str | Path, labels: str | Path | None = 
         ValueError: if the weights cannot be read safely, or fit no known format exactly.
         OSError: if files are missing, or the output exists or cannot be written.
     """
-    path, output = _weights_file(Path(source)), Path(output).resolve()
+    output = Path(output).resolve()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise FileExistsError(f"{output} must be new or an empty folder; choose another output")
-    origin, weights = _find_weights(_read(path), path)
+    path, origin, weights = read_weights(Path(source))
     fmt, model = _recognise(weights, path)
     processor = _processor(fmt, model.config.num_channels)
     label_source = _set_labels(model.config, labels, path)
@@ -190,96 +185,6 @@ def _describe(config):
     fields = {name: getattr(config, name) for name in type(config).__annotations__}
     changed = [f"{k} = {v}" for k, v in fields.items() if v != getattr(default, k)]
     return ", ".join([config.model_type, *changed])
-
-
-def _weights_file(source):
-    if not source.is_dir():
-        return source
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (source / name).is_file():
-            return source / name
-    files = sorted(path.name for path in source.iterdir())
-    raise FileNotFoundError(
-        f"{source} must hold model.safetensors or pytorch_model.bin; it has {files[:SHOWN]}. Give "
-        "the weights file itself."
-    )
-
-
-def _read(path):
-    """What a safetensors or PyTorch file holds; nothing in it is run."""
-    with path.open("rb") as file:
-        start = file.read(16)
-    try:
-        if start[8:9] == b"{":  # safetensors: 8 bytes of length, then JSON
-            return load_file(path)
-        namespace = torch.serialization.safe_globals([argparse.Namespace])  # timm's `args`
-        with namespace, warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes a parser raise anything
-        foreign = re.findall(r"GLOBAL (\S+)", str(error)) or _foreign_names(path)
-        if foreign:
-            raise ValueError(
-                f"{path} must hold only tensors and plain values; it asks for the code "
-                f"{', '.join(dict.fromkeys(foreign))}, and none of it was run. Get the weights "
-                "from a source you trust, as safetensors or as a plain state dict."
-            ) from error
-        # PyTorch's own advice, to load without weights_only, would run what is in the file.
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or repr(error)
-        raise ValueError(
-            f"{path} must be a whole safetensors or PyTorch file; it starts with {start!r}, and "
-            f"reading it failed: {re.split(r'[.] |[.]?$', reason, flags=re.M)[0]}. Download or "
-            "copy it again."
-        ) from error
-
-
-def _foreign_names(path):
-    """What pickles that PyTorch's unpickler cannot follow would import from elsewhere."""
-    names, strings = [], []
-    try:
-        with path.open("rb") as file:
-            if zipfile.is_zipfile(file):
-                archive = zipfile.ZipFile(file)
-                file = archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl")))
-            else:
-                file.seek(0)
-            while True:  # pickles may follow each other; what comes after the last is an error
-                for opcode, argument, _ in pickletools.genops(file):
-                    if opcode.name == "GLOBAL":
-                        names.append(argument.replace(" ", "."))
-                    elif opcode.name == "STACK_GLOBAL":
-                        names.append(".".join(strings[-2:]))
-                    elif isinstance(argument, str):
-                        strings.append(argument)
-    except Exception:  # as above; the caller reports the first failure
-        own = ("torch.", "collections.", "_codecs.")
-        return [name for name in names if not name.startswith(own)]
-
-
-def _find_weights(content, path):
-    """Where the state dict was, in words, and its tensors by name without prefixes."""
-    content = content if isinstance(content, Mapping) else {}
-    found = [key for key in DICTIONARIES if _is_state_dict(content.get(key))]
-    if not found and not _is_state_dict(content):
-        raise ValueError(
-            f"{path} must hold named tensors, by themselves or under one of "
-            f"{', '.join(DICTIONARIES)}; it has {list(content)[:SHOWN]}"
-        )
-    weights = content[found[0]] if found else content
-    stripped = {PREFIX.sub("", name): tensor for name, tensor in weights.items()}
-    if len(stripped) < len(weights):
-        raise ValueError(f"{path} must name each tensor once, not also with a prefix")
-    others = f" (it also has {', '.join(found[1:])})" if len(found) > 1 else ""
-    return f"its {found[0]}{others}" if found else "the whole file", stripped
-
-
-def _is_state_dict(content):
-    return isinstance(content, Mapping) and 0 < len(content) == sum(
-        isinstance(name, str)
-        and isinstance(value, Tensor)
-        and value.layout is torch.strided
-        and not value.is_meta
-        for name, value in content.items()
-    )
 
 
 def _recognise(weights, path):

@@ -17,20 +17,21 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from convzoo.decoding import decode_rgb, open_rgb
+from convzoo.decoding import UnreadableImageError, open_for_cropping, open_rgb
+from convzoo.interruption import outlive_signals
 from convzoo.order import DataOrder
-from convzoo.sources import Rows, Source
+from convzoo.sources import Source
 from convzoo.transforms import TrainTransform, sample_rng
 
 logger = logging.getLogger(__name__)
 
-READ_AHEAD_STEPS = 8  # a window is read this many steps before its first use
+READ_AHEAD_STEPS = 2  # a window is read this many steps before its first use
 
 
 class TrainStream(IterableDataset):
     """The augmented samples of one process, from any step on.
 
-    Iterating yields, per step and worker, `pixels` uint8 (n, size, size, 3), `labels` int64 (n,),
+    Iterating yields, per step and worker, `pixels` uint8 (n, size, size, C), `labels` int64 (n,),
     `positions` int64 (n,), the sample numbers, `erasing`, the boxes to erase in each, and
     `unreadable`, (where, reason) of each picture that another one had to replace.
 
@@ -42,6 +43,7 @@ class TrainStream(IterableDataset):
         num_processes: how many there are.
         start_step: first step, 0-based.
         num_steps: one past the last step.
+        exif_rotation: whether to turn pictures as their EXIF data says.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class TrainStream(IterableDataset):
         num_processes: int,
         start_step: int,
         num_steps: int,
+        exif_rotation: bool = False,
     ):
         self.source = source
         self.order = order
@@ -61,6 +64,7 @@ class TrainStream(IterableDataset):
         self.num_processes = num_processes
         self.start_step = start_step
         self.num_steps = num_steps
+        self.exif_rotation = exif_rotation
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         worker = get_worker_info()
@@ -81,43 +85,48 @@ class TrainStream(IterableDataset):
                     rows.open(located)
                     upcoming.append((positions, located))
                     asked += 1
-                yield self._batch(*upcoming.popleft(), rows)
+                yield self._batch(step, *upcoming.popleft(), rows)
                 rows.keep({window.key for _, located in upcoming for window, _ in located})
 
-    def _batch(self, positions, located, rows):
-        pixels, labels, erasing, unreadable = [], [], [], []
-        for position, (window, entry) in zip(positions.tolist(), located, strict=True):
-            image, label = self._decode(rows, window, entry, unreadable)
-            rng = sample_rng(self.order.seed, position)
-            pixels.append(self.transform(image, rng))
-            erasing.append(self.transform.erasing_boxes(rng))
+    def _batch(self, step, positions, located, rows):
+        size = self.transform.size_at(step)
+        pixels = np.empty((len(positions), size, size, self.transform.num_channels), np.uint8)
+        labels, erasing, unreadable = [], [], []
+        for crop, position, place in zip(pixels, positions.tolist(), located, strict=True):
+            crop[:], label, boxes = self._sample(position, *place, size, rows, unreadable)
             labels.append(label)
-        size = self.transform.size
-        stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
+            erasing.append(boxes)
         return {
-            "pixels": torch.from_numpy(stacked),
+            "pixels": torch.from_numpy(pixels),
             "labels": torch.tensor(labels, dtype=torch.int64),
             "positions": torch.from_numpy(positions),
             "erasing": erasing,
             "unreadable": unreadable,
         }
 
-    def _decode(self, rows, window, entry, unreadable):
-        """Picture and label of an entry; of the next one in its window if it cannot be read.
+    def _sample(self, position, window, entry, size, rows, unreadable):
+        """Crop, label and erasing boxes of an entry; of the next one in its window if unreadable.
 
         The window is the same for any number of readers, and so is the replacement.
         """
         for offset in range(len(window.order)):
-            data, label, where = rows.row(window, (entry + offset) % len(window.order))
+            data, label, place = rows.row(window, (entry + offset) % len(window.order))
+            if not offset:
+                rows.release(window, entry)
+            rng = sample_rng(self.order.seed, position)
             try:
-                return decode_rgb(data), label
-            except ValueError as error:
+                image = open_for_cropping(data, self.transform.num_channels, self.exif_rotation)
+                crop = self.transform(image, rng, size)  # where the pixels may be decoded
+            except UnreadableImageError as error:
+                where = self.source.where(*place)
                 unreadable.append((where, str(error)))
+            else:
+                return crop, label, self.transform.erasing_boxes(rng, size)
         raise ValueError(f"{where}: none of the {len(window.order)} pictures around can be read")
 
 
 class _OpenWindows:
-    """The row groups of the windows in use, read in a thread."""
+    """The row groups of the windows in use, read in a thread; each row until it was used."""
 
     def __init__(self, source, pool):
         self.source = source
@@ -134,17 +143,32 @@ class _OpenWindows:
         self.pieces = {key: pieces for key, pieces in self.pieces.items() if key in keys}
 
     def row(self, window, entry):
-        """Encoded bytes, label and a name for messages of one entry of a window."""
-        for (group, first, count), rows in zip(window.pieces, self.pieces[window.key], strict=True):
-            if entry < count:
-                where = self.source.where(group % len(self.source.groups), first + entry)
-                return *rows.result()[entry], where
-            entry -= count
-        raise AssertionError("entry lies outside its window")
+        """Encoded bytes, label and (row group, row) of one entry of a window."""
+        number, entry = _piece(window, entry)
+        group, first, count = window.pieces[number]
+        rows = self.pieces[window.key][number].result()
+        if rows[entry] is None:  # it was used, and is to replace an unreadable one, too
+            rows = self._read(group, first, count)
+        return *rows[entry], (group % len(self.source.groups), first + entry)
+
+    def release(self, window, entry):
+        """Forget the bytes of an entry."""
+        number, entry = _piece(window, entry)
+        self.pieces[window.key][number].result()[entry] = None
 
     def _read(self, group, first, count):
         rows = self.source.read_group(group % len(self.source.groups))
-        return Rows(rows.images[first : first + count], rows.labels[first : first + count])
+        # Copies: a view of one row would hold the memory of all.
+        return [(bytes(rows[row][0]), rows[row][1]) for row in range(first, first + count)]
+
+
+def _piece(window, entry):
+    """Number of the piece of a window that an entry lies in, and the entry in that piece."""
+    for number, (_, _, count) in enumerate(window.pieces):
+        if entry < count:
+            return number, entry
+        entry -= count
+    raise AssertionError("entry lies outside its window")
 
 
 def train_batches(stream: TrainStream, num_workers: int, pin: bool = False) -> Iterator[dict]:
@@ -160,6 +184,7 @@ def train_batches(stream: TrainStream, num_workers: int, pin: bool = False) -> I
         batch_size=None,
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=outlive_signals,
     )
     parts = []
     for part in loader:
@@ -227,12 +252,19 @@ def eval_rows(
         first += count
 
 
-def save_examples(source: Source, count: int, folder: Path) -> None:
-    """Save `count` pictures, evenly spaced over the split, as PNG files named by row and class."""
+def save_examples(source: Source, count: int, folder: Path, exif_rotation: bool = False) -> None:
+    """Save pictures, evenly spaced over a split, as PNG files named by row and class.
+
+    Args:
+        source: the split.
+        count: how many.
+        folder: is made, and must not exist.
+        exif_rotation: whether to turn pictures as their EXIF data says; PNG files keep no EXIF.
+    """
     folder.mkdir(parents=True)
     ends = np.cumsum(source.group_rows)
     for index in sorted({source.num_rows * i // count for i in range(count)}):
         group = int(np.searchsorted(ends, index, side="right"))
         data, label = source.read_group(group)[index - int(ends[group])]  # counted from its end
         name = re.sub(r"\W+", "_", source.label_names[label]).strip("_").lower()
-        open_rgb(data).save(folder / f"{index:05d}_{name}.png")
+        open_rgb(data, exif_rotation=exif_rotation).save(folder / f"{index:05d}_{name}.png")

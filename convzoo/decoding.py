@@ -1,49 +1,138 @@
-"""Encoded image bytes to RGB pixels.
+"""Encoded image bytes to pixels, and to crops of them.
 
-JPEG goes through libjpeg-turbo (simplejpeg), which gives the same pixels as Pillow in less time;
-everything else, and JPEGs that it cannot turn into RGB (CMYK), through Pillow.
+JPEG goes through libjpeg-turbo (simplejpeg), which gives the same pixels as Pillow in less time
+(for CMYK within one grey level); everything else, and JPEGs that it refuses, through Pillow. Where
+the optional package `turbojpeg` is installed, a JPEG is decoded only where it is cropped.
 """
 
 import io
+import re
 import warnings
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageOps
 
+from convzoo import turbojpeg
 from modeling.image_processing_convzoo import to_pillow
 
+# Markers of a JPEG; in coded data 0xff is followed by 0x00 or a restart marker, 0xd0 to 0xd7.
+JPEG_START, JPEG_END, SCAN_START = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+EXIF_ORIENTATION = 0x0112  # 1 is upright
 
-def decode_rgb(data: bytes) -> np.ndarray:
-    """Decode a picture, without applying its EXIF rotation.
+
+class UnreadableImageError(ValueError):
+    """The bytes are no complete picture, or a picture of absurd size."""
+
+
+def decode_rgb(data: bytes, num_channels: int = 3, exif_rotation: bool = False) -> np.ndarray:
+    """Decode a picture.
 
     Args:
         data: a JPEG, PNG or any other file that Pillow reads.
+        num_channels: 3 for RGB, 1 for grey as the published image processor makes it.
+        exif_rotation: whether to turn the picture as its EXIF data says.
 
     Returns:
-        RGB uint8, (height, width, 3).
+        uint8, (height, width, num_channels).
 
     Raises:
-        ValueError: if the bytes are no complete picture, or a picture of absurd size.
+        UnreadableImageError: if the bytes are no complete picture; it is a ValueError.
     """
-    if data[:2] == b"\xff\xd8":
+    if _is_jpeg_as_stored(data, exif_rotation):
         try:
-            return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+            return _convert(simplejpeg.decode_jpeg(data, "RGB", strict=True), num_channels)
         except ValueError:
-            pass  # CMYK, or damaged: Pillow decides
-    return np.array(open_rgb(data))  # a copy: torch wants writable memory
+            pass  # damaged: Pillow decides
+    image = np.array(open_rgb(data, num_channels, exif_rotation))  # torch wants writable memory
+    return image.reshape(*image.shape[:2], num_channels)
 
 
-def open_rgb(data: bytes) -> Image.Image:
-    """The same through Pillow alone, with the colour rules of the published image processor."""
+def open_rgb(data: bytes, num_channels: int = 3, exif_rotation: bool = False) -> Image.Image:
+    """The same through Pillow alone: an image of mode RGB, or L for one channel."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
-                return to_pillow(image, num_channels=3)
+                upright = ImageOps.exif_transpose(image) if exif_rotation else image
+                return to_pillow(upright, num_channels)
     except Exception as error:  # Pillow's format plug-ins raise nearly anything
-        raise ValueError(
+        raise UnreadableImageError(
             f"an image must be a readable JPEG, PNG or similar; {len(data)} bytes starting with "
             f"{bytes(data[:8])!r} are not: {error}"
         ) from error
+
+
+def open_for_cropping(
+    data: bytes, num_channels: int = 3, exif_rotation: bool = False
+) -> "np.ndarray | JpegCrops":
+    """What `decode_rgb` gives, or an object of the same shape that decodes only what is sliced.
+
+    The pixels are the same either way, and so are the pictures that are refused.
+    """
+    if turbojpeg.library() and _is_jpeg_as_stored(data, exif_rotation) and _ends_with_scan(data):
+        decoder = turbojpeg.RegionDecoder(data)
+        if decoder.height:
+            return JpegCrops(data, num_channels, decoder)
+    return decode_rgb(data, num_channels, exif_rotation)
+
+
+class JpegCrops:
+    """A JPEG that is decoded where it is sliced: `crops[top:bottom, left:right]`.
+
+    Args:
+        data: the file.
+        num_channels: 3 for RGB, 1 for grey.
+        decoder: of the file.
+
+    Attributes:
+        shape: (height, width, num_channels).
+    """
+
+    def __init__(self, data: bytes, num_channels: int, decoder: turbojpeg.RegionDecoder):
+        self.data = data
+        self.decoder = decoder
+        self.shape = (decoder.height, decoder.width, num_channels)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        """Pixels of these rows and columns, uint8 (rows, columns, num_channels)."""
+        height, width, num_channels = self.shape
+        top, bottom, _ = key[0].indices(height)
+        left, right, _ = key[1].indices(width)
+        # Colour is interpolated from the next sample, which may lie in the next unit.
+        unit = self.decoder.unit_width
+        start = max(0, left - unit // 4) // unit * unit
+        stop = min(width, right + unit // 4)
+        pixels = self.decoder.decode(start, top, stop - start, bottom - top)
+        if pixels is None:
+            return decode_rgb(self.data, num_channels)[key]
+        return _convert(pixels[:, left - start : right - start], num_channels)
+
+
+def _convert(rgb, num_channels):
+    if num_channels == 3:
+        return rgb
+    return np.array(to_pillow(rgb, num_channels)).reshape(*rgb.shape[:2], num_channels)
+
+
+def _is_jpeg_as_stored(data, exif_rotation):
+    if data[:2] != JPEG_START:
+        return False
+    if not exif_rotation:
+        return True
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.getexif().get(EXIF_ORIENTATION, 1) == 1
+    except Exception:  # open_rgb says what is wrong
+        return False
+
+
+def _ends_with_scan(data):
+    """Whether only coded data lie between the last scan's header and the end of the file.
+
+    If not, the file is damaged or has an appendix. Decoding all of it would come across that;
+    decoding no farther than the lower edge of a crop would not.
+    """
+    return data[-2:] == JPEG_END and MARKER.findall(data)[-2:] == [SCAN_START, JPEG_END]

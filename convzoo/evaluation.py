@@ -3,15 +3,18 @@
 Each process takes its share of the rows and every prediction carries its row number, so the counts
 are exact for any number of processes and any last batch; that each row came once is checked, not
 assumed. Pictures go through the folder's own image processor, which is what a user of the model
-gets.
+gets; ten crops, if asked for, are the corners and the centre of the square that the processor would
+resize to, and their mirror images.
 
     python -m convzoo evaluate runs/quickstart/model --data data/fashion-mnist
 """
 
 import hashlib
 import json
+import math
 import time
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +26,13 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
+from convzoo.batch_augmentation import ten_crop
 from convzoo.data import eval_rows
 from convzoo.decoding import open_rgb
 from convzoo.environment import describe_environment, file_sha256, now, write_json
-from convzoo.sources import Source, open_source
+from convzoo.interruption import outlive_signals
+from convzoo.sources import DatasetOptions, Source, open_source
+from convzoo.subset import subset
 
 METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
 
@@ -60,12 +66,16 @@ class Predictions:
 class EvalStream(IterableDataset):
     """This process's share of a split, as preprocessed batches with row numbers."""
 
-    def __init__(self, source, processor, batch_size, process_index, num_processes):
+    def __init__(
+        self, source, processor, batch_size, process_index, num_processes, crop_size, exif_rotation
+    ):
         self.source = source
         self.processor = processor
         self.batch_size = batch_size
         self.process_index = process_index
         self.num_processes = num_processes
+        self.crop_size = crop_size
+        self.exif_rotation = exif_rotation
 
     def __iter__(self):
         worker = get_worker_info()
@@ -73,12 +83,14 @@ class EvalStream(IterableDataset):
         if worker:
             torch.set_num_threads(1)
         reader, readers = self.process_index * workers + worker_id, self.num_processes * workers
+        num_channels = getattr(self.processor, "num_channels", 3)
         batch = []
         for index, data, label in eval_rows(self.source, reader, readers):
             try:
-                image = open_rgb(data)
+                image = open_rgb(data, num_channels, self.exif_rotation)
             except ValueError as error:
-                raise ValueError(f"row {index} of split {self.source.split}: {error}") from error
+                where = self.source.where(*self.source.locate(index))
+                raise ValueError(f"{where}: {error}") from error
             digest = hashlib.sha256(data).digest() + label.to_bytes(4, "little")
             batch.append((index, label, digest, image))
             if len(batch) == self.batch_size:
@@ -89,7 +101,8 @@ class EvalStream(IterableDataset):
 
     def _collate(self, batch):
         index, labels, digests, images = zip(*batch, strict=True)
-        pixel_values = self.processor(list(images), return_tensors="pt")["pixel_values"]
+        size = {"crop_size": self.crop_size} if self.crop_size else {}
+        pixel_values = self.processor(list(images), return_tensors="pt", **size)["pixel_values"]
         return {
             "pixel_values": pixel_values,
             "labels": torch.tensor(labels),
@@ -105,6 +118,8 @@ def predict_split(
     accelerator: Accelerator,
     batch_size: int,
     num_workers: int = 0,
+    crops: int = 1,
+    exif_rotation: bool = False,
 ) -> Predictions:
     """Run a model over a whole split, on all processes together.
 
@@ -115,16 +130,25 @@ def predict_split(
         accelerator: decides device and processes.
         batch_size: images per step and process.
         num_workers: decoding processes per process.
+        crops: 1, the processor's crop, or 10: torchvision's ten crops of that size, of the square
+            of the processor's `size`; the probabilities are averaged.
+        exif_rotation: turn pictures as their EXIF data says.
 
     Returns:
         The predictions of all processes, on every process.
 
     Raises:
-        ValueError: if an image cannot be decoded.
+        ValueError: if an image cannot be decoded, or for ten crops the processor has no square
+            crop within a larger size.
         RuntimeError: if a row was missed or came twice.
+
+    Source of ten crops: Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural
+    Networks", NeurIPS 2012, section 4.1; they average the probabilities, not the logits.
     """
+    square, crop = _ten_crop_sizes(processor) if crops == 10 else (None, None)
     stream = EvalStream(
-        source, processor, batch_size, accelerator.process_index, accelerator.num_processes
+        *(source, processor, batch_size, accelerator.process_index, accelerator.num_processes),
+        *(square, exif_rotation),
     )
     bar = tqdm(
         total=source.num_rows,
@@ -137,13 +161,17 @@ def predict_split(
     model.eval()
     rows = []
     with torch.inference_mode():
-        for batch in DataLoader(stream, batch_size=None, num_workers=num_workers):
+        workers = {"num_workers": num_workers, "worker_init_fn": outlive_signals}
+        for batch in DataLoader(stream, batch_size=None, **workers):
             pixel_values = batch["pixel_values"].to(accelerator.device, non_blocking=True)
+            views = ten_crop(pixel_values, crop).unbind(1) if crop else [pixel_values]
             with accelerator.autocast():
-                logits = model(pixel_values).logits.float()
-            labels = batch["labels"].to(logits.device)
-            losses = F.cross_entropy(logits, labels, reduction="none")
-            ranked = logits.topk(min(5, logits.shape[1])).indices
+                scores = [model(view).logits.float() for view in views]
+            # Logits, or logarithms of mean probabilities: both are what cross_entropy takes.
+            scores = scores[0] if len(scores) == 1 else _log_mean_probability(scores)
+            labels = batch["labels"].to(scores.device)
+            losses = F.cross_entropy(scores, labels, reduction="none")
+            ranked = scores.topk(min(5, scores.shape[1])).indices
             columns = (batch["labels"], ranked.cpu(), losses.cpu())
             rows.append((batch["index"], *(c.numpy() for c in columns), batch["digests"]))
             bar.update(len(batch["index"]) * accelerator.num_processes)
@@ -165,6 +193,25 @@ def predict_split(
     return Predictions(labels[by_row], ranked[by_row], losses[by_row], f"sha256:{content}")
 
 
+def _ten_crop_sizes(processor):
+    """Side of the square that ten crops are taken from, and theirs, pixels."""
+    square = (getattr(processor, "size", None) or {}).get("shortest_edge")
+    crop = getattr(processor, "crop_size", None) or {}
+    height, width = crop.get("height"), crop.get("width")
+    if not square or not height or height != width:
+        raise ValueError(
+            f"ten crops need an image processor with size.shortest_edge and a square crop_size; "
+            f"{type(processor).__name__} has {square} and {crop}"
+        )
+    return square, height
+
+
+def _log_mean_probability(logits):
+    """Logarithm of the mean softmax over views."""
+    views = torch.stack([each.log_softmax(-1) for each in logits])
+    return views.logsumexp(0) - math.log(len(logits))
+
+
 def evaluate_folder(
     model_folder: str,
     data: str,
@@ -172,10 +219,11 @@ def evaluate_folder(
     command: str,
     batch_size: int = 64,
     num_workers: int = 2,
-    name: str = "",
-    revision: str = "",
-    image_column: str = "",
-    label_column: str = "",
+    options: DatasetOptions = DatasetOptions(),  # noqa: B008  an immutable tuple
+    classes: Collection[str] | None = (),
+    limit: int = 0,
+    crops: int = 1,
+    exif_rotation: bool = False,
 ) -> dict:
     """Evaluate a model and record the result in its folder.
 
@@ -186,16 +234,17 @@ def evaluate_folder(
         command: what a reader types to repeat this.
         batch_size: images per step and process.
         num_workers: decoding processes per process.
-        name: configuration of a dataset that has several.
-        revision: commit or tag of a Hub dataset.
-        image_column: column of pictures; the only image column if "".
-        label_column: column of class numbers; the only class column if "".
+        options: configuration, revision and columns.
+        classes: only pictures of these classes; of all if empty, of the model's if None.
+        limit: pictures at most, evenly spaced; all if 0.
+        crops: 1 or 10, see `predict_split`.
+        exif_rotation: turn pictures as their EXIF data says.
 
     Returns:
         The entry of `eval_results.json`.
 
     Raises:
-        ValueError: if model and dataset disagree on the number of classes.
+        ValueError: if model and dataset disagree on the number of classes, and as `predict_split`.
     """
     import evaluate
     from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -206,12 +255,19 @@ def evaluate_folder(
     accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
     model = AutoModelForImageClassification.from_pretrained(model_folder)
     processor = AutoImageProcessor.from_pretrained(model_folder)
-    source = open_source(data, split, name, revision, image_column, label_column)
+    source = open_source(data, split, *options)
+    if classes is None:
+        classes = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    # A model of all classes is asked about some of them; another one knows only these.
+    renumber = model.config.num_labels != len(source.label_names)
+    source = subset(source, classes, limit=limit, spaced=True, renumber=renumber)
     _check_labels(model.config, source)
     model.to(accelerator.device)
 
     started = time.perf_counter()
-    predictions = predict_split(model, processor, source, accelerator, batch_size, num_workers)
+    predictions = predict_split(
+        model, processor, source, accelerator, batch_size, num_workers, crops, exif_rotation
+    )
     seconds = time.perf_counter() - started
 
     metric = evaluate.load(str(METRIC))
@@ -223,11 +279,16 @@ def evaluate_folder(
         "top5_accuracy": metrics[f"top{min(5, best)}_accuracy"],
         "loss": predictions.summary()["loss"],
     }
+    protocol = {"views": crops, "image_processor": processor.to_dict()}
+    if crops > 1:
+        protocol["averaged"] = "probabilities"
+    if exif_rotation:
+        protocol["exif_rotation"] = True
     weights = Path(cached_file(model_folder, "model.safetensors"))
     result = {
         "task": "image-classification",
-        "dataset": source.describe() | {"config": name or None},
-        "protocol": {"views": 1, "image_processor": processor.to_dict()},
+        "dataset": source.describe() | {"config": options.name or None},
+        "protocol": protocol,
         "metrics": metrics,
         "model": {
             "file": weights.name,
@@ -270,7 +331,8 @@ def _check_labels(config, source):
     if config.num_labels != len(source.label_names):
         raise ValueError(
             f"model and data must have the same classes; the model has {config.num_labels}, "
-            f"{source.path} has {len(source.label_names)}"
+            f"{source.path} has {len(source.label_names)}. --classes evaluates a model of some "
+            f"classes on its part of the data"
         )
     pairs = enumerate(source.label_names)
     differing = [(config.id2label[i], label) for i, label in pairs if config.id2label[i] != label]

@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+import torch
+
 from convzoo.environment import write_text
 
 
@@ -25,15 +27,21 @@ class MetricsLog:
             write_text(path, "".join(line + "\n" for line in lines))
 
     def write(self, **values) -> None:
-        """Append one line; floats are rounded to 6 significant digits."""
+        """Append one line; floats are rounded to 6 significant digits, null if not finite."""
         if not self.enabled:
             return
-        rounded = {
-            key: float(f"{value:.6g}") if isinstance(value, float) else value
-            for key, value in values.items()
-        }
         with self.path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(rounded) + "\n")
+            handle.write(json.dumps(_rounded(values)) + "\n")
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -49,41 +57,58 @@ def read_metrics(path: Path) -> list[dict]:
     return lines
 
 
+def memory_gb() -> float:
+    """Memory of this process, GB: the peak of its GPU's tensors, or without GPU what it holds."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    import psutil  # comes with accelerate
+
+    return psutil.Process().memory_info().rss / 1e9
+
+
 def plot_curves(metrics: list[dict], title: str, path: Path) -> None:
-    """Draw loss, accuracy and learning rate against epochs into a PNG.
+    """Draw what a metrics log holds against epochs into a PNG.
 
     Args:
-        metrics: lines of a metrics log.
+        metrics: lines of a metrics log; panels without values stay away.
         title: above the picture.
         path: the PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    train = [line for line in metrics if "loss" in line]
-    held_out = [line for line in metrics if "eval_loss" in line]
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    panels = [  # title, its curves as (key, label, factor)
+        ("loss", [("loss", "training", 1), ("eval_loss", "held-out", 1)]),
+        (
+            "held-out accuracy, %",
+            [("eval_top1_accuracy", "top-1", 100), ("eval_top5_accuracy", "top-5", 100)],
+        ),
+        ("learning rate", [("learning_rate", "", 1)]),
+        ("images per second", [("images_per_second", "", 1)]),
+        ("waiting for data, % of the time", [("data_wait_fraction", "", 100)]),
+        ("memory, GB", [("memory_gb", "", 1)]),
+    ]
+    logged = {key for line in metrics for key in line}
+    panels = [panel for panel in panels if logged & {key for key, *_ in panel[1]}]
+    rows = math.ceil(len(panels) / 3)
+    figure = Figure(figsize=(11, 0.5 + 2.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    loss, accuracy, rate = figure.subplots(1, 3)
-
-    def draw(axis, lines, key, label, style="-", scale=1.0):
-        epochs = [line["epoch"] for line in lines]
-        axis.plot(epochs, [line[key] * scale for line in lines], style, label=label)
-
-    draw(loss, train, "loss", "training")
-    if held_out:
-        draw(loss, held_out, "eval_loss", "held-out", "o-")
-        draw(accuracy, held_out, "eval_top1_accuracy", "top-1", "o-", 100)
-        best = max(line["eval_top1_accuracy"] for line in held_out) * 100
-        accuracy.set_ylim(max(0, best - 40), min(100, math.ceil(best) + 2))
-        accuracy.legend(loc="lower right")
-    loss.legend()
-    loss.set_title("loss (cross entropy)")
-    accuracy.set_title("held-out accuracy, %")
-    draw(rate, train, "learning_rate", "learning rate")
-    rate.set_title("learning rate")
-    for axis in (loss, accuracy, rate):
+    axes = figure.subplots(rows, 3, squeeze=False).flatten()
+    for axis, (name, curves) in zip(axes, panels, strict=False):
+        for key, label, factor in curves:
+            having = [line for line in metrics if line.get(key) is not None]
+            points = [(line["epoch"], line[key] * factor) for line in having]
+            if points:
+                style = "o-" if key.startswith("eval") else "-"
+                axis.plot(*zip(*points, strict=True), style, markersize=3, label=label)
+        if curves[0][1]:
+            axis.legend()
+        if name != "loss" and not name.startswith("held-out"):
+            axis.set_ylim(0, 1.05 * axis.dataLim.ymax or 1)
+        axis.set_title(name, fontsize=11)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
     figure.suptitle(title)
     figure.savefig(path, dpi=120)

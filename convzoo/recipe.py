@@ -21,20 +21,22 @@ from pathlib import Path
 
 # Settings that a run may change when it resumes: they move no weight.
 HARMLESS = {
-    "run": ("name", "output_dir", "license", "resume"),
+    "run": ("name", "output_dir", "license", "resume", "trackers"),
     "data": ("num_workers", "max_unreadable_share", "cache_dir", "cache_gb"),
+    "monitor": ("names", "every_steps"),
     "train": (
         "log_every_steps",
         "evaluate_every_epochs",
         "eval_batch_size",
         "checkpoint_every_epochs",
         "keep_checkpoints",
+        "keep_best",
     ),
 }
 
 
 def _setting(default, doc, low=None, high=None, choices=None, kind=None):
-    """A field; kind is "range" for two ascending numbers, "pair" for two, "channels" for 3."""
+    """A field; kind is "range" for two ascending numbers, "pair" for two of any order."""
     metadata = {"doc": doc, "low": low, "high": high, "choices": choices, "kind": kind}
     return field(default=default, metadata=metadata)
 
@@ -52,14 +54,37 @@ class Run:
         "'auto' goes on from the newest good checkpoint, 'never' needs an empty run folder",
         choices=("auto", "never"),
     )
+    trackers: tuple[str, ...] = _setting(
+        (),
+        "where metrics go besides metrics.jsonl and the terminal",
+        choices=("tensorboard", "trackio", "wandb"),
+    )
 
 
 @dataclass(frozen=True)
 class Model:
     """Which family, and any field of its configuration class."""
 
-    model_type: str = _setting("cnn", "model family", choices=("cnn", "alexnet", "qlnet"))
+    model_type: str = _setting(
+        "", "cnn, alexnet or qlnet; if '' the family of finetune.pretrained, or cnn"
+    )
     config: dict = _setting(None, "fields of CNNConfig, AlexNetConfig or QLNetConfig")
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Start from trained weights; [model] then holds only what shall differ from their config."""
+
+    pretrained: str = _setting("", "model folder or Hub id to start from; fresh weights if ''")
+    revision: str = _setting("", "commit or tag of a Hub model; its newest commit if ''")
+    frozen_stages: int = _setting(
+        0,
+        "stem and stages that stay as they are, counted from the input; -1 = all but the head",
+        low=-1,
+    )
+    layer_decay: float = _setting(
+        1.0, "learning rate of a stage over that of the one after it", low=0.0, high=1.0
+    )
 
 
 @dataclass(frozen=True)
@@ -75,6 +100,15 @@ class Data:
     eval_split: str = _setting("", "split that is evaluated on; none if ''")
     image_column: str = _setting("", "column with the pictures; the only image column if ''")
     label_column: str = _setting("", "column with the class numbers; the only class column if ''")
+    classes: tuple[str, ...] = _setting((), "only pictures of these classes; of all if []")
+    fraction: float = _setting(
+        1.0, "share of the training pictures, drawn with the seed", low=0.0, high=1.0
+    )
+    limit: int = _setting(0, "training pictures at most, the first ones; 0 = all", low=0)
+    eval_limit: int = _setting(0, "evaluation pictures at most, evenly spaced; 0 = all", low=0)
+    exif_rotation: bool = _setting(
+        False, "turn pictures as their EXIF data says; published numbers were made without"
+    )
     examples: int = _setting(
         0, "evaluation pictures copied into the model folder; mind their licence", low=0
     )
@@ -100,10 +134,10 @@ class Preprocessing:
     )
     rescale_factor: float = _setting(1 / 255, "multiplies pixel values 0..255", low=0.0)
     mean: tuple[float, ...] = _setting(
-        (0.485, 0.456, 0.406), "subtracted per channel after rescaling", kind="channels"
+        (0.485, 0.456, 0.406), "subtracted per channel after rescaling"
     )
     std: tuple[float, ...] = _setting(
-        (0.229, 0.224, 0.225), "divides per channel afterwards", low=1e-6, kind="channels"
+        (0.229, 0.224, 0.225), "divides per channel afterwards", low=1e-6
     )
 
 
@@ -113,9 +147,19 @@ class Augmentation:
 
     crop: str = _setting(
         "random_resized",
-        "'random_resized' (Inception crop), 'padded' (pad, then random crop) or 'center'",
-        choices=("random_resized", "padded", "center"),
+        "'random_resized' (Inception crop), 'padded' (shorter side to the crop's, pad, random "
+        "crop), 'random' (shorter side to preprocessing.resize, random crop) or 'center'",
+        choices=("random_resized", "padded", "random", "center"),
     )
+    interpolation: str = _setting(
+        "same",
+        "resize filter of training crops; 'same' as preprocessing's, 'random' of the two",
+        choices=("same", "bilinear", "bicubic", "random"),
+    )
+    first_crop: int = _setting(
+        0, "side of the crops at the start, pixels, growing to the full; 0 = always full", low=0
+    )
+    growing_epochs: float = _setting(0.0, "epochs until the crops are full-sized", low=0.0)
     scale: tuple[float, ...] = _setting(
         (0.08, 1.0), "area of a random resized crop, share", low=0.0, high=1.0, kind="range"
     )
@@ -156,25 +200,58 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """torch.optim settings."""
+    """The optimizer and who is decayed."""
 
-    name: str = _setting("sgd", "optimizer", choices=("sgd", "adamw"))
+    name: str = _setting("sgd", "optimizer", choices=("sgd", "adamw", "lamb"))
     learning_rate: float = _setting(0.1, "peak, for the recipe's global batch", low=0.0)
-    weight_decay: float = _setting(1e-4, "on tensors with more than one dimension only", low=0.0)
+    weight_decay: float = _setting(1e-4, "decoupled in adamw and lamb, L2 in sgd", low=0.0)
+    weight_decay_on: str = _setting(
+        "kernels",
+        "'kernels' (more than one dimension), 'not_bias' (all whose name lacks 'bias') or 'all'",
+        choices=("kernels", "not_bias", "all"),
+    )
     momentum: float = _setting(0.9, "of SGD", low=0.0, high=1.0)
     nesterov: bool = _setting(False, "Nesterov momentum (SGD)")
-    betas: tuple[float, ...] = _setting((0.9, 0.999), "of AdamW", low=0.0, high=1.0, kind="pair")
-    eps: float = _setting(1e-8, "of AdamW", low=0.0)
+    betas: tuple[float, ...] = _setting(
+        (0.9, 0.999), "of AdamW and LAMB", low=0.0, high=1.0, kind="pair"
+    )
+    eps: float = _setting(1e-8, "of AdamW and LAMB", low=0.0)
+    slope_limits: tuple[float, ...] = _setting(
+        (), "PReLU slopes are clamped to these two after each step; not if []", kind="range"
+    )
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate as a function of the optimizer step."""
+    """Learning rate as a function of the optimizer step; of evaluations, for a plateau."""
 
-    name: str = _setting("cosine", "shape after the warm-up", choices=("cosine", "constant"))
+    name: str = _setting(
+        "cosine",
+        "shape after the warm-up",
+        choices=("cosine", "constant", "step", "plateau", "one_cycle", "restarts"),
+    )
     warmup_epochs: float = _setting(0.0, "linear rise from warmup_learning_rate, epochs", low=0.0)
     warmup_learning_rate: float = _setting(0.0, "learning rate at step 0 of the warm-up", low=0.0)
-    min_learning_rate: float = _setting(0.0, "where the cosine ends", low=0.0)
+    warmup_first: bool = _setting(
+        True, "the shape starts after the warm-up; if false, at step 0, hidden by the warm-up"
+    )
+    per_epoch: bool = _setting(False, "changes only between epochs")
+    min_learning_rate: float = _setting(0.0, "where cosine and restarts end", low=0.0)
+    factor: float = _setting(0.1, "of a step, or on a plateau", low=0.0, high=1.0)
+    step_epochs: float = _setting(30.0, "epochs between steps", low=1e-6)
+    plateau_metric: str = _setting(
+        "top5_error", "held-out metric", choices=("top1_error", "top5_error", "loss")
+    )
+    plateau_patience: int = _setting(10, "evaluations without progress that are accepted", low=0)
+    plateau_threshold: float = _setting(1e-4, "relative progress that counts", low=0.0)
+    rise: float = _setting(0.3, "of one_cycle, share of the steps", low=0.0, high=1.0)
+    start_factor: float = _setting(0.04, "of one_cycle, first rate over peak", low=0.0, high=1.0)
+    end_factor: float = _setting(4e-6, "of one_cycle, last rate over peak", low=0.0, high=1.0)
+    cycle_epochs: float = _setting(10.0, "of restarts, first cycle", low=1e-6)
+    cycle_growth: float = _setting(1.0, "of restarts, length of a cycle over the last one", low=1.0)
+    cycle_decay: float = _setting(
+        1.0, "of restarts, peak of a cycle over the last one", low=0.0, high=1.0
+    )
 
 
 @dataclass(frozen=True)
@@ -183,9 +260,36 @@ class Train:
 
     epochs: float = _setting(90.0, "passes over the training split", low=0.0)
     global_batch_size: int = _setting(256, "images per step, all processes together", low=1)
+    accumulation_steps: int = _setting(
+        1,
+        "parts that a process computes its share of a batch in; same gradients, less memory",
+        low=1,
+    )
+    loss: str = _setting(
+        "cross_entropy",
+        "'bce' is one binary cross entropy per class, its mean over classes",
+        choices=("cross_entropy", "bce"),
+    )
+    bce_target_threshold: float = _setting(
+        0.0, "targets of bce above it become 1, others 0; 0 = as they are", low=0.0, high=1.0
+    )
     label_smoothing: float = _setting(0.0, "share of the target spread evenly", low=0.0, high=1.0)
     max_grad_norm: float = _setting(0.0, "clip gradients to this norm; 0 = do not clip", low=0.0)
     mixed_precision: str = _setting("no", "autocast type", choices=("no", "bf16", "fp16"))
+    ema_decay: float = _setting(
+        0.0,
+        "of an average of the weights, which is evaluated and published; 0 = none",
+        low=0.0,
+        high=1.0,
+    )
+    ema_warmup: bool = _setting(True, "the decay starts at 0.1 and rises, (1 + n) / (10 + n)")
+    batch_norm_statistics: str = _setting(
+        "average",
+        "with several processes: 'average' of all, those of the 'first', or 'sync'hronised batches",
+        choices=("average", "first", "sync"),
+    )
+    compile: bool = _setting(False, "torch.compile; not bit-exact with eager steps")
+    gradient_checkpointing: bool = _setting(False, "compute activations twice, for less memory")
     channels_last: bool = _setting(True, "NHWC memory format, faster on GPUs and CPUs")
     log_every_steps: int = _setting(50, "steps between metric lines", low=1)
     evaluate_every_epochs: float = _setting(
@@ -194,6 +298,27 @@ class Train:
     eval_batch_size: int = _setting(128, "images per evaluation step and process", low=1)
     checkpoint_every_epochs: float = _setting(1.0, "epochs between checkpoints; 0 = none", low=0.0)
     keep_checkpoints: int = _setting(2, "newest checkpoints that are kept", low=1)
+    keep_best: bool = _setting(False, "keep also the checkpoint of the best held-out top-1")
+    eval_crops: int = _setting(1, "views of a picture in evaluation, averaged", choices=(1, 10))
+
+
+MONITORS = (
+    "gradients",
+    "batch_norm",
+    "slopes",
+    "residual_scales",
+    "residual_ratio",
+    "weight_change",
+    "mixing",
+)
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Looks inside the model while it trains."""
+
+    names: tuple[str, ...] = _setting((), "what is watched; nothing if []", choices=MONITORS)
+    every_steps: int = _setting(100, "steps between looks", low=1)
 
 
 @dataclass(frozen=True)
@@ -202,12 +327,14 @@ class Recipe:
 
     run: Run = Run()
     model: Model = Model(config={})
+    finetune: Finetune = Finetune()
     data: Data = Data()
     preprocessing: Preprocessing = Preprocessing()
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    monitor: Monitor = Monitor()
 
     @property
     def folder(self) -> Path:
@@ -262,19 +389,44 @@ def recipe_from_tables(tables: dict, source: str = "recipe") -> Recipe:
             raise ValueError(f"unknown section [{name}] in {source}{_nearest(name, sections)}")
         if not isinstance(table, dict):
             raise ValueError(f"{name} in {source} must be a section, as in [{name}]; got {table!r}")
-        if name == "model":
-            built[name] = _model_section(table, source)
-        else:
+        if name != "model":
             built[name] = _section(sections[name], table, f"{source} [{name}]")
+    finetune = built.get("finetune", Finetune())
+    built["model"] = _model_section(tables.get("model", {}), source, finetune)
     recipe = Recipe(**built)
+    if finetune.frozen_stages and not finetune.pretrained:
+        raise ValueError(
+            f"finetune.frozen_stages in {source} needs finetune.pretrained: fresh weights must "
+            f"train; got {finetune.frozen_stages}"
+        )
     if recipe.run.name in (".", "..") or not re.fullmatch(r"[\w.-]*", recipe.run.name):
         raise ValueError(
             f"run.name in {source} must be a folder name of letters, digits, '.', '-', '_'; got "
             f"{recipe.run.name!r}. Folders above it go into run.output_dir"
         )
+    for key in ("mean", "std"):
+        values = getattr(recipe.preprocessing, key)
+        if len(values) != num_channels(recipe.model):
+            raise ValueError(
+                f"preprocessing.{key} in {source} must have one number for each channel, "
+                f"{num_channels(recipe.model)}; got {values}"
+            )
     if not recipe.data.path:
         raise ValueError(f"data.path must be set in {source}: a folder or a Hub dataset id")
     return recipe
+
+
+def num_channels(model: Model) -> int:
+    """Colour channels of the model's input: its configuration's, by default 3."""
+    return model.config.get("num_channels", 3)
+
+
+def family_fields(config_class: type) -> list[str]:
+    """What [model] may set of a configuration class: its own fields.
+
+    What all Transformers configurations share (labels, dtype, ...) is set from the data.
+    """
+    return list(config_class.__annotations__)
 
 
 def recipe_to_tables(recipe: Recipe) -> dict:
@@ -317,8 +469,8 @@ def describe_settings() -> str:
                 lines.append(f"# ... {setting.metadata['doc']}")
                 continue
             about = setting.metadata["doc"]
-            if setting.metadata["choices"]:
-                about += f" ({' | '.join(setting.metadata['choices'])})"
+            if choices := [str(c) for c in setting.metadata["choices"] or () if c != ""]:
+                about += f" ({' | '.join(choices)})"
             lines.append(f"{setting.name} = {_toml_value(setting.default)}  # {about}")
         lines.append("")
     return "\n".join(lines)
@@ -335,21 +487,26 @@ def _parse_override(text):
         return section, key, value.strip()
 
 
-def _model_section(table, source):
+def _model_section(table, source, finetune):
     from modeling import FAMILIES
 
     table = dict(table)
-    model_type = table.pop("model_type", "cnn")
     where = f"{source} [model]"
-    _check("model_type", model_type, Model.__dataclass_fields__["model_type"], where)
-    config_class = next(c for c in FAMILIES if c.model_type == model_type)
-    # Only the family's own fields: what all transformers configurations share (labels, dtype, ...)
-    # is set from the data, not by a recipe.
-    names = [name for name in config_class.__annotations__ if name != "model_type"]
+    model_type = table.pop("model_type", "")
+    known = [family.model_type for family in FAMILIES]
+    if model_type not in ("", *known):
+        raise ValueError(
+            f"model_type in {where} must be one of {', '.join(known)}; got {model_type!r}"
+        )
+    if not finetune.pretrained:
+        model_type = model_type or "cnn"
+    families = [family for family in FAMILIES if model_type in (family.model_type, "")]
+    names = dict.fromkeys(name for family in families for name in family_fields(family))
     for key in table:
         if key not in names:
             raise ValueError(f"unknown key '{key}' in {where}{_nearest(key, names)}")
-    config_class(**table)  # its own validation names field, value and rule
+    if not finetune.pretrained:  # else the rest of the configuration is not known yet
+        families[0](**table)  # its own validation names field, value and rule
     return Model(model_type=model_type, config=table)
 
 
@@ -367,18 +524,20 @@ def _check(key, value, setting, where):
     """The value in the setting's type, or ValueError."""
     kind = setting.type
     if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple) or not value:
-            raise ValueError(f"{key} in {where} must be a list of numbers; got {value!r}")
-        values = tuple(_check_scalar(key, item, float, setting, where) for item in value)
+        item_type = typing.get_args(kind)[0]
+        may_be_empty = setting.default == ()
+        if not isinstance(value, list | tuple) or not (value or may_be_empty):
+            items = {float: "numbers", str: "texts"}[item_type]
+            raise ValueError(f"{key} in {where} must be a list of {items}; got {value!r}")
+        values = tuple(_check_scalar(key, item, item_type, setting, where) for item in value)
         rule = {
             "range": (
                 "two numbers, the smaller first",
                 len(values) == 2 and values[0] <= values[-1],
             ),
             "pair": ("two numbers", len(values) == 2),
-            "channels": ("three numbers, for R, G, B", len(values) == 3),
         }.get(setting.metadata["kind"], ("", True))
-        if not rule[1]:
+        if values and not rule[1]:
             raise ValueError(f"{key} in {where} must be {rule[0]}; got {value}")
         return values
     return _check_scalar(key, value, kind, setting, where)
@@ -391,7 +550,7 @@ def _check_scalar(key, value, kind, setting, where):
         raise ValueError(f"{key} in {where} must be of type {kind.__name__}; got {value!r}")
     limits = types.SimpleNamespace(**setting.metadata)
     if limits.choices and value not in limits.choices:
-        options = ", ".join(limits.choices)
+        options = ", ".join(str(choice) for choice in limits.choices if choice != "")
         raise ValueError(f"{key} in {where} must be one of {options}; got {value!r}")
     too_low = limits.low is not None and not value >= limits.low
     too_high = limits.high is not None and not value <= limits.high

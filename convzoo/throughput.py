@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from convzoo.decoding import decode_rgb
-from convzoo.presizing import Presize
-from convzoo.recipe import Augmentation
-from convzoo.transforms import TrainTransform, sample_rng
+from convzoo.decoding import open_for_cropping
+from convzoo.presizing_rows import Presize
+from convzoo.recipe import Augmentation, Preprocessing
+from convzoo.transforms import TrainTransform, random_resized_box, sample_rng
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU and of time, cgroup v2
 
@@ -26,16 +26,23 @@ def measure_speed(pictures: Sequence[bytes], crop: int, presize: int) -> dict:
         presize: shorter side that `convzoo preprocess` would give, pixels.
 
     Returns:
-        Images per second of decoding, of decoding and augmentation, and of the latter on presized
-        pictures, all on the same sample.
+        Images per second of decoding (of what a crop needs), of decoding and augmentation, and of
+        the latter on presized pictures, all on the same sample.
     """
-    transform = TrainTransform(Augmentation(), crop, "bilinear")
+    settings = Augmentation()
+    transform = TrainTransform(settings, Preprocessing(resize=crop, crop=crop))
+
+    def cut(image, rng):
+        box = random_resized_box(image.shape[:2], settings.scale, settings.ratio, rng)
+        top, left, height, width = box
+        return image[top : top + height, left : left + width]
+
     convert = Presize(presize)
     small = [convert(data) for data in pictures]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
     try:
-        work = ((pictures, None), (pictures, transform), (small, transform))
+        work = ((pictures, cut), (pictures, transform), (small, transform))
         # The fastest of three, in turns: the others paid for cold caches or busy neighbours.
         rates = [[_images_per_second(*each) for each in work] for _ in range(3)]
     finally:
@@ -55,9 +62,7 @@ def measure_speed(pictures: Sequence[bytes], crop: int, presize: int) -> dict:
 def _images_per_second(pictures, transform):
     started = time.thread_time()
     for number, data in enumerate(pictures):
-        pixels = decode_rgb(data)
-        if transform:
-            transform(pixels, sample_rng(0, number))
+        transform(open_for_cropping(data), sample_rng(0, number))
     return len(pictures) / max(time.thread_time() - started, 1e-9)
 
 

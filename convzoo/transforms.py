@@ -14,7 +14,8 @@ import torch.nn.functional as F  # noqa: N812
 
 from convzoo.augmentation import ColorJitter, PcaColorOffset, PcaColorStretch, parse_policy
 from convzoo.batch_augmentation import erasing_boxes
-from convzoo.recipe import Augmentation
+from convzoo.decoding import JpegCrops
+from convzoo.recipe import Augmentation, Preprocessing
 
 
 def sample_rng(seed: int, position: int) -> np.random.Generator:
@@ -22,24 +23,59 @@ def sample_rng(seed: int, position: int) -> np.random.Generator:
     return np.random.default_rng([seed, position])
 
 
+def crop_size_at(step: int, first_crop: int, full_crop: int, growing_steps: int) -> int:
+    """Side of the training crops at a step, pixels: a straight line from first to full.
+
+    It is a multiple of 32, as the strides of most networks want it, or of 4 where the full crop is
+    smaller than 64.
+
+    Args:
+        step: 0-based.
+        first_crop: side at step 0, before rounding; 0 for the full side at every step.
+        full_crop: side from step `growing_steps` on.
+        growing_steps: length of the line.
+    """
+    if not first_crop or step >= growing_steps:
+        return full_crop
+    multiple = 32 if full_crop >= 64 else 4
+    side = first_crop + (full_crop - first_crop) * step / growing_steps
+    return min(full_crop, max(1, round(side / multiple)) * multiple)
+
+
 class TrainTransform:
-    """RGB pixels of any size to an augmented square crop.
+    """Pixels of any size to an augmented square crop.
 
     Args:
         augmentation: the recipe's section.
-        size: side of the crop, pixels.
-        interpolation: "bilinear" or "bicubic", antialiased.
+        preprocessing: the recipe's section; for the size and resize filter of the crops.
+        num_channels: 3 for RGB, 1 for grey.
+        growing_steps: steps until the crops have grown from augmentation.first_crop to their size.
+
+    Raises:
+        ValueError: if settings do not fit together.
     """
 
-    def __init__(self, augmentation: Augmentation, size: int, interpolation: str):
-        if interpolation not in ("bilinear", "bicubic"):
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        preprocessing: Preprocessing,
+        num_channels: int = 3,
+        growing_steps: int = 0,
+    ):
+        if augmentation.first_crop > preprocessing.crop:
             raise ValueError(
-                f"interpolation of training crops must be bilinear or bicubic; got "
-                f"{interpolation!r}"
+                f"augmentation.first_crop must be at most preprocessing.crop, "
+                f"{preprocessing.crop}; got {augmentation.first_crop}"
             )
         self.augmentation = augmentation
-        self.size = size
-        self.interpolation = interpolation
+        self.size = preprocessing.crop
+        self.resized = preprocessing.resize
+        self.num_channels = num_channels
+        self.growing_steps = growing_steps
+        self.filters = {
+            "same": (preprocessing.interpolation,),
+            "random": ("bilinear", "bicubic"),
+        }.get(augmentation.interpolation, (augmentation.interpolation,))
         self.operations = []  # on the finished crop
         if any(augmentation.color_jitter):
             self.operations.append(ColorJitter(*augmentation.color_jitter))
@@ -48,33 +84,54 @@ class TrainTransform:
         if augmentation.pca_noise != "none":
             noises = {"offset": PcaColorOffset, "stretch": PcaColorStretch}
             self.operations.append(noises[augmentation.pca_noise]())
+        if self.operations and num_channels != 3:
+            raise ValueError(
+                f"augmentation.color_jitter, policy and pca_noise need pictures of 3 channels; got "
+                f"model.num_channels={num_channels}. Leave them out"
+            )
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def size_at(self, step: int) -> int:
+        """Side of the crops at a step, pixels."""
+        return crop_size_at(step, self.augmentation.first_crop, self.size, self.growing_steps)
+
+    def __call__(
+        self,
+        image: np.ndarray | JpegCrops,
+        rng: np.random.Generator,
+        size: int | None = None,
+    ) -> np.ndarray:
         """Crop, flip, then colour jitter, policy and colour noise where the recipe has them.
 
         Args:
-            image: RGB uint8, (height, width, 3).
+            image: uint8, (height, width, num_channels), or what `open_for_cropping` gives.
             rng: the only source of randomness.
+            size: side of the crop, pixels; preprocessing.crop if None.
 
         Returns:
-            RGB uint8, (size, size, 3).
+            uint8, (size, size, num_channels).
         """
-        settings = self.augmentation
+        settings, size = self.augmentation, size or self.size
+        interpolation = self.filters[0]
+        if len(self.filters) > 1:
+            interpolation = self.filters[rng.integers(len(self.filters))]
         if settings.crop == "random_resized":
             box = random_resized_box(image.shape[:2], settings.scale, settings.ratio, rng)
             top, left, height, width = box
             image = image[top : top + height, left : left + width]
-            image = resize(image, self.size, self.size, self.interpolation)
+            image = resize(image, size, size, interpolation)
         else:
-            image = self._shortest_side_to_size(image)
+            shorter = size
+            if settings.crop == "random":
+                shorter = round(self.resized * size / self.size)
+            image = _resize_shorter_side(image[:, :], shorter, interpolation)
             if settings.crop == "padded":
                 pad = settings.padding
                 image = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
-                top = int(rng.integers(image.shape[0] - self.size + 1))
-                left = int(rng.integers(image.shape[1] - self.size + 1))
+            if settings.crop == "center":
+                top, left = ((side - size) // 2 for side in image.shape[:2])
             else:
-                top, left = ((side - self.size) // 2 for side in image.shape[:2])
-            image = image[top : top + self.size, left : left + self.size]
+                top, left = (int(rng.integers(side - size + 1)) for side in image.shape[:2])
+            image = image[top : top + size, left : left + size]
         if rng.random() < settings.horizontal_flip:
             # Not image[:, ::-1]: negative strides make every later copy slow.
             image = torch.from_numpy(image).flip(1).numpy()
@@ -82,13 +139,15 @@ class TrainTransform:
             image = operation(image, rng)
         return image
 
-    def erasing_boxes(self, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
+    def erasing_boxes(
+        self, rng: np.random.Generator, size: int | None = None
+    ) -> list[tuple[int, int, int, int]]:
         """Boxes (top, left, height, width) of the crop that are to be erased after normalising."""
-        settings = self.augmentation
+        settings, size = self.augmentation, size or self.size
         if not settings.erasing:
             return []
         return erasing_boxes(
-            (self.size, self.size),
+            (size, size),
             rng,
             settings.erasing,
             settings.erasing_area,
@@ -96,13 +155,13 @@ class TrainTransform:
             settings.erasing_max_count,
         )
 
-    def _shortest_side_to_size(self, image):
-        height, width = image.shape[:2]
-        short = min(height, width)
-        if short == self.size:
-            return image
-        height, width = (int(side * self.size / short) for side in (height, width))
-        return resize(image, height, width, self.interpolation)
+
+def _resize_shorter_side(image, side, interpolation):
+    height, width = image.shape[:2]
+    short = min(height, width)
+    if short == side:
+        return image
+    return resize(image, int(height * side / short), int(width * side / short), interpolation)
 
 
 def random_resized_box(
@@ -144,11 +203,11 @@ def random_resized_box(
 
 
 def resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
-    """Antialiased resize of uint8 pixels, (H, W, 3) to (height, width, 3)."""
+    """Antialiased resize of uint8 pixels, (H, W, C) to (height, width, C)."""
     if image.shape[:2] == (height, width):
         return image
     # The new axis first: torch sees channels-last memory only in this order of the two.
-    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # (1, 3, H, W), channels last
+    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # (1, C, H, W), channels last
     pixels = F.interpolate(pixels, size=(height, width), mode=interpolation, antialias=True)
     return pixels[0].permute(1, 2, 0).numpy()
 

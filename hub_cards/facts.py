@@ -205,7 +205,7 @@ def dataset_ids(dataset: dict) -> list[str]:
 
 def dataset_link(dataset: dict) -> str:
     """The dataset's name, linked when it is on the Hub."""
-    name = dataset.get("name") or dataset.get("id") or dataset.get("path") or ""
+    name = dataset_name(dataset)
     return _hub_dataset(dataset["id"], name) if dataset.get("id") else name
 
 
@@ -224,7 +224,21 @@ def protocol_label(evidence: Evidence, result: dict) -> str:
         for key, value in (protocol.get("image_processor") or {}).items()
         if key in published and key != "auto_map" and published[key] != value
     }
-    return ", ".join(filter(None, [f"{views} views" if views != 1 else "", _settings(changed)]))
+    averaged = protocol.get("averaged")
+    parts = [
+        f"{views} views" if views != 1 else "",
+        f"mean of the {averaged}" if averaged else "",
+        "turned by EXIF" if protocol.get("exif_rotation") else "",
+        _settings(changed),
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def dataset_name(dataset: dict) -> str:
+    """The dataset's name; for a part of a split, with the number of images of the whole."""
+    name = dataset.get("name") or dataset.get("id") or dataset.get("path") or ""
+    subset = dataset.get("subset")
+    return f"{name}, part of {subset['of']:,} images" if subset else name
 
 
 def evaluation_table(evidence: Evidence) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -283,19 +297,10 @@ def quoted_rows(evidence: Evidence) -> list[tuple[str, ...]]:
     ]
 
 
-def _origin(conversion):
-    source, project = conversion.get("source") or {}, conversion.get("project")
-    parts = [
-        project and f"[{conversion.get('format') or project}]({project})",
-        source.get("file") and f"file `{source['file']}`",
-        source.get("sha256") and f"SHA-256 `{source['sha256']}`",
-        conversion.get("converter") and f"by {conversion['converter']}",
-    ]
-    return ", ".join(filter(None, parts))
-
-
 def _provenance_rows(dataset):
+    taken = (dataset.get("subset") or {}).get("taken") or []
     return [
+        ("Part of the split", "; ".join(_settings(step) for step in taken)),
         ("Derived from", ", ".join(map(_hub_dataset, _source_ids(dataset)))),
         ("Configuration", dataset.get("config")),
         ("Revision", dataset.get("revision")),

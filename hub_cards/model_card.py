@@ -82,7 +82,6 @@ def render_card(evidence: Evidence, repo_id: str | None = None) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["percent"] = facts.percent
     environment.filters["cell"] = lambda text: str(text).replace("|", r"\|").replace("\n", " ")
     name = _model_name(evidence, repo_id)
     try:
@@ -139,8 +138,8 @@ def _index_entries(evidence, result):
             yield EvalResult(
                 task_type=result["task"],
                 task_name="Image Classification",
-                dataset_type=dataset.get("id") or _slug(dataset["name"]),
-                dataset_name=dataset["name"],
+                dataset_type=_dataset_type(dataset),
+                dataset_name=facts.dataset_name(dataset),
                 dataset_config=dataset.get("config"),
                 dataset_split=dataset["split"],
                 dataset_revision=dataset.get("revision"),
@@ -150,9 +149,21 @@ def _index_entries(evidence, result):
             )
 
 
-def _slug(name):
-    """A type for data that is not on the Hub: a sample must not rank as the dataset it is from."""
-    return re.sub(r"[^a-z0-9_.]+", "-", name.lower()).strip("-")
+def _dataset_type(dataset):
+    """The Hub id of a whole split; of a sample a slug: it must not rank as what it is from."""
+    if dataset.get("id") and not dataset.get("subset"):
+        return dataset["id"]
+    return re.sub(r"[^a-z0-9_.]+", "-", facts.dataset_name(dataset).lower()).strip("-")
+
+
+def _headline(evidence, result):
+    dataset, label = result["dataset"], facts.protocol_label(evidence, result)
+    article = "" if dataset.get("subset") else "the "
+    return (
+        f"**{facts.percent(result['metrics']['top1_accuracy'])} top-1 accuracy** on "
+        f"{article}{dataset['num_samples']:,} images of {facts.dataset_name(dataset)}, split "
+        f"`{dataset['split']}`{f' ({label})' if label else ''}."
+    )
 
 
 def _model_name(evidence, repo_id):
@@ -182,7 +193,7 @@ def _context(evidence, name, repo_id):
         "training": facts.training_rows(evidence),
         "training_curve": (evidence.folder / "training_curve.png").is_file(),
         "progress": facts.progress_rows(evidence),
-        "results": evidence.eval_results,
+        "headlines": [_headline(evidence, result) for result in evidence.eval_results],
         "evaluation_header": evaluation_header,
         "evaluation_rows": evaluation_rows,
         "evaluation_details": [

@@ -1,9 +1,11 @@
 import collections
+import io
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from convzoo.data import (
     TrainStream,
@@ -13,12 +15,15 @@ from convzoo.data import (
     train_batches,
 )
 from convzoo.order import DataOrder
-from convzoo.recipe import Augmentation
+from convzoo.recipe import Augmentation, Preprocessing
 from convzoo.sources import open_source
 from convzoo.transforms import TrainTransform
 from tests.conftest import coloured_images, write_split
+from tests.test_decoding import without
 
 BATCH = 12
+TABLES = b"\xff\xdb"  # without them the header of a JPEG can be read, and its pixels cannot
+CROPS = Preprocessing(resize=16, crop=16)
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +31,12 @@ def source(colour_data):
     return open_source(str(colour_data), "train")
 
 
-def batches(source, process=0, processes=1, workers=0, start=0, stop=12):
+def batches(
+    source, process=0, processes=1, workers=0, start=0, stop=12, transform=None, exif_rotation=False
+):
     order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
-    transform = TrainTransform(Augmentation(), 16, "bilinear")
-    stream = TrainStream(source, order, transform, process, processes, start, stop)
+    transform = transform or TrainTransform(Augmentation(), CROPS)
+    stream = TrainStream(source, order, transform, process, processes, start, stop, exif_rotation)
     return list(train_batches(stream, workers))
 
 
@@ -61,10 +68,52 @@ def test_a_resumed_stream_repeats_pixels_and_labels_exactly(source, start):
 
 def test_a_stream_can_go_to_a_spawned_worker(source):
     order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
-    transform = TrainTransform(Augmentation(policy="rand-m9-mstd0.5"), 16, "bilinear")
+    transform = TrainTransform(Augmentation(policy="rand-m9-mstd0.5"), CROPS)
     stream = TrainStream(source, order, transform, 0, 1, 3, 6)
     copy = pickle.loads(pickle.dumps(stream))
     assert_same(list(train_batches(copy, 0)), list(train_batches(stream, 0)))
+
+
+def test_growing_crops_are_the_same_in_all_processes_and_workers(source):
+    settings = Augmentation(first_crop=8, erasing=1.0)
+    transform = TrainTransform(settings, CROPS, growing_steps=8)
+    alone = batches(source, transform=transform)
+    sides = [batch["pixels"].shape[1:] for batch in alone]
+    assert sides == [(side, side, 3) for side in [8, 8, 8, 12, 12, 12, 16, 16, 16, 16, 16, 16]]
+    for side, batch in zip(sides, alone, strict=True):
+        bottoms = [top + height for boxes in batch["erasing"] for top, _, height, _ in boxes]
+        assert max(bottoms) <= side[0]
+    shares = [batches(source, rank, 3, transform=transform) for rank in range(3)]
+    assert_same(alone, [joined(step) for step in zip(*shares, strict=True)])
+    assert_same(alone, batches(source, workers=2, transform=transform))
+    assert_same(alone[5:], batches(source, start=5, transform=transform))
+
+
+def test_grey_batches_have_one_channel(source):
+    (batch,) = batches(source, stop=1, transform=TrainTransform(Augmentation(), CROPS, 1))
+    assert batch["pixels"].shape == (BATCH, 16, 16, 1)
+
+
+def test_pictures_are_turned_by_their_exif_data_where_the_recipe_says_so(tmp_path):
+    wide = np.zeros((16, 32, 3), np.uint8)
+    wide[:, :16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the left side belongs to the top
+    buffer = io.BytesIO()
+    Image.fromarray(wide).save(buffer, "JPEG", exif=exif)
+    write_split(tmp_path / "data", "train", [buffer.getvalue()] * 24, [0] * 24, files=1)
+    turned = open_source(str(tmp_path / "data"), "train")
+    transform = TrainTransform(Augmentation(crop="center", horizontal_flip=0.0), CROPS)
+    for exif_rotation, brighter in ((False, "left"), (True, "top")):
+        (batch,) = batches(turned, stop=1, transform=transform, exif_rotation=exif_rotation)
+        pixels = batch["pixels"].float()
+        vertical = pixels[:, :8].mean() - pixels[:, 8:].mean()
+        horizontal = pixels[:, :, :8].mean() - pixels[:, :, 8:].mean()
+        assert (vertical > 200, horizontal > 200) == (brighter == "top", brighter == "left")
+        folder = tmp_path / f"examples_{brighter}"
+        save_examples(turned, 1, folder, exif_rotation)
+        with Image.open(folder / "00000_red.png") as example:
+            assert example.size == ((16, 32) if exif_rotation else (32, 16))
 
 
 def test_every_picture_comes_once_per_epoch(source):
@@ -87,12 +136,17 @@ def test_labels_belong_to_their_pictures(source):
         assert torch.equal(channel_means.argmax(dim=1), batch["labels"])
 
 
+def damaged(folder, damage):
+    """A split with one picture that cannot be read."""
+    images, labels = coloured_images(24, seed=0)
+    images[13] = damage(images[13])
+    write_split(folder / "bad", "train", images, labels, files=1)
+    return open_source(str(folder / "bad"), "train")
+
+
 @pytest.fixture
 def damaged_source(tmp_path):
-    images, labels = coloured_images(24, seed=0)
-    images[13] = b"not a picture"
-    write_split(tmp_path / "bad", "train", images, labels, files=1)
-    return open_source(str(tmp_path / "bad"), "train")
+    return damaged(tmp_path, lambda data: b"not a picture")
 
 
 def test_an_unreadable_picture_is_reported_and_replaced_by_another_with_its_own_label(
@@ -107,6 +161,12 @@ def test_an_unreadable_picture_is_reported_and_replaced_by_another_with_its_own_
         assert torch.equal(batch["pixels"].float().mean(dim=(1, 2)).argmax(dim=1), batch["labels"])
     shares = [batches(damaged_source, rank, 3, stop=2) for rank in range(3)]
     assert_same(whole, [joined(step) for step in zip(*shares, strict=True)])
+
+
+def test_damage_that_shows_while_cropping_changes_no_other_draw(damaged_source, tmp_path):
+    late = batches(damaged(tmp_path / "late", lambda data: without(data, TABLES)), stop=2)
+    assert [len(batch["unreadable"]) for batch in late].count(1) == 1
+    assert_same(late, batches(damaged_source, stop=2))
 
 
 def test_unreadable_pictures_are_counted_once_and_too_many_stop(damaged_source, caplog):
@@ -127,7 +187,7 @@ def test_data_without_any_readable_picture_is_an_error(tmp_path):
 
 def test_repeats_show_each_picture_in_several_places_of_a_pass(source):
     order = DataOrder(source.group_rows * 3, source.group_bytes * 3, BATCH, 20_000, seed=5)
-    transform = TrainTransform(Augmentation(), 16, "bilinear")
+    transform = TrainTransform(Augmentation(), CROPS)
     stream = TrainStream(source, order, transform, 0, 1, 0, 61 * 3 // BATCH + 1)
     list(train_batches(stream, 0))  # all row groups can be read
     groups = len(source.groups)

@@ -1,15 +1,25 @@
 import io
+import re
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageFile
 
-from convzoo.decoding import decode_rgb, open_rgb
+from convzoo import turbojpeg
+from convzoo.decoding import (
+    JpegCrops,
+    UnreadableImageError,
+    decode_rgb,
+    open_for_cropping,
+    open_rgb,
+)
 from convzoo.sources import Rows
+from modeling import ConvZooImageProcessor
 from tests.conftest import encode
 from tests.test_transforms import picture
 
@@ -54,13 +64,57 @@ def test_sixteen_bit_greys_keep_their_upper_byte():
     assert np.array_equal(decode_rgb(buffer.getvalue()), np.stack([expected] * 3, axis=-1))
 
 
-def test_exif_rotation_is_not_applied():
-    image = Image.fromarray(picture(20, 30))
+def rotated(kind, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees
+    exif[0x0112] = orientation
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", exif=exif)
-    assert decode_rgb(buffer.getvalue()).shape == (20, 30, 3)
+    Image.fromarray(picture(20, 30)).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_exif_rotation_is_applied_only_when_asked_for(kind):
+    # Orientation 1 to 8 of the EXIF standard: the side where row 0, then column 0 belongs.
+    turns = {
+        1: lambda p: p,  # top, left
+        2: lambda p: p[:, ::-1],  # top, right
+        3: lambda p: p[::-1, ::-1],  # bottom, right
+        4: lambda p: p[::-1],  # bottom, left
+        5: lambda p: p.swapaxes(0, 1),  # left, top
+        6: lambda p: p.swapaxes(0, 1)[:, ::-1],  # right, top
+        7: lambda p: p.swapaxes(0, 1)[::-1, ::-1],  # right, bottom
+        8: lambda p: p.swapaxes(0, 1)[::-1],  # left, bottom
+    }
+    for orientation, turn in turns.items():
+        data = rotated(kind, orientation)
+        stored = decode_rgb(data)
+        assert stored.shape == (20, 30, 3)
+        expected = turn(stored)
+        assert np.array_equal(decode_rgb(data, exif_rotation=True), expected)
+        assert np.array_equal(np.asarray(open_rgb(data, exif_rotation=True)), expected)
+        crops = open_for_cropping(data, exif_rotation=True)
+        assert crops.shape == expected.shape
+        assert np.array_equal(crops[2:17, 3:19], expected[2:17, 3:19])
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("LA", "PNG")],
+)
+def test_grey_pixels_are_those_of_the_image_processor(mode, kind):
+    buffer = io.BytesIO()
+    Image.fromarray(picture(20, 30)).convert(mode).save(buffer, kind)
+    grey = decode_rgb(buffer.getvalue(), num_channels=1)
+    processor = ConvZooImageProcessor(
+        20, crop_size=20, num_channels=1, rescale_factor=1.0, image_mean=[0], image_std=[1]
+    )
+    expected = processor(Image.open(buffer))["pixel_values"][0, 0]
+    assert grey.shape == (20, 30, 1)
+    off = np.abs(grey[:, 5:25, 0] - expected).max()
+    assert off <= (1 if mode == "CMYK" else 0)  # the fast decoder rounds CMYK differently
+    assert np.array_equal(np.asarray(open_rgb(buffer.getvalue(), 1))[:, 5:25], expected)
+    crop = open_for_cropping(buffer.getvalue(), 1)[3:11, 7:20]
+    assert np.array_equal(crop, grey[3:11, 7:20])
 
 
 @pytest.mark.parametrize("keep", [0, 2, 10, 300])
@@ -84,3 +138,101 @@ def test_text_and_bombs_are_refused():
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0"))
     with pytest.raises(ValueError, match="decompression bomb"):
         decode_rgb(bomb)
+
+
+needs_turbojpeg = pytest.mark.skipif(not turbojpeg.library(), reason="turbojpeg is not installed")
+
+
+def jpeg(image, subsampling="4:2:0", quality=85, progressive=False, restart=0):
+    """A JPEG file; subsampling may also be "grey" or "rgb"."""
+    if subsampling in ("4:4:0", "4:1:1"):  # Pillow cannot, and takes 4:1:1 as 4:2:0
+        return simplejpeg.encode_jpeg(image, quality, "RGB", subsampling.replace(":", ""))
+    settings = {"subsampling": subsampling}
+    if subsampling in ("grey", "rgb"):
+        settings = {"keep_rgb": True} if subsampling == "rgb" else {}
+    if restart:
+        settings["restart_marker_blocks"] = restart
+    buffer = io.BytesIO()
+    image = Image.fromarray(image).convert("L" if subsampling == "grey" else "RGB")
+    image.save(buffer, "JPEG", quality=quality, progressive=progressive, **settings)
+    return buffer.getvalue()
+
+
+def boxes(rng, height, width, count):
+    """Slices of random rows and columns."""
+    for _ in range(count):
+        top, left = rng.integers(height), rng.integers(width)
+        bottom, right = rng.integers(top, height) + 1, rng.integers(left, width) + 1
+        yield slice(top, bottom), slice(left, right)
+
+
+@needs_turbojpeg
+@pytest.mark.parametrize("num_channels", [1, 3])
+@pytest.mark.parametrize("restart", [0, 2])
+@pytest.mark.parametrize(
+    "subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:4:0", "4:1:1", "grey", "rgb"]
+)
+def test_a_decoded_crop_is_bit_equal_to_the_crop_of_the_decoded_picture(
+    subsampling, restart, num_channels
+):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        height, width = rng.integers(1, 130, 2)
+        data = jpeg(picture(height, width, number), subsampling, 50 + 4 * number, restart=restart)
+        whole = decode_rgb(data, num_channels)
+        crops = open_for_cropping(data, num_channels)
+        assert isinstance(crops, JpegCrops) and crops.shape == whole.shape
+        for box in boxes(rng, height, width, 8):
+            assert np.array_equal(crops[box], whole[box])
+        assert np.array_equal(crops[:, :], whole)
+
+
+def without(data, marker):
+    """A JPEG without its segments of a kind."""
+    while (start := data.find(marker)) > 0:
+        data = data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], "big") :]
+    return data
+
+
+def outcome(open_picture, data, box):
+    """Pixels of the crop, or None if the picture is refused."""
+    try:
+        return open_picture(data)[box].tobytes()
+    except UnreadableImageError:
+        return None
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_damaged_jpeg_is_cropped_or_refused_as_its_full_decode_is(progressive, monkeypatch):
+    monkeypatch.setattr(ImageFile, "MAXBLOCK", 2**17)
+    rng = np.random.default_rng(0)
+    good = jpeg(picture(90, 120), progressive=progressive, restart=3)
+    scans = [match.start() for match in re.finditer(b"\xff\xda", good)]
+    files = [good + b"appendix", good[:-2], good[: scans[-1]] + b"\xff\xd9", good[: scans[0]]]
+    files += [good, without(good, b"\xff\xdb"), good, without(good, b"\xff\xc4")]
+    for _ in range(150):
+        data = bytearray(good)
+        first = int(rng.integers(scans[0], len(data) - 2))
+        damage = rng.integers(256, size=int(rng.integers(1, 30)), dtype=np.uint8).tobytes()
+        data[first : first + len(damage)] = damage[: len(data) - 2 - first]
+        files.append(bytes(data))
+        files.append(good[:first] + b"\xff\xd9")  # cut off and closed
+    refused = set()
+    for data in files:
+        for box in boxes(rng, 90, 120, 3):
+            expected = outcome(decode_rgb, data, box)
+            assert outcome(open_for_cropping, data, box) == expected
+            refused.add(expected is None)
+    assert refused == {False, True}
+
+
+def test_without_turbojpeg_crops_are_the_same(monkeypatch):
+    data = jpeg(picture(40, 50))
+    crop = open_for_cropping(data)[3:30, 7:40]
+    monkeypatch.setitem(sys.modules, "turbojpeg", None)  # as if it were not installed
+    turbojpeg.library.cache_clear()
+    try:
+        whole = open_for_cropping(data)
+    finally:
+        turbojpeg.library.cache_clear()
+    assert isinstance(whole, np.ndarray) and np.array_equal(whole[3:30, 7:40], crop)

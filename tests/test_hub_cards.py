@@ -261,13 +261,32 @@ def test_a_sample_is_not_indexed_as_the_dataset_it_is_from(full):
 
 def test_ten_views_and_other_preprocessing_are_named(full):
     processor = PREPROCESSOR | {"crop_size": {"height": 200, "width": 200}}
-    protocol = {"views": 10, "image_processor": processor}
-    put_results(full, result(full), result(full, protocol=protocol))
+    protocol = {"views": 10, "averaged": "probabilities", "image_processor": processor}
+    put_results(full, result(full), result(full, protocol=protocol | {"exif_rotation": True}))
     card = render(full)
     names = [entry.metric_name for entry in ModelCard(card).data.eval_results]
-    label = '10 views, `crop_size = {"height": 200, "width": 200}`'
+    label = "10 views, mean of the probabilities, turned by EXIF, "
+    label += '`crop_size = {"height": 200, "width": 200}`'
+    headlines = [line for line in card.splitlines() if line.startswith("**30.80 %")]
+    assert headlines[0].endswith("split `test`.") and headlines[1].endswith(f" ({label}).")
     assert names[0] == "Top-1 accuracy" and names[2] == f"Top-1 accuracy ({label})"
     assert f"Fashion-MNIST sample ({label})" in section(card, "Evaluation")
+
+
+def test_a_part_of_a_split_never_passes_for_the_whole(full):
+    taken = [{"classes": ["a", "b"]}, {"limit": 263, "spaced": True}]
+    whole = DATASET | {"id": "ILSVRC/imagenet-1k", "name": "ImageNet", "subset": None}
+    part = whole | {"subset": {"of": 50_000, "taken": taken}}
+    put_results(full, result(full, dataset=whole), result(full, dataset=part))
+    card = render(full)
+    entries = ModelCard(card).data.eval_results
+    assert entries[0].dataset_type == "ILSVRC/imagenet-1k" and entries[0].dataset_name == "ImageNet"
+    assert entries[2].dataset_type == "imagenet-part-of-50-000-images"
+    assert entries[2].dataset_name == "ImageNet, part of 50,000 images"
+    headlines = [line for line in card.splitlines() if line.startswith("**30.80 %")]
+    assert "on the 263 images of ImageNet, split" in headlines[0]
+    assert "on 263 images of ImageNet, part of 50,000 images, split" in headlines[1]
+    assert '`classes = ["a", "b"]`; `limit = 263`, `spaced = true`' in section(card, "Evaluation")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 import json
+import math
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
-from convzoo.metrics_log import MetricsLog, plot_curves, read_metrics
+from convzoo.metrics_log import MetricsLog, memory_gb, plot_curves, read_metrics
 
 
 def test_a_resumed_log_has_each_step_once(tmp_path):
@@ -26,13 +29,46 @@ def test_only_one_process_writes(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
-def test_curves_are_a_picture_with_lines(tmp_path):
-    lines = [
-        {"step": s, "epoch": s / 10, "loss": 2 / s, "learning_rate": 0.1 / s} for s in range(1, 30)
-    ]
-    lines += [{"step": 20, "epoch": 2.0, "eval_loss": 0.3, "eval_top1_accuracy": 0.8}]
-    plot_curves(lines, "a run", tmp_path / "curves.png")
-    pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
-    assert pixels.shape[1] > 1000
-    coloured = (pixels.max(axis=2) - pixels.min(axis=2)) > 60
-    assert coloured.sum() > 500  # matplotlib's blue and orange lines
+def test_lines_are_valid_json_with_rounded_numbers_at_any_depth(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    log.write(step=1, loss=math.nan, layers={"a": {"norms": [1 / 3, math.inf], "count": 2}})
+    expected = {"step": 1, "loss": None, "layers": {"a": {"norms": [0.333333, None], "count": 2}}}
+    assert read_metrics(tmp_path / "metrics.jsonl") == [expected]
+
+
+def test_memory_grows_by_what_is_allocated():
+    before = memory_gb()
+    block = torch.ones(50_000_000, device="cuda" if torch.cuda.is_available() else "cpu")
+    grown = memory_gb() - before
+    assert grown == pytest.approx(0.2, abs=0.05)
+    assert block.numel() * 4 / 1e9 == 0.2
+
+
+def curve_lines(keys):
+    train = ("loss", "learning_rate", "images_per_second", "data_wait_fraction", "memory_gb")
+    held_out = ("eval_loss", "eval_top1_accuracy", "eval_top5_accuracy")
+    lines = []
+    for step in range(1, 30):
+        values = {key: 0.5 / step**0.5 for key in train if key in keys}
+        lines.append({"step": step, "epoch": step / 10, **values})
+        if step % 10 == 0:
+            values = {key: 0.9 - 1 / step for key in held_out if key in keys}
+            lines.append({"step": step, "epoch": step / 10, **values})
+    return lines
+
+
+def coloured(path):
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return np.ptp(pixels, axis=2) > 60  # matplotlib's blue and orange
+
+
+def test_each_logged_quantity_adds_its_curve_to_the_picture(tmp_path):
+    keys = ["loss", "eval_loss", "eval_top1_accuracy", "eval_top5_accuracy", "learning_rate"]
+    keys += ["images_per_second", "data_wait_fraction", "memory_gb"]
+    plot_curves(curve_lines(keys), "a run", tmp_path / "all.png")
+    full = coloured(tmp_path / "all.png")
+    rows, columns = np.array_split(full, 2), 3
+    panels = [panel for row in rows for panel in np.array_split(row, columns, axis=1)]
+    assert all(panel.sum() > 150 for panel in panels)
+    plot_curves(curve_lines(keys[:1]), "only a loss", tmp_path / "one.png")
+    assert 150 < coloured(tmp_path / "one.png").sum() < full.sum() / 4

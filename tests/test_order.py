@@ -1,7 +1,10 @@
 import collections
+import pickle
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from convzoo.order import DataOrder
 
@@ -27,6 +30,54 @@ def test_every_row_comes_once_in_every_epoch(batch, memory):
         seen = [order.row(start + i) for i in range(order.num_rows)]
         assert len(seen) == len(set(seen))
         assert set(seen) == all_rows(order)
+
+
+@st.composite
+def layouts(draw):
+    """Arguments of an order: files of unequal size as row groups, some large, most of one size."""
+    sizes = draw(st.lists(st.integers(1, 30), min_size=1, max_size=12))
+    group_rows = [rows for rows in sizes for _ in range(draw(st.integers(1, 4)))]
+    rows = sum(group_rows)
+    batch = draw(st.integers(max(1, rows // 40), min(64, rows)))  # up to 80 steps in two epochs
+    memory = draw(st.sampled_from([1, 5, 20, 100, 10_000]))  # 1 a row: from one group to all
+    return group_rows, [max(group_rows)] * len(group_rows), batch, memory, draw(st.integers(0, 99))
+
+
+MANY_FILES = [1 + (7 * file) % 9 for file in range(294)]  # rows of 294 files
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=150)
+@given(layouts(), st.integers(1, 64), st.integers(0, 8))
+@example((MANY_FILES, [9] * 294, 64, 200, 0), 8, 4)
+@example((MANY_FILES, [9] * 294, 64, 100_000, 0), 8, 0)
+@example((MANY_FILES, [9] * 294, 60, 10, 0), 64, 8)
+def test_every_plan_has_each_row_once_in_the_same_batches_from_any_step(layout, world, workers):
+    order = DataOrder(*layout)
+    batch, rows = order.global_batch_size, order.num_rows
+    steps = -(-2 * rows // batch)  # two epochs
+    readers = world * max(1, workers)
+    plan = []  # rows of each global batch
+    for step in range(steps):
+        whole = order.positions(step, 0, 1)
+        assert sorted(whole) == list(range(step * batch, (step + 1) * batch))
+        shares = [order.positions(step, reader, readers) for reader in range(readers)]
+        assert np.array_equal(np.concatenate(shares), whole)
+        of_processes = [
+            sum(map(len, shares[readers // world * rank : readers // world * (rank + 1)]))
+            for rank in range(world)
+        ]
+        # Every process has a share of every step, so all end at the same one.
+        assert max(of_processes) - min(of_processes) <= 1
+        assert min(of_processes) >= 1 or batch < world
+        plan.append({int(position): order.row(position) for position in whole})
+    in_order = {position: row for each in plan for position, row in each.items()}
+    for epoch in range(2):
+        seen = [in_order[position] for position in range(epoch * rows, (epoch + 1) * rows)]
+        assert len(set(seen)) == rows and set(seen) == all_rows(order)
+    # Resumed at any step, by a process that knows nothing of the earlier ones.
+    for expected in plan:
+        resumed = pickle.loads(pickle.dumps(order))
+        assert [resumed.row(position) for position in expected] == list(expected.values())
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 8, 64])

@@ -52,7 +52,7 @@ def test_overrides_are_toml_values_or_words():
         ("augmentation.scale=[0.5]", ["scale", "two numbers, the smaller first"]),
         ("augmentation.scale=[0.9, 0.1]", ["scale", "the smaller first; got [0.9, 0.1]"]),
         ("optimizer.betas=[0.9]", ["betas", "two numbers"]),
-        ("preprocessing.mean=[0.1, 0.2]", ["mean", "three numbers, for R, G, B"]),
+        ("preprocessing.mean=[0.1, 0.2]", ["mean", "one number for each channel, 3"]),
         ("preprocessing.std=[0, 0, 0]", ["std", "[1e-06, inf]"]),
         ("run.name=../../elsewhere", ["run.name", "folder name", "../../elsewhere"]),
         ("run.seed=100000000000000000000", ["seed", "100000000000000000000"]),

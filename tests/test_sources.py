@@ -1,14 +1,6 @@
-import dataclasses
-
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
-from convzoo import sources
-from convzoo.row_cache import RowCache
-from convzoo.sources import open_source
+from convzoo.sources import DatasetOptions, open_source, split_names
 from tests.conftest import COLOURS, coloured_images, write_split
 
 
@@ -36,6 +28,15 @@ def test_missing_data_says_what_to_do(tmp_path):
         open_source(str(tmp_path / "nothing"), "train")
     with pytest.raises(FileNotFoundError, match="must be a folder with parquet files or a Hub"):
         open_source(str(tmp_path), "train")  # an empty folder
+    with pytest.raises(FileNotFoundError, match="must be a folder with parquet files or a Hub"):
+        split_names(str(tmp_path / "nothing"))
+
+
+def test_splits_are_listed_and_options_given_in_one(colour_data):
+    assert split_names(str(colour_data)) == ["train", "test"]
+    options = DatasetOptions(image_column="image", label_column="label")
+    for split, rows in (("train", 61), ("test", 23)):
+        assert open_source(str(colour_data), split, *options).num_rows == rows
 
 
 def test_an_unknown_split_or_column_is_named(colour_data):
@@ -56,20 +57,6 @@ def test_data_without_rows_or_with_broken_files_is_refused(tmp_path, colour_data
     (tmp_path / "broken" / "data" / "train-00000-of-00001.parquet").write_bytes(whole[:500])
     with pytest.raises(ValueError, match=r"train-00000.*must be a readable parquet file"):
         open_source(str(tmp_path / "broken"), "train")
-
-
-def test_a_label_out_of_range_names_its_row(tmp_path):
-    images, _ = coloured_images(4, seed=0)
-    write_split(tmp_path / "bad", "train", images, [0, 1, 2, 1], files=1)
-    path = tmp_path / "bad" / "data" / "train-00000-of-00001.parquet"
-    table = pq.read_table(path)
-    labels = pa.array([0, 1, 7, 1], "int64")
-    pq.write_table(table.set_column(1, table.schema.field("label"), labels), path)
-    source = open_source(str(tmp_path / "bad"), "train")
-    with pytest.raises(
-        ValueError, match=r"label must lie in \[0, 2\]; got 7 in row 2 of row group 0"
-    ):
-        source.read_group(0)
 
 
 def write_image_folder(folder):
@@ -98,57 +85,3 @@ def test_a_folder_of_pictures_is_read_by_class(tmp_path):
     )
     assert source.where(0, 0) == source.files[0]
     assert source.describe()["num_samples"] == 61
-
-
-class FlakyFileSystem(LocalFileSystem):
-    """Local files whose first `failures` openings break as a network does."""
-
-    protocol = "flaky"
-    failures = 0
-    error = ConnectionError("reset by peer")
-
-    def _open(self, path, *args, **kwargs):
-        if type(self).failures:
-            type(self).failures -= 1
-            raise self.error
-        return super()._open(path, *args, **kwargs)
-
-
-@pytest.fixture
-def flaky_source(colour_data, monkeypatch):
-    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
-    monkeypatch.setattr(sources, "RETRY_SECONDS", (0, 0))
-    source = open_source(str(colour_data), "train")
-    files = tuple(f"flaky://{file}" for file in source.files)
-    return source, dataclasses.replace(source, files=files)
-
-
-def test_a_broken_connection_is_tried_again(flaky_source, monkeypatch, caplog):
-    source, flaky = flaky_source
-    monkeypatch.setattr(FlakyFileSystem, "failures", 2)
-    assert flaky.read_group(3).images.equals(source.read_group(3).images)
-    assert caplog.text.count("reset by peer; trying again") == 2
-
-
-def test_a_connection_that_stays_broken_names_the_file(flaky_source, monkeypatch):
-    monkeypatch.setattr(FlakyFileSystem, "failures", 3)
-    with pytest.raises(OSError, match="train-00000.* could not be read; ConnectionError: reset by"):
-        flaky_source[1].read_group(3)
-
-
-def test_a_missing_file_is_not_tried_again(flaky_source, monkeypatch):
-    monkeypatch.setattr(FlakyFileSystem, "failures", 1)
-    monkeypatch.setattr(FlakyFileSystem, "error", FileNotFoundError("gone"))
-    with pytest.raises(OSError, match="could not be read; FileNotFoundError: gone"):
-        flaky_source[1].read_group(3)
-    assert FlakyFileSystem.failures == 0  # one try
-
-
-def test_a_cached_source_opens_each_file_once_for_a_row_group(flaky_source, monkeypatch, tmp_path):
-    source, flaky = flaky_source
-    cached = dataclasses.replace(flaky, cache=RowCache(tmp_path, 10**7))
-    assert cached.read_group(3).images.equals(source.read_group(3).images)
-    monkeypatch.setattr(FlakyFileSystem, "failures", 10)  # no file can be opened any more
-    again = cached.read_group(3)
-    assert again.images.equals(source.read_group(3).images)
-    assert (again.labels == source.read_group(3).labels).all()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from convzoo.checkpointing import lock_folder
+from convzoo.building import build_model
+from convzoo.checkpointing import latest_checkpoint, load_state, lock_folder
 from convzoo.environment import file_sha256
 from convzoo.metrics_log import read_metrics
 from convzoo.recipe import load_recipe
@@ -49,6 +51,9 @@ checkpoint_every_epochs = 0.7
 
 EVERY_AUGMENTATION = """
 scale = [0.5, 1.0]
+interpolation = "random"
+first_crop = 8
+growing_epochs = 5
 repeats = 2
 policy = "rand-m9-mstd0.5"
 color_jitter = [0.4, 0.4, 0.4]
@@ -57,6 +62,14 @@ erasing = 0.5
 erasing_fill = "noise"
 mixup_alpha = 0.2
 cutmix_alpha = 1.0
+"""
+
+EVERYTHING_ELSE = """
+evaluate_every_epochs = 7
+checkpoint_every_epochs = 0.7
+accumulation_steps = 2
+ema_decay = 0.9
+keep_best = true
 """
 
 
@@ -151,41 +164,49 @@ def test_another_recipe_in_the_same_folder_is_refused(finished_run, tiny_recipe)
     assert done.returncode and "needs an empty run folder" in done.stderr
 
 
-def kill_after_first_checkpoint(recipe, output, processes=1):
-    """Start a run and kill all its processes with SIGKILL once a checkpoint is there."""
-    script = (ROOT / "train_accelerate.py", recipe, f"run.output_dir={output}")
-    process = subprocess.Popen(
-        [sys.executable, *launch_arguments(processes, *script)],
-        cwd=ROOT,
-        env=os.environ | ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def end_after_first_checkpoint(recipe, output, *overrides, processes=1, ends="everyone", by="kill"):
+    """Start a run and, once it has a checkpoint, kill or terminate everyone or the launcher.
+
+    Returns what the run wrote to stderr, after all its processes have ended.
+    """
+    script = (ROOT / "train_accelerate.py", recipe, f"run.output_dir={output}", *overrides)
+    output.mkdir(exist_ok=True)
+    with (output / "stderr.txt").open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, *launch_arguments(processes, *script)],
+            cwd=ROOT,
+            env=os.environ | ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
     deadline = time.monotonic() + 120
     while not list(output.glob("*/checkpoints/step_*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     launcher = psutil.Process(process.pid)
     everyone = [launcher, *launcher.children(recursive=True)]  # workers have sessions of their own
-    for each in everyone:
-        each.kill()
+    for each in everyone if ends == "everyone" else [launcher]:
+        getattr(each, by)()
     process.wait()
-    psutil.wait_procs(everyone)
-    assert not list(output.glob("*/model")), "the run ended before it was killed"
+    _, alive = psutil.wait_procs(everyone, timeout=60)
+    assert not alive
+    assert not list(output.glob("*/model")), "the run ended before it was stopped"
+    return (output / "stderr.txt").read_text()
 
 
 @pytest.mark.parametrize("family", ["cnn", "alexnet"])
 def test_a_killed_run_goes_on_to_the_very_same_weights(
     family, tiny_recipe, alexnet_recipe, tmp_path
 ):
-    """Batch norm, drop path, dropout, momentum, data and all augmentation continue exactly."""
+    """Batch norm, drop path, dropout, momentum, averaged weights and all augmentation go on."""
     recipe = alexnet_recipe(dropout=0.5, log_every=7)  # checkpoints fall between log steps
     if family == "cnn":
         text = tiny_recipe.read_text().replace("epochs = 3", "epochs = 24")
         text = text.replace("scale = [0.5, 1.0]", EVERY_AUGMENTATION)
-        recipe.write_text(text + "\nevaluate_every_epochs = 30\ncheckpoint_every_epochs = 0.7\n")
+        text = text.replace("[optimizer]", "[optimizer]\nslope_limits = [0.1, 0.3]")
+        recipe.write_text(text + EVERYTHING_ELSE)
     train(recipe, f"run.output_dir={tmp_path / 'whole'}")
-    kill_after_first_checkpoint(recipe, tmp_path / "killed")
+    end_after_first_checkpoint(recipe, tmp_path / "killed")
     done = train(recipe, f"run.output_dir={tmp_path / 'killed'}")
     assert "resuming from" in done.stderr
     weights = "alexnet/model/model.safetensors"
@@ -221,7 +242,7 @@ def test_losses_do_not_depend_on_the_number_of_processes(alone, tmp_path, proces
 
 def test_a_run_killed_on_two_processes_goes_on_with_one(alone, tmp_path):
     recipe, expected = alone
-    kill_after_first_checkpoint(recipe, tmp_path, processes=2)
+    end_after_first_checkpoint(recipe, tmp_path, processes=2)
     assert "resuming from" in train(recipe, f"run.output_dir={tmp_path}").stderr
     whole, resumed = (
         load_file(folder / "model/model.safetensors") for folder in (expected, tmp_path / "alexnet")
@@ -230,11 +251,101 @@ def test_a_run_killed_on_two_processes_goes_on_with_one(alone, tmp_path):
         torch.testing.assert_close(resumed[key], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("ends", ["everyone", "launcher"])
+def test_a_terminated_run_saves_and_goes_on_to_the_same_weights(ends, alone, tmp_path):
+    """Data workers get the signal, too; a launcher alone cannot pass it on."""
+    recipe, expected = alone
+    rare = ("data.num_workers=2", "train.checkpoint_every_epochs=5")
+    said = end_after_first_checkpoint(recipe, tmp_path, *rare, ends=ends, by="terminate")
+    step = int(re.search(r"stopped by SIGTERM after step (\d+) of 122; the same command", said)[1])
+    assert "Traceback" not in said and "error" not in said
+    folder = tmp_path / "alexnet"
+    assert latest_checkpoint(folder / "checkpoints").name == f"step_{step:08d}"
+    assert "resuming from" in train(recipe, f"run.output_dir={tmp_path}", *rare).stderr
+    weights = "model/model.safetensors"
+    assert file_sha256(folder / weights) == file_sha256(expected / weights)
+
+
+def test_two_terminated_processes_stop_after_the_same_step(alone, tmp_path):
+    recipe, _ = alone
+    said = end_after_first_checkpoint(recipe, tmp_path, processes=2, by="terminate")
+    step = int(re.search(r"after step (\d+) of 122", said)[1])
+    folder = tmp_path / "alexnet"
+    assert load_state(folder / "checkpoints" / f"step_{step:08d}")["step"] == step
+
+
+def test_accumulation_gives_the_same_losses(alone, tmp_path):
+    recipe, expected = alone
+    train(recipe, f"run.output_dir={tmp_path}", "train.accumulation_steps=5")
+    ours, theirs = (
+        [line["loss"] for line in read_metrics(run / "metrics.jsonl") if "loss" in line][:20]
+        for run in (tmp_path / "alexnet", expected)
+    )
+    assert len(ours) == 20 and ours == pytest.approx(theirs, rel=2e-5)
+
+
+def test_an_average_that_never_moves_publishes_the_first_weights(tiny_recipe, tmp_path):
+    overrides = (f"run.output_dir={tmp_path}", "train.ema_decay=1.0", "train.ema_warmup=false")
+    train(tiny_recipe, *overrides, "train.epochs=1")
+    first = build_model(load_recipe(tiny_recipe), ["red", "green", "blue"]).state_dict()
+    published = load_file(tmp_path / "tiny/model/model.safetensors")
+    for key, value in published.items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(value, first[key]), key
+    losses = [
+        line["loss"] for line in read_metrics(tmp_path / "tiny/metrics.jsonl") if "loss" in line
+    ]
+    assert len(set(losses)) == len(losses)
+
+
+def test_the_best_checkpoint_stays_and_is_a_whole_model(tiny_recipe, colour_data, tmp_path):
+    overrides = ("train.keep_best=true", "train.keep_checkpoints=1", "optimizer.learning_rate=0.3")
+    train(tiny_recipe, f"run.output_dir={tmp_path}", *overrides, "train.epochs=6")
+    folder = tmp_path / "tiny"
+    best = json.loads((folder / "model/train_results.json").read_text())["best_evaluation"]
+    held_out = [line for line in read_metrics(folder / "metrics.jsonl") if "eval_loss" in line]
+    accuracies = [line["eval_top1_accuracy"] for line in held_out]
+    assert best["top1_accuracy"] == pytest.approx(max(accuracies), rel=1e-5)
+    if best["step"] < held_out[-1]["step"]:  # the last one is in model/
+        checkpoint = folder / "checkpoints" / f"step_{best['step']:08d}"
+        run("-m", "convzoo", "evaluate", checkpoint, "--data", colour_data, "--split", "test")
+        result = json.loads((checkpoint / "eval_results.json").read_text())["results"][0]
+        assert result["metrics"]["top1_accuracy"] == pytest.approx(best["top1_accuracy"], rel=1e-5)
+
+
+def test_a_plateau_lowers_the_learning_rate(tiny_recipe, tmp_path):
+    """No loss is a millionth of another one: each evaluation after the first is a plateau."""
+    plateau = [f"schedule.{key}" for key in ("name=plateau", "plateau_metric=loss", "factor=0.5")]
+    plateau += ["schedule.plateau_patience=0", "schedule.plateau_threshold=0.999999"]
+    train(tiny_recipe, f"run.output_dir={tmp_path}", *plateau, "schedule.warmup_epochs=0")
+    lines = read_metrics(tmp_path / "tiny/metrics.jsonl")
+    rates = {line["step"]: line["learning_rate"] for line in lines if "loss" in line}
+    assert [line["step"] for line in lines if "eval_loss" in line] == [5, 10, 15, 16]
+    expected = [0.05] * 10 + [0.025] * 5 + [0.0125]
+    assert [rates[step] for step in range(1, 17)] == expected
+
+
+def test_fine_tuning_of_the_head_leaves_the_rest_as_it_was(finished_run, tiny_recipe, tmp_path):
+    pretrained = finished_run[0] / "model"
+    text = tiny_recipe.read_text()
+    recipe = tmp_path / "tuned.toml"
+    finetune = f'[finetune]\npretrained = "{pretrained}"\nfrozen_stages = -1\n'
+    recipe.write_text(finetune + text[text.index("[data]") :])
+    train(recipe, f"run.output_dir={tmp_path}", 'data.classes=["red", "blue"]')
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (pretrained, tmp_path / "tuned/model")
+    )
+    assert after["classifier.weight"].shape[0] == 2
+    for key, value in before.items():
+        if not key.startswith("classifier."):
+            assert torch.equal(after[key], value), key
+
+
 def test_changed_data_is_not_resumed(alexnet_recipe, colour_data, tmp_path):
     data = shutil.copytree(colour_data, tmp_path / "data")
     recipe = alexnet_recipe(dropout=0.5)
     recipe.write_text(recipe.read_text().replace(str(colour_data), str(data)))
-    kill_after_first_checkpoint(recipe, tmp_path / "runs")
+    end_after_first_checkpoint(recipe, tmp_path / "runs")
     (data / "data" / "train-00001-of-00002.parquet").unlink()
     done = train(recipe, f"run.output_dir={tmp_path / 'runs'}", check=False)
     assert done.returncode and "it has changed. Restore it" in done.stderr
@@ -244,7 +355,11 @@ def test_a_diverging_run_stops_and_says_where(alexnet_recipe, tmp_path):
     settings = (f"run.output_dir={tmp_path}", "optimizer.learning_rate=1e30", "train.epochs=2")
     done = train(alexnet_recipe(0.0), *settings, "train.log_every_steps=40", check=False)
     assert done.returncode
-    assert "the training loss must be finite; it is nan within steps" in done.stderr
+    assert "the training loss must be finite; it is nan in step" in done.stderr
+    report = json.loads((tmp_path / "alexnet/nonfinite_batch.json").read_text())
+    assert len({image["image"] for image in report["images"]}) == 12
+    first = min(image["position"] for image in report["images"])
+    assert first == 12 * report["step"] and report["loss"] == "nan"
     for path in tmp_path.glob("*/checkpoints/*/model.safetensors"):
         assert all(value.isfinite().all() for value in load_file(path).values())
 

@@ -1,0 +1,117 @@
+"""The families on CIFAR-10 under the same loop, several seeds, one result file for each model.
+
+    python benchmarks/cifar10.py --data FOLDER --models cnn_prelu cnn_relu resnet --seeds 3
+
+A CPU-sized version of the CIFAR-10 recipes: a smaller network, few epochs, one thread. Each seed is
+a training run in a process of its own, evaluated at its end on all test pictures. `resnet` is
+Transformers' ResNet with the layers and widths of `cnn_relu`, trained by the same loop with the
+same recipe: an outside reference. FOLDER holds CIFAR-10 as parquet, or is a Hub id; the result
+file says which data it was.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from convzoo.environment import command_line, describe_environment, now, write_json
+
+ROOT = Path(__file__).parent.parent
+SCHEDULE = [
+    *("train.global_batch_size=128", "optimizer.learning_rate=0.1", "schedule.warmup_epochs=1"),
+    *("train.evaluate_every_epochs=0", "train.checkpoint_every_epochs=1", "data.num_workers=0"),
+    *("augmentation.erasing=0.0", "train.label_smoothing=0.0", "train.eval_batch_size=500"),
+]
+WIDTHS = ["model.embedding_size=16", "model.hidden_sizes=[64, 128, 256]", "model.depths=[1, 1, 1]"]
+CNN = [*WIDTHS, "model.bottleneck_expansion=4"]
+NARROW = ["model.embedding_size=16", "model.hidden_sizes=[16, 32, 64]", "model.depths=[1, 1, 1]"]
+SMALL_ALEXNET = ["model.hidden_sizes=[32, 64, 96, 64, 64]", "model.classifier_hidden_size=256"]
+OURS, THEIRS = "train_accelerate.py", "benchmarks/reference_resnet.py"
+# Script, recipe and overrides of each model.
+MODELS = {
+    "cnn_prelu": (OURS, "cifar10_cnn_prelu", CNN),
+    "cnn_relu": (OURS, "cifar10_cnn_relu", CNN),
+    "resnet": (THEIRS, "cifar10_reference", WIDTHS),
+    "qlnet": (OURS, "cifar10_qlnet", NARROW),
+    "alexnet": (
+        *(OURS, "cifar10_alexnet"),
+        [*SMALL_ALEXNET, "train.global_batch_size=32", "optimizer.learning_rate=0.02"],
+    ),
+}
+
+
+def main() -> None:
+    """Train every model with every seed; write a result file after each model."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", required=True, help="CIFAR-10 as parquet, or a Hub id")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--seeds", type=int, default=3, help="number of runs")
+    parser.add_argument("--epochs", type=float, default=5.0)
+    parser.add_argument("--output", default="benchmarks/results/cifar10_{model}_cpu_202611.json")
+    args = parser.parse_args()
+    for model in args.models:
+        runs = [run_once(model, args, seed) for seed in range(42, 42 + args.seeds)]
+        accuracies = [run["top1_accuracy"] for run in runs]
+        result = {
+            "what": f"{model} on CIFAR-10, {args.epochs:g} epochs, one CPU thread",
+            "command": command_line("python benchmarks/cifar10.py"),
+            "date": now(),
+            "environment": describe_environment(),
+            "n": len(runs),
+            "top1_accuracy_mean": round(statistics.mean(accuracies), 4),
+            "top1_accuracy_standard_deviation": round(statistics.stdev(accuracies), 4)
+            if len(runs) > 1
+            else None,
+            "runs": runs,
+        }
+        write_json(ROOT / args.output.format(model=model), result)
+        print(model, accuracies, flush=True)
+
+
+def run_once(model: str, args: argparse.Namespace, seed: int) -> dict:
+    """Train with one seed; the last line of the log has the held-out accuracy."""
+    script, name, overrides = MODELS[model]
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / f"{name}.toml"
+        recipe.write_text(recipe_text(name), encoding="utf-8")
+        command = [sys.executable, script, str(recipe), *SCHEDULE, *overrides]
+        command += [f"data.path={args.data}", f"train.epochs={args.epochs}", f"run.seed={seed}"]
+        start = time.perf_counter()
+        subprocess.run(
+            [*command, f"run.output_dir={folder}"],
+            cwd=ROOT,
+            check=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )
+        results = json.loads((Path(folder) / name / "model" / "train_results.json").read_text())
+        log = (Path(folder) / name / "metrics.jsonl").read_text().splitlines()
+    held_out = [line for line in map(json.loads, log) if "eval_top1_accuracy" in line][-1]
+    return {
+        "seed": seed,
+        "top1_accuracy": held_out["eval_top1_accuracy"],
+        "loss": held_out["eval_loss"],
+        "num_parameters": results["num_parameters"],
+        "mixed_precision": results["mixed_precision"],
+        "dataset": results["dataset"],
+        "training_seconds": results["duration_seconds"],
+        "seconds": round(time.perf_counter() - start, 1),
+        "overrides": [*SCHEDULE, *overrides],
+    }
+
+
+def recipe_text(name: str) -> str:
+    """A recipe of recipes/; for the reference, that of `cifar10_cnn_relu` with its network."""
+    if name != "cifar10_reference":
+        return (ROOT / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    text = (ROOT / "recipes" / "cifar10_cnn_relu.toml").read_text(encoding="utf-8")
+    rest = text[text.index("[data]") :]
+    return f'[model]\nmodel_type = "small_stem_resnet"\n\n{rest}'
+
+
+if __name__ == "__main__":
+    main()

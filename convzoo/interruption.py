@@ -1,0 +1,65 @@
+"""Signals that end a run: SIGTERM from a scheduler, Ctrl-C from a person.
+
+A process that is told to end finishes its step, saves a checkpoint and exits with status 0; a
+second Ctrl-C ends it at once. The data workers, which get the same signals, live on until it has
+saved.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+import torch
+from accelerate import Accelerator
+
+AGREE_EVERY_STEPS = 10  # several processes ask each other that often whether one was told to end
+WORKER_SECONDS = 30  # how long a data worker outlives a signal; torchrun and Slurm give as much
+
+
+class StopRequest:
+    """Remembers that this process was told to end.
+
+    Args:
+        accelerator: the processes that must stop after the same step.
+    """
+
+    def __init__(self, accelerator: Accelerator):
+        self.accelerator = accelerator
+        self.signal: str | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+        if "ACCELERATE_MIXED_PRECISION" in os.environ:  # set by `accelerate launch`
+            follow_parent()
+
+    def _remember(self, number, frame):
+        self.signal = signal.Signals(number).name
+        if number == signal.SIGINT:  # SIGTERM may come twice: from a scheduler, and follow_parent
+            signal.signal(number, signal.SIG_DFL)
+
+    def agreed(self, steps_done: int) -> bool:
+        """Whether all processes stop now; all must call it after each step."""
+        if self.accelerator.num_processes == 1:
+            return self.signal is not None
+        if steps_done % AGREE_EVERY_STEPS:
+            return False
+        told = torch.tensor(float(self.signal is not None), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(told, "sum").item())
+
+
+def follow_parent() -> None:
+    """Send this process SIGTERM when its parent ends (Linux only).
+
+    `accelerate launch` with one process passes no signal on: killed alone, it would leave the
+    training running.
+    """
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+def outlive_signals(worker_id: int) -> None:
+    """A DataLoader's `worker_init_fn`: the training process ends its workers when it has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_SECONDS))

@@ -1,0 +1,89 @@
+"""docs/data.md tells the truth: its figures are those of the result files."""
+
+import json
+import re
+
+from tests.conftest import ROOT
+
+TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+SENTENCES = " ".join(TEXT.split())
+
+
+def result(name):
+    path = ROOT / "benchmarks" / "results" / f"{name}_202611.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def table(heading):
+    """The rows of the table below a line that begins so."""
+    lines = TEXT[TEXT.index(heading) :].splitlines()[2:]
+    rows = [line for line in lines[: lines.index("")] if line.startswith("| ")]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def test_it_fits_on_120_lines_and_links_to_files_that_exist():
+    assert TEXT.count("\n") <= 120
+    for link in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert (ROOT / "docs" / link).exists(), link
+
+
+def test_the_shuffling_table_is_that_of_the_result_file():
+    assert table("| order | entropy") == [
+        [row["order"], f"{row['share_of_perfect'] * 100:.1f} %", str(row["classes_per_batch"])]
+        for row in result("shuffle_quality")["rows"]
+    ]
+
+
+def test_the_table_of_openings_is_that_of_the_result_file():
+    content = result("read_amplification")
+    assert f"{content['layout']['row_groups']:,} row groups" in SENTENCES
+    assert f"global batch {content['global_batch_size']:,}" in SENTENCES
+    small, large = content["plans"]
+    assert f"512 MB, {small['num_lanes']} lanes" in TEXT
+    assert f"2048 MB, {large['num_lanes']} lanes" in TEXT
+    expected = []
+    for processes in (1, 2, 3, 4, 8, 64):
+        openings, held = [], []
+        for plan in (small, large):
+            rows = [row for row in plan["rows"] if row["processes"] == processes]
+            assert [row["workers"] for row in rows] == [1, 4, 8]
+            openings.append(", ".join(f"{row['later_epoch']:.2f}" for row in rows))
+            held.append(rows[1])
+        megabytes = [f"{held[0][f'megabytes_held_{key}']:,.0f} MB" for key in ("median", "most")]
+        expected.append([str(processes), *openings, f"{megabytes[0]}, at most {megabytes[1]}"])
+    assert table("| processes |") == expected
+
+
+def test_no_plan_opens_more_than_the_formula_says():
+    rows = [row for plan in result("read_amplification")["plans"] for row in plan["rows"]]
+    assert all(row["later_epoch"] <= row["bound"] + 0.001 for row in rows)
+    more = max(row["first_epoch"] / row["later_epoch"] - 1 for row in rows)
+    assert f"The first epoch adds at most {more:.0%}".replace("%", " %") in SENTENCES
+
+
+def test_memory_over_the_epochs_is_that_of_the_result_file():
+    content = result("loader_memory")
+    parts = [
+        f"{run['megabytes'][0]:.0f} MB in the first of {len(run['megabytes'])} epochs and "
+        f"{run['megabytes'][-1]:.0f} MB in the last with {run['num_workers']} workers"
+        for run in content["runs"]
+    ]
+    for part in parts:
+        assert part.replace("with 0 workers", "without workers") in SENTENCES
+    halves = [(run["megabytes"][9], run["megabytes"][-1]) for run in content["runs"]]
+    assert all((last - middle) / 10 < 0.2 for middle, last in halves)
+    assert "grew by less than 0.2 MB an epoch" in SENTENCES
+
+
+def test_the_cost_of_the_fast_path_is_that_of_the_result_file():
+    content = result("fast_path_accuracy")
+    error, difference = content["pixel_error"], content["fast_minus_exact"]
+    low, high = (100 * limit for limit in difference["confidence_interval_95"])
+    for part in (
+        f"{error['mean']:.4f} levels of 255 on average and {error['max']} at most",
+        f"{100 * content['fast']['mean']:.2f} % with the package's crops and "
+        f"{100 * content['exact']['mean']:.2f} % with exact ones (n = {content['n']} seeds each)",
+        f"the difference within a seed is {100 * difference['mean']:+.2f} points, 95 % confidence "
+        f"interval {low:+.2f} to {high:+.2f}",
+    ):
+        assert part in SENTENCES, part
