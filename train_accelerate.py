@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from tqdm import tqdm
@@ -81,14 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = load_recipe(args.recipe, args.overrides)
     settings, data, augmentation = recipe.train, recipe.data, recipe.augmentation
     seed, run_folder = recipe.run.seed, recipe.folder
-    accelerator = Accelerator(
-        mixed_precision=settings.mixed_precision,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(
-                broadcast_buffers=settings.batch_norm_statistics == "first"
-            )
-        ],
-    )
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes were launched, and each would train alone. On "
@@ -178,6 +171,8 @@ def main(argv: list[str] | None = None) -> None:
         model.load_state_dict(state["raw_model"] or load_file(checkpoint / "model.safetensors"))
     model, optimizer = accelerator.prepare(model, optimizer)
     bare_model = accelerator.unwrap_model(model)
+    if model is not bare_model and settings.batch_norm_statistics != "first":
+        model.broadcast_buffers = False  # of DDP: no statistics from process 0 at every step
     if settings.compile:
         bare_model.compile()  # in place: no _orig_mod. in the names of the weights
     ema = (

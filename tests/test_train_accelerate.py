@@ -284,6 +284,21 @@ def test_accumulation_gives_the_same_losses(alone, tmp_path):
     assert len(ours) == 20 and ours == pytest.approx(theirs, rel=2e-5)
 
 
+@pytest.mark.slow
+def test_compiled_and_checkpointed_steps_give_the_same_losses(alone, tmp_path):
+    recipe, expected = alone
+    overrides = ("train.compile=true", "train.gradient_checkpointing=true")
+    train(recipe, f"run.output_dir={tmp_path}", *overrides)
+    folders = (tmp_path / "alexnet", expected)
+    ours, theirs = (
+        [line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line][:20]
+        for folder in folders
+    )
+    assert ours == pytest.approx(theirs, rel=2e-5)
+    keys = [set(load_file(folder / "model/model.safetensors")) for folder in folders]
+    assert keys[0] == keys[1]  # no _orig_mod.
+
+
 def test_an_average_that_never_moves_publishes_the_first_weights(tiny_recipe, tmp_path):
     overrides = (f"run.output_dir={tmp_path}", "train.ema_decay=1.0", "train.ema_warmup=false")
     train(tiny_recipe, *overrides, "train.epochs=1")

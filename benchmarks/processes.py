@@ -1,0 +1,106 @@
+"""The same training on 1, 2 and 4 CPU processes: are the losses the same, and how fast is it?
+
+    python benchmarks/processes.py
+
+A small AlexNet without dropout on the embedded Fashion-MNIST sample: without batch norm a step is
+the same for any number of processes, up to the order of sums. One thread for each process; the
+processes share the machine's cores, so more than those cannot be faster.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from convzoo.environment import command_line, describe_environment, now, write_json
+
+ROOT = Path(__file__).parent.parent
+OVERRIDES = [
+    *(
+        "model.model_type=alexnet",
+        "model.hidden_sizes=[16, 32, 48, 32, 32]",
+        "model.dropout_rate=0",
+    ),
+    *("model.classifier_hidden_size=64", "model.pooled_size=3", "run.name=run"),
+    *("train.global_batch_size=128", "train.log_every_steps=1", "data.num_workers=0"),
+    *("data.examples=0", "data.eval_split=", "optimizer.learning_rate=0.02"),
+]
+MODEL_OF_THE_RECIPE = (
+    "embedding_size",
+    "hidden_sizes",
+    "depths",
+    "bottleneck_expansion",
+    "conv_bias",
+)
+
+
+def main() -> None:
+    """Train with every number of processes and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--output", default="benchmarks/results/processes_2cpu_202611.json")
+    args = parser.parse_args()
+    runs = [train(processes, args.epochs) for processes in args.processes]
+    first = runs[0]["losses"]
+    rows = []
+    for run in runs:
+        losses = run.pop("losses")
+        differences = [abs(a - b) / b for a, b in zip(losses, first, strict=True)]
+        rows.append(
+            run
+            | {
+                "steps": len(losses),
+                "largest_relative_difference_of_a_loss_in_20_steps": max(differences[:20]),
+                "largest_relative_difference_of_a_loss": max(differences),
+            }
+        )
+        print(rows[-1], flush=True)
+    write_json(
+        ROOT / args.output,
+        {
+            "what": "losses and images per second of one training on several CPU processes; losses "
+            "are rounded to 6 digits",
+            "command": command_line("PYTHONPATH=. python benchmarks/processes.py"),
+            "date": now(),
+            "environment": describe_environment(),
+            "n": 1,
+            "rows": rows,
+        },
+    )
+
+
+def train(processes: int, epochs: float) -> dict:
+    """One run in processes of its own."""
+    launch = ["-m", "accelerate.commands.launch", "-q", "--num_processes", str(processes)]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "recipe.toml"
+        lines = (ROOT / "recipes" / "quickstart.toml").read_text(encoding="utf-8").splitlines()
+        recipe.write_text(
+            "\n".join(line for line in lines if not line.startswith(MODEL_OF_THE_RECIPE)),
+            encoding="utf-8",
+        )
+        command = ["train_accelerate.py", str(recipe), *OVERRIDES, f"train.epochs={epochs}"]
+        subprocess.run(
+            [sys.executable, *launch, *command, f"run.output_dir={folder}"],
+            cwd=ROOT,
+            check=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )
+        results = json.loads((Path(folder) / "run/model/train_results.json").read_text())
+        log = (Path(folder) / "run/metrics.jsonl").read_text().splitlines()
+    assert results["num_processes"] == processes
+    return {
+        "processes": processes,
+        "images_per_second": results["images_per_second"],
+        "losses": [line["loss"] for line in map(json.loads, log) if "loss" in line],
+    }
+
+
+if __name__ == "__main__":
+    main()
