@@ -1,29 +1,43 @@
-"""The page that demonstrates one image classifier: give a picture, see its five likeliest classes.
+"""The page that shows image classifiers at work: give a picture, see what they make of it.
+
+For each model it shows the five likeliest classes, how long they took, and for a class that is
+clicked which parts of the picture speak for it. Models with learnt PReLU slopes or with a residual
+stream that can be rotated (QLNet) show these, too.
 
 It needs gradio, transformers and torch but nothing else of this repository, because a Space gets
-this file (and perhaps a folder `examples`) alone. The model is whatever `transformers.pipeline`
-loads; code stored beside the weights is run, so name only models that you trust.
+this file (and perhaps a folder `examples`) alone. Code stored beside the weights is run, so name
+only models that you trust.
 
     python app.py                            # the model of `make quickstart`
-    python app.py MODEL                      # any model folder, or a model id on the Hub
-    CONVZOO_MODEL=MODEL python app.py        # the same by environment, as on a Space
+    python app.py MODEL [MODEL ...]          # model folders, or model ids on the Hub, side by side
+    CONVZOO_MODEL=MODEL,MODEL python app.py  # the same by environment, as on a Space
     CONVZOO_EXAMPLES=FOLDER python app.py    # other example pictures
 
-The page is also an API:
+The page is also an API. With several models it returns these four of each, in their order:
 
     from gradio_client import Client, handle_file
 
     client = Client("http://127.0.0.1:7860")
-    classes, details = client.predict(handle_file("photo.jpg"), api_name="/predict")
+    classes, details, heat_map, text = client.predict(
+        handle_file("photo.jpg"), api_name="/predict"
+    )
     print(classes["confidences"])  # [{"label": "tabby", "confidence": 0.87}, ...], best first
 """
 
 import argparse
+import copy
+import html
+import json
+import math
 import os
 import re
+import statistics
 import time
 from collections import Counter
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 QUICKSTART = HERE / "runs/quickstart/model"
@@ -32,38 +46,114 @@ IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_FILE_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000  # 150 MB once decoded; a file of a few kB can claim far more
 MAX_EXAMPLES = 8
+RUNS = 3  # whose median time is shown
 INVITATION = "Give a picture, or choose an example."
+# Of matplotlib's colour map inferno: brighter is more, also for the colour-blind.
+INFERNO = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 CSS = """
-#page {max-width: 960px; margin: 0 auto}
+#page {max-width: 1280px; margin: 0 auto}
+#page :is(h1, h2) {overflow-wrap: anywhere} /* a path can be long */
 #picture img, #examples img {image-orientation: none} /* as stored: what the model gets */
-#picture img {width: 100%; height: 100%; object-fit: contain} /* enlarges small pictures */
-#top5 .confidence-set {font-family: var(--font)}
+:is(#picture, .cam) img {width: 100%; height: 100%; object-fit: contain} /* enlarges small ones */
+.top5 .confidence-set {font-family: var(--font)}
 #examples .gallery {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(max(72px, 11%), 1fr))}
 #examples .gallery-item {aspect-ratio: 1}
 #examples .gallery-item :is(span, div) {display: block; width: 100%; max-width: none; height: 100%}
+/* Contrast, by the measure of WCAG 2. */
+:is(.min_value, .max_value, .show-api, .settings, .confidence-set dt, .confidence-set dd) {
+  color: var(--body-text-color) !important}
+.confidence-set:is(:hover, :focus-visible) dt {text-decoration: underline}
+.slopes svg {width: 100%; max-width: 640px; font-size: 9px; fill: currentColor}
+.slopes svg line {stroke: currentColor}
 """
 
+# For screen readers: gr.Examples gives its buttons no name.
+NAME_EXAMPLES = """() => document.querySelectorAll("#examples button").forEach(
+    (button, index) => button.setAttribute("aria-label", `Example ${index + 1}`))"""
 
-def load_classifier(model: str):
-    """Load an image classification pipeline, its labels made distinct, and warm it up.
+
+@dataclass
+class Classifier:
+    """A model of one label per picture, and what the page tells about it.
+
+    Attributes:
+        title: what to call the model.
+        card: more about it, Markdown; may be empty.
+        model: a classifier of transformers, in evaluation mode.
+        processor: its image processor.
+        labels: names of the classes, all different.
+        temperature: divides the logits, for calibrated confidences (Guo et al.,
+            arXiv:1706.04599); None if the model has not been calibrated.
+    """
+
+    title: str
+    card: str
+    model: Any
+    processor: Any
+    labels: list[str]
+    temperature: float | None
+
+    def pixel_values(self, image):
+        """Preprocess one picture, to (1, C, H, W) on the model's device."""
+        batch = self.processor(images=image, return_tensors="pt")
+        return batch["pixel_values"].to(self.model.device)
+
+    def logits(self, image):
+        """Run the model on one picture; return its logits, (num_labels,) on the CPU."""
+        import torch
+
+        with torch.inference_mode():
+            return self.model(self.pixel_values(image)).logits[0].float().cpu()
+
+    def likeliest(self, logits) -> dict[str, float]:
+        """Return the five likeliest classes and their confidences, best first."""
+        best = (logits / (self.temperature or 1)).softmax(-1).topk(min(5, len(logits)))
+        indices = best.indices.tolist()
+        return dict(zip((self.labels[i] for i in indices), best.values.tolist(), strict=True))
+
+    def facts(self) -> str:
+        """Return size and calibration of the model in a sentence."""
+        parameters = sum(weights.numel() for weights in self.model.parameters())
+        confidence = "uncalibrated"
+        if self.temperature:
+            confidence = f"calibrated (temperature {self.temperature:.2f})"
+        return f"{parameters:,} parameters, {len(self.labels)} classes, confidence {confidence}"
+
+
+def load_classifier(name: str) -> Classifier:
+    """Load a model folder or Hub id and warm it up.
 
     Raises:
-        OSError: if the model is no folder or Hub id, or lacks a file that the pipeline needs.
+        OSError: if there is no such folder or Hub id, or it lacks a file that is needed.
         ValueError: if its configuration is wrong.
     """
+    import torch
     from PIL import Image
-    from transformers import pipeline
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    classifier = pipeline("image-classification", model=model, trust_remote_code=True)
-    config = classifier.model.config
-    count = Counter(config.id2label.values())  # ImageNet has two classes "crane"
-    config.id2label = {
-        index: f"{label} ({index})" if count[label] > 1 else label
-        for index, label in config.id2label.items()
-    }
-    classifier(Image.new("RGB", (64, 64)))  # the first call is slower than those to come
+    processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=True)
+    model = AutoModelForImageClassification.from_pretrained(
+        name, trust_remote_code=True, dtype=torch.float32
+    )
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    count = Counter(labels)  # ImageNet has two classes "crane"
+    labels = [f"{n} ({i})" if count[n] > 1 else n for i, n in enumerate(labels)]
+    title, card = read_card(name)
+    classifier = Classifier(title, card, model, processor, labels, read_temperature(name))
+    classifier.logits(Image.new("RGB", (64, 64)))  # the first call is slower than those to come
     return classifier
+
+
+def read_model_file(model: str, name: str) -> str:
+    """Return the text of a file of a model folder or Hub id; without the file, ""."""
+    from transformers.utils import cached_file
+
+    try:
+        return Path(cached_file(model, name)).read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def read_card(model: str) -> tuple[str, str]:
@@ -71,16 +161,18 @@ def read_card(model: str) -> tuple[str, str]:
 
     Front matter and pictures are left out: a visit to the page loads nothing from elsewhere.
     """
-    from transformers.utils import cached_file
-
-    try:
-        text = Path(cached_file(model, "README.md")).read_text(encoding="utf-8")
-    except OSError:
-        return model, ""
+    text = read_model_file(model, "README.md")
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)|<img\b[^>]*>", "", text)
     title, text = re.fullmatch(r"\s*(?:# ([^\n]+))?(.*)", text, flags=re.DOTALL).groups()
     return title or model, text
+
+
+def read_temperature(model: str) -> float | None:
+    """Return the calibration temperature of the first result that has one, else None."""
+    results = json.loads(read_model_file(model, "eval_results.json") or "{}").get("results", [])
+    found = (result.get("calibration", {}).get("temperature") for result in results)
+    return next(filter(None, found), None)
 
 
 def find_examples(model: str) -> list[str]:
@@ -126,17 +218,163 @@ def read_image(path: str):
         raise ValueError(
             "The file is damaged, or no picture: give a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF."
         ) from error
-    image.info.clear()  # the pipeline would turn the picture as its EXIF or XMP data say
+    image.info.clear()  # processors may turn the picture as its EXIF or XMP data say
     return image
 
 
-def build_demo(classifier, title: str, card: str, examples: list[str]):
-    """Build the page of one classifier.
+def grad_cam(model, pixel_values, index: int):
+    """Weigh the last feature map by what it contributes to a class, with Grad-CAM.
 
     Args:
-        classifier: an image classification pipeline.
-        title: what to call the model.
-        card: more about the model, Markdown; may be empty.
+        model: a classifier of transformers whose last hidden state is a feature map.
+        pixel_values: one preprocessed picture, (1, C, H, W).
+        index: the class.
+
+    Returns:
+        A map (h, w), 0 or more, of the size of the feature map; None if the model has no such.
+
+    Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization", ICCV 2017, arXiv:1610.02391, equations 1 and 2.
+    """
+    import torch
+
+    output = model(pixel_values, output_hidden_states=True)
+    maps = output.hidden_states[-1] if output.hidden_states else None
+    if maps is None or maps.ndim != 4:
+        return None
+    (gradient,) = torch.autograd.grad(output.logits[0, index], maps, allow_unused=True)
+    if gradient is None:  # the model copied the feature map before it went on
+        return None
+    weights = gradient.mean((2, 3), keepdim=True)
+    return (weights * maps).sum(1)[0].relu().detach()
+
+
+def draw_heat(heat, pixel_values, processor):
+    """Lay a heat map over the picture in grey, cropped as the model sees it.
+
+    Args:
+        heat: (h, w), 0 or more.
+        pixel_values: the preprocessed picture, (1, C, H, W).
+        processor: what preprocessed it.
+
+    Returns:
+        A Pillow image, W x H.
+    """
+    import torch
+    from PIL import Image
+
+    mean = torch.tensor(getattr(processor, "image_mean", None) or [0.0])[:, None, None]
+    std = torch.tensor(getattr(processor, "image_std", None) or [1.0])[:, None, None]
+    seen = (pixel_values[0].cpu() * std + mean) / (getattr(processor, "rescale_factor", None) or 1)
+    grey = seen.clamp(0, 255).mean(0)[..., None]
+    heat = (heat / heat.max().clamp(min=1e-12)).cpu()[None, None]
+    heat = torch.nn.functional.interpolate(heat, grey.shape[:2], mode="bilinear")[0, 0]
+    stops = torch.tensor(INFERNO, dtype=torch.float32)
+    position = heat * (len(stops) - 1)
+    below = position.long().clamp(max=len(stops) - 2)
+    colour = torch.lerp(stops[below], stops[below + 1], (position - below)[..., None])
+    return Image.fromarray(((grey + colour) / 2).round().byte().numpy())
+
+
+def explain(classifier: Classifier, image, label: str) -> tuple:
+    """Return a heat map of what speaks for a class (None if it has none), and its description."""
+    pixel_values = classifier.pixel_values(image)
+    heat = grad_cam(classifier.model, pixel_values, classifier.labels.index(label))
+    if heat is None:
+        return None, "This model has no feature map by which to explain a class."
+    picture = draw_heat(heat, pixel_values, classifier.processor)
+    if heat.max() == 0:
+        return picture, f"No part of the picture speaks for \u201c{label}\u201d."
+    row, column = divmod(heat.argmax().item(), heat.shape[1])
+    left, top = 100 * (column + 0.5) / heat.shape[1], 100 * (row + 0.5) / heat.shape[0]
+    return picture, (
+        f"Bright parts speak for \u201c{label}\u201d, most of all {left:.0f} % from the left and {top:.0f} % "
+        "from the top. Choose another class to see what speaks for it."
+    )
+
+
+def draw_slopes(model) -> str:
+    """Draw the learnt slopes of all PReLU layers as SVG, from input to output; without any, ""."""
+    import torch
+
+    layers = {
+        n: m.weight.detach() for n, m in model.named_modules() if isinstance(m, torch.nn.PReLU)
+    }
+    if not layers:
+        return ""
+    every_slope = torch.cat([weight.flatten().cpu() for weight in layers.values()])
+    low, high = min(0, every_slope.min().item()), max(0.25, every_slope.max().item())
+
+    def y(slope):
+        return round(130 - 120 * (float(slope) - low) / (high - low), 1)
+
+    marks = []
+    for value in {0, high} | ({low} if low < -0.1 * high else set()):
+        marks.append(f'<line x1="34" x2="360" y1="{y(value)}" y2="{y(value)}" opacity="0.25"/>')
+        marks.append(f'<text x="30" y="{y(value) + 3}" text-anchor="end">{value:.2f}</text>')
+    for number, (name, weight) in enumerate(layers.items()):
+        x = round(34 + 326 * (number + 0.5) / len(layers), 1)
+        least, median, most = weight.min(), weight.median(), weight.max()
+        marks.append(
+            f"<g><title>{html.escape(name)}: {least:.3f} to {most:.3f}, median {median:.3f}</title>"
+            f'<line x1="{x}" x2="{x}" y1="{y(least)}" y2="{y(most)}" stroke-width="2"/>'
+            f'<circle cx="{x}" cy="{y(median)}" r="2.5"/></g>'
+        )
+    summary = (
+        f"Slopes of {len(layers)} layers, from input to output: "
+        f"{every_slope.min():.2f} to {every_slope.max():.2f}, median {every_slope.median():.2f}."
+    )
+    return (
+        f"<p>{summary} A bar spans the slopes of a layer, its dot is their median. "
+        "With slope 0 a PReLU is a ReLU, with slope 1 it changes nothing.</p>"
+        f'<svg viewBox="0 0 360 140" role="img" aria-label="{summary}">{"".join(marks)}</svg>'
+    )
+
+
+def rotation(channels: int, degrees: float):
+    """Return an orthogonal matrix that turns all directions by an angle, in random planes.
+
+    Directions are paired at random (always the same way) and each pair is turned in its plane; of
+    an odd number one direction is kept. The result is (channels, channels), float64.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(channels, channels, dtype=torch.float64, generator=generator)
+    basis = torch.linalg.qr(noise).Q
+    first, second = basis[:, 0 : channels - 1 : 2], basis[:, 1:channels:2]
+    turn = second @ first.T - first @ second.T
+    angle = math.radians(degrees)  # Rodrigues' formula, in many planes at once
+    identity = torch.eye(channels, dtype=torch.float64)
+    return identity + math.sin(angle) * turn + (1 - math.cos(angle)) * turn @ turn
+
+
+def rotate(classifier: Classifier, image, degrees: float):
+    """Rotate the residual stream of the last stage of a QLNet, and classify a picture with it.
+
+    Returns:
+        The five likeliest classes of the rotated model, and a sentence about what changed.
+    """
+    before = classifier.logits(image)
+    rotated = copy.copy(classifier)
+    rotated.model = copy.deepcopy(classifier.model)
+    channels = classifier.model.classifier.in_features
+    rotated.model.rotate_stream(len(rotated.model.stages) - 1, rotation(channels, degrees))
+    after = rotated.logits(image)
+    old, new = classifier.model.classifier.weight, rotated.model.classifier.weight
+    details = (
+        f"The {channels} channels of the last stage are turned by {degrees:.0f} degrees. Largest "
+        f"change of a weight of the classifier: {(new - old).abs().max():.2g}. Largest change of a "
+        f"logit: {(after - before).abs().max():.1e}. In exact arithmetic no logit would change."
+    )
+    return rotated.likeliest(after), details
+
+
+def build_demo(classifiers: list[Classifier], examples: list[str]):
+    """Build the page.
+
+    Args:
+        classifiers: the models, which stand side by side.
         examples: paths of pictures to offer; may be empty.
 
     Returns:
@@ -144,51 +382,113 @@ def build_demo(classifier, title: str, card: str, examples: list[str]):
     """
     import gradio as gr
 
+    def answer(function, *args):
+        """Call a function; what it says about a wrong picture becomes a message of the page."""
+        try:
+            return function(*args)
+        except ValueError as error:  # processors and models have limits of their own
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def classify(classifier, image):
+        seconds = []
+        for _ in range(RUNS):
+            start = time.perf_counter()
+            logits = classifier.logits(image)
+            seconds.append(time.perf_counter() - start)
+        classes = classifier.likeliest(logits)
+        milliseconds = 1000 * statistics.median(seconds)
+        size = f"{image.width} x {image.height}"
+        details = f"{milliseconds:.0f} ms (median of {RUNS} runs) for this {size} picture"
+        return classes, details, *explain(classifier, image, next(iter(classes)))
+
     def predict(picture: dict | None):
-        """Return the five likeliest classes of a picture, and how long finding them took."""
+        """Return for each model classes, time, and a heat map of the first with its description."""
+        if picture is None:
+            return [{}, INVITATION, None, ""] * len(classifiers)
+        image = answer(read_image, picture["path"])
+        return [part for c in classifiers for part in answer(classify, c, image)]
+
+    def explainer(classifier):  # gradio reads annotations, which a partial function lacks
+        def explain_choice(picture, choice: gr.SelectData):
+            image = answer(read_image, picture["path"])
+            return answer(explain, classifier, image, choice.value)
+
+        return explain_choice
+
+    def rotate_weights(classifier, picture, degrees):
         if picture is None:
             return {}, INVITATION
-        try:
-            image = read_image(picture["path"])
-            start = time.perf_counter()
-            classes = classifier(image, top_k=5)
-            milliseconds = 1000 * (time.perf_counter() - start)
-        except ValueError as error:  # the processor has limits of its own
-            raise gr.Error(str(error), print_exception=False) from error
-        details = f"{milliseconds:.0f} ms for this {image.width} x {image.height} picture"
-        return {each["label"]: each["score"] for each in classes}, details
+        return answer(rotate, classifier, answer(read_image, picture["path"]), degrees)
 
-    num_parameters = sum(p.numel() for p in classifier.model.parameters())
-    facts = f"{num_parameters:,} parameters, {classifier.model.config.num_labels} classes"
+    several = len(classifiers) > 1
+    title = "Image classifiers" if several else classifiers[0].title
+    # Events of one group wait for each other: each uses all cores.
+    options = {"preprocess": False, "concurrency_id": "models", "concurrency_limit": 1}
+    private = {"api_visibility": "private"}
+    outputs, rotations = [], []
     with gr.Blocks(title=f"{title}: image classifier") as demo, gr.Column(elem_id="page"):
-        gr.Markdown(f"# {title}\n{facts}")
+        gr.Markdown(f"# {title}" + ("" if several else f"\n{classifiers[0].facts()}"))
         with gr.Row():
-            picture = gr.Image(label="Picture", elem_id="picture", height=320)
-            with gr.Column():
-                top5 = gr.Label(label="Likeliest classes", elem_id="top5")
-                details = gr.Markdown(INVITATION, elem_id="details")
-        if examples:
-            gr.Examples(examples, picture, elem_id="examples", api_visibility="private")
-        if card:
-            with gr.Accordion("Model card", open=False):
-                gr.Markdown(card)
-        prediction = picture.change(
-            predict,
-            picture,
-            [top5, details],
-            api_name="predict",
-            show_progress_on=top5,
-            preprocess=False,  # the file itself: gr.Image would turn it, and explain no error
-        )
-        prediction.failure(lambda: None, None, picture, api_visibility="private")  # clears the page
+            with gr.Column(min_width=300):
+                picture = gr.Image(label="Picture", elem_id="picture", height=320)
+                if examples:
+                    gr.Examples(examples, picture, elem_id="examples", **private)
+            for classifier in classifiers:
+                with gr.Column(min_width=300):
+                    if several:
+                        gr.Markdown(f"## {classifier.title}\n{classifier.facts()}")
+                    top5 = gr.Label(label="Likeliest classes", elem_classes="top5")
+                    details = gr.Markdown(INVITATION, label="Details", elem_classes="details")
+                    heat_map = gr.Image(
+                        label="Grad-CAM",
+                        elem_classes="cam",
+                        height=320,
+                        interactive=False,
+                        buttons=["download", "fullscreen"],  # "share" would call elsewhere
+                        alt_text="Heat map over the picture; the text below describes it",
+                    )
+                    text = gr.Markdown(label="Explanation", elem_classes="explanation")
+                outputs += [top5, details, heat_map, text]
+                chosen = explainer(classifier), picture, [heat_map, text]
+                top5.select(*chosen, **options, **private)
+        for classifier in classifiers:
+            of_model = f": {classifier.title}" if several else ""
+            if hasattr(classifier.model, "rotate_stream"):
+                with gr.Accordion(f"Rotate the weights{of_model}", open=False):
+                    gr.Markdown(
+                        "The channels of this model can be rotated: the weights that write them "
+                        "are multiplied by an orthogonal matrix, those that read them by its "
+                        "inverse. Other weights, the same function."
+                    )
+                    degrees = gr.Slider(0, 180, value=90, step=1, label="Angle in degrees")
+                    rotated = gr.Label(label="Classes of the rotated model", elem_classes="top5")
+                    changes = gr.Markdown(INVITATION, elem_classes="changes")
+                call = partial(rotate_weights, classifier), [picture, degrees], [rotated, changes]
+                rotations.append(call)
+                degrees.change(*call, trigger_mode="always_last", **options, **private)
+            if slopes := draw_slopes(classifier.model):
+                with gr.Accordion(f"Learnt PReLU slopes{of_model}", open=False):
+                    gr.HTML(slopes, elem_classes="slopes")
+            if classifier.card:
+                with gr.Accordion(f"Model card{of_model}", open=False):
+                    gr.Markdown(classifier.card)
+        demo.load(None, js=NAME_EXAMPLES, **private)
+        # The file itself is taken: gr.Image would turn it, and explain no error.
+        prediction = picture.change(predict, picture, outputs, api_name="predict", **options)
+        prediction.failure(lambda: None, None, picture, **private)  # clears the page
+        for call in rotations:
+            prediction.success(*call, **options, **private)
     return demo
 
 
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = os.environ.get("CONVZOO_MODEL") or (QUICKSTART.is_dir() and str(QUICKSTART))
-    parser.add_argument("model", nargs="?", default=default, help="model folder or Hub id")
+    given = os.environ.get("CONVZOO_MODEL", "").split(",")
+    default = [name.strip() for name in given if name.strip()]
+    if not default and QUICKSTART.is_dir():
+        default = [str(QUICKSTART)]
+    parser.add_argument("model", nargs="*", default=default, help="model folders or Hub ids")
     parser.add_argument("--host", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     args = parser.parse_args(argv)
@@ -198,13 +498,15 @@ def main(argv: list[str] | None = None) -> None:
             "the environment variable CONVZOO_MODEL"
         )
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read by `import gradio`
+    classifiers, name = [], args.model[0]
     try:
-        examples = find_examples(args.model)
-        classifier = load_classifier(args.model)
+        examples = find_examples(name)
+        for name in args.model:
+            classifiers.append(load_classifier(name))
     except (OSError, ValueError) as error:
-        parser.exit(1, f"app.py: cannot show the model {args.model!r}: {error}\n")
-    demo = build_demo(classifier, *read_card(args.model), examples)
-    demo.queue(max_size=32, default_concurrency_limit=1).launch(  # one prediction uses all cores
+        parser.exit(1, f"app.py: cannot show the model {name!r}: {error}\n")
+    demo = build_demo(classifiers, examples)
+    demo.queue(max_size=32).launch(
         server_name=args.host,
         server_port=args.port,
         max_file_size=MAX_FILE_BYTES,

@@ -11,7 +11,8 @@ Everything that decides the result stands in the recipe; `python -m convzoo reci
 keys. The run writes <output_dir>/<name>/: checkpoints/, metrics.jsonl, recipe.toml,
 training_curve.png and at the end model/, a complete folder for `from_pretrained`,
 `python -m convzoo evaluate` and `python -m hub_cards render`. Started again, it goes on from its
-newest good checkpoint. SIGTERM or Ctrl-C saves one and ends with status 0.
+newest good checkpoint. SIGTERM or Ctrl-C saves one and ends this process with status 0 (`accelerate
+launch` itself reports the signal).
 """
 
 import argparse
@@ -72,6 +73,11 @@ from convzoo.transforms import Normalize, TrainTransform
 
 logger = logging.getLogger("train")
 
+AFTER_DIVERGENCE = (
+    "The last checkpoint is as it was. Set run.name for a new run with a lower "
+    "optimizer.learning_rate or with train.max_grad_norm"
+)
+
 
 def main(argv: list[str] | None = None) -> None:
     """Train as the recipe says; see the module's docstring."""
@@ -90,16 +96,19 @@ def main(argv: list[str] | None = None) -> None:
     is_main = accelerator.is_main_process
     disable_progress_bar()  # of Transformers, for each file it writes
     logging.basicConfig(format="%(message)s")
-    for name in ("train", "convzoo"):  # not all: HTTP clients log each request at INFO
+    for name in ("train", "convzoo", "hub_cards"):  # not all: HTTP clients log each request at INFO
         logging.getLogger(name).setLevel(logging.INFO if is_main else logging.WARNING)
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # data without a card
     check_run_folder(run_folder, recipe)
     if (run_folder / "model" / "train_results.json").is_file():
         logger.info("%s is finished; set run.name for another run, or delete it", run_folder)
         return
-    if settings.global_batch_size < accelerator.num_processes:
+    pictures_per_step = settings.global_batch_size // augmentation.repeats
+    if pictures_per_step < accelerator.num_processes:
         raise ValueError(
             f"train.global_batch_size must be at least the number of processes, "
-            f"{accelerator.num_processes}; got {settings.global_batch_size}"
+            f"{accelerator.num_processes}, times augmentation.repeats; got "
+            f"{settings.global_batch_size}"
         )
     if settings.compile and "residual_ratio" in recipe.monitor.names:
         raise ValueError(
@@ -114,22 +123,31 @@ def main(argv: list[str] | None = None) -> None:
     if is_main:
         checkpointing.lock_folder(run_folder)
     stop = StopRequest(accelerator)
+    if recipe.run.push_to:
+        import hub_cards.pushing  # noqa: F401  what it needs is missed now, not after the training
 
     # ---- data ----------------------------------------------------------------------------------
     options = DatasetOptions(data.name, data.revision, data.image_column, data.label_column)
     train_source = open_source(data.path, data.train_split, *options)
-    if data.cache_dir and train_source.is_remote:
-        cache = RowCache(Path(data.cache_dir), int(data.cache_gb * 1e9))
+    cache = RowCache(Path(data.cache_dir), int(data.cache_gb * 1e9)) if data.cache_dir else None
+    if train_source.is_remote:
         train_source = dataclasses.replace(train_source, cache=cache)
     train_source = subset(train_source, data.classes, data.fraction, data.limit, seed)
     eval_source = None
     if data.eval_split:
         eval_source = open_source(data.path, data.eval_split, *options)
+        if eval_source.is_remote:
+            eval_source = dataclasses.replace(eval_source, cache=cache)
         eval_source = subset(eval_source, data.classes, limit=data.eval_limit, spaced=True)
+        if eval_source.label_names != train_source.label_names:
+            raise ValueError(
+                f"splits {data.train_split} and {data.eval_split} of {data.path} must have the "
+                f"same classes in the same order; they differ. Set data.eval_split to another one"
+            )
     order = DataOrder(
-        train_source.group_rows * augmentation.repeats,
-        train_source.group_bytes * augmentation.repeats,
-        settings.global_batch_size,
+        train_source.group_rows,
+        train_source.group_bytes,
+        pictures_per_step,
         data.shuffle_memory_mb * 2**20,
         seed,
     )
@@ -138,7 +156,8 @@ def main(argv: list[str] | None = None) -> None:
     total_steps = max(1, math.ceil(total_images / settings.global_batch_size))
 
     # ---- model, processor, optimizer -----------------------------------------------------------
-    model = build_model(recipe, train_source.label_names)
+    checkpoint = checkpointing.latest_checkpoint(run_folder / "checkpoints")
+    model = build_model(recipe, train_source.label_names, checkpoint)
     processor = build_processor(recipe.preprocessing, num_channels(recipe.model))
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -157,7 +176,6 @@ def main(argv: list[str] | None = None) -> None:
 
     # ---- resume: 1. the newest checkpoint that is whole, 2. a fresh start ----------------------
     start_step, elapsed, best, eval_history = 0, 0.0, {}, []
-    checkpoint = checkpointing.latest_checkpoint(run_folder / "checkpoints")
     if checkpoint:
         state = checkpointing.load_state(checkpoint)
         if state["data_fingerprint"] != train_source.fingerprint:
@@ -167,6 +185,8 @@ def main(argv: list[str] | None = None) -> None:
             )
         start_step, elapsed = state["step"], state["elapsed_seconds"]
         best, eval_history = state["best"], state["eval_history"]
+        if settings.keep_best and not checkpointing.has_checkpoint(checkpoint.parent, best):
+            best = {}  # it was not kept so far
         logger.info("resuming from %s", checkpoint)
         model.load_state_dict(state["raw_model"] or load_file(checkpoint / "model.safetensors"))
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -209,10 +229,13 @@ def main(argv: list[str] | None = None) -> None:
         total_steps,
         data.exif_rotation,
     )
-    allowed = int(data.max_unreadable_share * train_source.num_rows / accelerator.num_processes)
-    unreadable = UnreadableImages(allowed)
+    unreadable = UnreadableImages(int(data.max_unreadable_share * train_source.num_rows))
     num_labels = len(train_source.label_names)
     mix = build_mix(augmentation, settings.label_smoothing, num_labels)
+    if "mixing" in recipe.monitor.names and not mix:
+        raise ValueError(
+            "monitor.names must not have 'mixing' without augmentation.mixup_alpha or cutmix_alpha"
+        )
     metrics = MetricsLog(run_folder / "metrics.jsonl", start_step, enabled=is_main)
     monitors = Monitors(
         *(bare_model, recipe.monitor.names, recipe.monitor.every_steps),
@@ -234,8 +257,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     readers = accelerator.num_processes * max(1, data.num_workers)
     logger.info(
-        "order: each image once an epoch, batches mix %d row groups; %d reader(s) open a row group "
-        "at most %.2f times an epoch",
+        "order: each image once in %d epoch(s), batches mix %d row groups; %d reader(s) open a row "
+        "group at most %.2f times in that",
+        augmentation.repeats,
         min(order.num_lanes * order.window_groups, len(train_source.groups)),
         readers,
         order.read_amplification(readers),
@@ -288,6 +312,13 @@ def main(argv: list[str] | None = None) -> None:
                 )
         accelerator.wait_for_everyone()
 
+    def end():
+        nonlocal model, optimizer
+        trackers.finish()
+        # DDP first: gloo deadlocks when a model is the last to let go of its process group.
+        model, optimizer = accelerator.free_memory(model, optimizer)
+        accelerator.end_training()
+
     def evaluate(step):
         settle()
         with published():
@@ -321,6 +352,10 @@ def main(argv: list[str] | None = None) -> None:
         smoothing=0.05,
         mininterval=0.5 if sys.stderr.isatty() else 10,
     )
+    # The same number on all processes, and none is empty.
+    num_parts = min(
+        settings.accumulation_steps, settings.global_batch_size // accelerator.num_processes
+    )
     losses, grad_norm = [], None  # since the last log line
     logged_at, data_wait, stopping = time.perf_counter(), 0.0, False
     for step in range(start_step, total_steps):
@@ -346,11 +381,7 @@ def main(argv: list[str] | None = None) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         parts = list(
-            zip(
-                pixel_values.chunk(settings.accumulation_steps),
-                labels.chunk(settings.accumulation_steps),
-                strict=True,
-            )
+            zip(pixel_values.tensor_split(num_parts), labels.tensor_split(num_parts), strict=True)
         )
         losses.append(torch.zeros((), device=accelerator.device))
         with monitors.watching(step + 1):
@@ -363,9 +394,9 @@ def main(argv: list[str] | None = None) -> None:
                     loss = loss * (share / settings.global_batch_size)
                     accelerator.backward(loss)
                 losses[-1] += loss.detach()
-        monitors.after_backward(
-            step + 1, accelerator.scaler.get_scale() if accelerator.scaler else 1.0
-        )
+        if monitors.looks(step + 1):
+            scaler = accelerator.scaler
+            monitors.after_backward(step + 1, scaler.get_scale() if scaler else 1.0)
         if settings.max_grad_norm:
             grad_norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
@@ -403,6 +434,11 @@ def main(argv: list[str] | None = None) -> None:
         rare = time.perf_counter()
         if evaluating:
             evaluated = evaluate(done)
+            if not math.isfinite(evaluated["loss"]):
+                raise FloatingPointError(
+                    f"the held-out loss must be finite; it is {evaluated['loss']} after step "
+                    f"{done}. {AFTER_DIVERGENCE}"
+                )
             eval_history.append(plateau_value(evaluated, recipe.schedule.plateau_metric))
             if evaluated["top1_accuracy"] > best.get("top1_accuracy", -1.0):
                 best = {"step": done, "top1_accuracy": evaluated["top1_accuracy"]}
@@ -416,23 +452,20 @@ def main(argv: list[str] | None = None) -> None:
     bar.close()
     if stopping:
         logger.info(
-            "stopped by %s after step %d of %d; the same command goes on from %s",
+            "stopped by %s after step %d of %d; the same command%s goes on from %s",
             *(stop.signal or "a signal to another process", done, total_steps),
+            " with run.resume=auto" if recipe.run.resume == "never" else "",
             run_folder / "checkpoints",
         )
-        trackers.finish()
-        accelerator.end_training()
+        end()
         return
 
     # ---- the finished model --------------------------------------------------------------------
     settle()
+    found = dict(gather_object(list(unreadable.reasons.items())))  # name -> reason
     if is_main:
         lines = read_metrics(run_folder / "metrics.jsonl")
         plot_curves(lines, recipe.run.name, run_folder / "training_curve.png")
-        if recipe.monitor.names:
-            plot_monitors(run_folder)
-            for fault in diagnose(read_metrics(run_folder / "monitors.jsonl")):
-                logger.warning("monitors: %s", fault)
         images_seen = total_steps * settings.global_batch_size
         results = {
             "schema_version": 1,
@@ -452,6 +485,10 @@ def main(argv: list[str] | None = None) -> None:
             "seed": seed,
             "num_parameters": bare_model.num_parameters(),
             "best_evaluation": best or None,
+            "unreadable_images": {
+                "count": len(found),
+                "examples": dict(list(found.items())[:20]),
+            },
             "environment": describe_environment(),
         }
 
@@ -469,9 +506,25 @@ def main(argv: list[str] | None = None) -> None:
         with published():
             checkpointing.write_folder(run_folder / "model", fill_finished)
         logger.info("model, curves and training results: %s", run_folder / "model")
+        if recipe.run.push_to:
+            push(run_folder / "model", recipe.run.push_to, recipe.run.push_private)
+        if recipe.monitor.names:
+            plot_monitors(run_folder)
+            for fault in diagnose(read_metrics(run_folder / "monitors.jsonl")):
+                logger.warning("monitors: %s", fault)
     accelerator.wait_for_everyone()
-    trackers.finish()
-    accelerator.end_training()
+    end()
+
+
+def push(folder, repo_id, private):
+    """Push a finished model; a push that fails is told, and costs nothing but itself."""
+    from hub_cards.pushing import PushError, push_folder
+
+    try:
+        logger.info("pushed: %s", push_folder(folder, repo_id, private).url)
+    except (PushError, OSError, ValueError) as error:
+        command = f"python -m hub_cards push {folder} {repo_id}"
+        logger.error("not pushed: %s. The model is whole; push it with: %s", error, command)
 
 
 def plateau_value(evaluated, metric):
@@ -504,20 +557,15 @@ def check_finite(window, done, run_folder, source, order, is_main):
     bad = next((i for i, loss in enumerate(window) if not math.isfinite(loss)), None)
     if bad is None:
         return
-    step, num_groups = done - len(window) + bad, len(source.groups)
-    positions = order.positions(step, 0, 1).tolist()
-    rows = [order.row(position) for position in positions]
+    step = done - len(window) + bad
     report = run_folder / "nonfinite_batch.json"
     if is_main:
-        images = [
-            {"position": position, "image": source.where(group % num_groups, row)}
-            for position, (group, row) in zip(positions, rows, strict=True)
-        ]
-        write_json(report, {"step": step, "loss": str(window[bad]), "images": images})
+        pictures = order.positions(step, 0, 1).tolist()
+        names = [source.where(*order.row(picture)) for picture in pictures]
+        write_json(report, {"step": step, "loss": str(window[bad]), "images": names})
     raise FloatingPointError(
         f"the training loss must be finite; it is {window[bad]} in step {step}, whose pictures "
-        f"{report} names. Lower optimizer.learning_rate, or set train.max_grad_norm; the last "
-        f"checkpoint is as it was"
+        f"{report} names. {AFTER_DIVERGENCE}"
     )
 
 

@@ -32,6 +32,7 @@ from convzoo.sources import open_source
 from convzoo.transforms import Normalize, TrainTransform, random_resized_box, sample_rng
 from modeling import CNN, CNNConfig
 
+ROOT = Path(__file__).resolve().parent.parent
 SCALE = (0.25, 1.0)
 BATCH = 128
 # Two-sided 95 % quantile of Student's t distribution by degrees of freedom.
@@ -58,8 +59,9 @@ def main() -> None:
         "what": f"top-1 accuracy of a small CNN on {len(test)} test pictures after {args.epochs} "
         f"epochs of {len(train)} pictures in crops of {args.crop} px, exact and fast crops",
         "data": Path(args.data).name,
-        "command": f"python benchmarks/fast_path_accuracy.py --data {Path(args.data).name} "
-        f"--photographs {Path(args.photographs or 'none').name} --seeds {args.seeds}",
+        "fingerprint": open_source(args.data, "train").fingerprint,
+        "photographs": Path(args.photographs).name if args.photographs else None,
+        "command": command(args),
         "date": now(),
         "environment": describe_environment(),
         "threads": 1,
@@ -83,6 +85,18 @@ def main() -> None:
     if args.photographs:
         report["pixel_error"] = pixel_error(args.photographs)
     write_json(Path(args.output), report)
+
+
+def command(args: argparse.Namespace) -> str:
+    """What a reader types to repeat this; folders outside this repository are called FOLDER."""
+    words = ["python benchmarks/fast_path_accuracy.py"]
+    for name in ("data", "photographs", "images", "epochs", "seeds", "crop"):
+        value = getattr(args, name)
+        if name in ("data", "photographs") and value:
+            folder = Path(value).resolve()
+            value = folder.relative_to(ROOT).as_posix() if folder.is_relative_to(ROOT) else "FOLDER"
+        words += [f"--{name} {value}"] if value else []
+    return " ".join(words)
 
 
 def read_split(path: str, split: str) -> list[tuple[bytes, int]]:

@@ -57,7 +57,7 @@ from convzoo.transforms import (  # noqa: E402
     sample_rng,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 BATCH = 20
 SIZE = 224
 POLICY = "rand-m9-mstd0.5"
@@ -80,14 +80,14 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     random.seed(0)
     torch.manual_seed(0)
-    names = " ".join(Path(path).name for path in args.data)
+    folders = " ".join(map(folder_as_typed, args.data))
     environment = describe_environment()
     for package in ("turbojpeg", "torchvision", "timm"):
         if importlib.util.find_spec(package):
             environment["versions"][package] = version(package)
     results = {
         "what": "CPU time of one thread from encoded photographs to a normalised batch of 224 px",
-        "command": f"PYTHONPATH=. python benchmarks/input_pipeline.py --data {names} "
+        "command": f"PYTHONPATH=. python benchmarks/input_pipeline.py --data {folders} "
         f"--rounds {args.rounds}",
         "date": now(),
         "environment": environment,
@@ -111,6 +111,7 @@ def measure_folder(path: str, rounds: int) -> dict:
         sizes = [decode_rgb(data).shape for data in encoded]
         run = {
             "data": Path(path).name,
+            "fingerprint": source.fingerprint,
             "num_images": len(batches) * BATCH,
             "mean_bytes": round(statistics.mean(map(len, encoded))),
             "mean_pixels": round(statistics.mean(height * width for height, width, _ in sizes)),
@@ -122,6 +123,12 @@ def measure_folder(path: str, rounds: int) -> dict:
         run["crop_policy_erasing"] = compare(policy_variants(), batches, rounds)
         run["streamed_crop"] = compare(streamed_variants(source), passes, rounds, len(batches))
     return run
+
+
+def folder_as_typed(path: str) -> str:
+    """What a record says of a folder: its place in this repository, or only FOLDER."""
+    folder = Path(path).resolve()
+    return folder.relative_to(ROOT).as_posix() if folder.is_relative_to(ROOT) else "FOLDER"
 
 
 def pack_photographs(photographs: Path, folder: Path) -> None:
@@ -206,19 +213,14 @@ def crop_variants() -> dict:
         variants["torchvision"] = str(error)
     else:
         variants["Pillow + torchvision v1 (transformers examples)"] = per_picture(torchvision_v1())
-        on_tensors = v2.Compose(
-            [v2.RandomResizedCrop(SIZE, antialias=True), v2.RandomHorizontalFlip()]
-        )
+        crop = v2.RandomResizedCrop(SIZE, antialias=True)
+        on_tensors = v2.Compose([crop, v2.RandomHorizontalFlip()])
         finish = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
         variants["torchvision decode_jpeg + v2, normalised per batch"] = torchvision_v2(
             on_tensors, finish
         )
-    return variants | timm_variants(
-        {
-            "timm, no colour jitter": {"color_jitter": None},
-            "timm, default (colour jitter 0.4)": {},
-        }
-    )
+    plain = {"timm, no colour jitter": {"color_jitter": None}}
+    return variants | timm_variants(plain | {"timm, default (colour jitter 0.4)": {}})
 
 
 def our_crops(batch: list[bytes], decode: Callable = open_for_cropping) -> torch.Tensor:
@@ -312,8 +314,7 @@ def streamed_variants(source: Source) -> dict:
     """From parquet files to batches with labels; the functions take a number of batches."""
 
     def ours(steps):
-        memory = 512 * 2**20
-        order = DataOrder(source.group_rows, source.group_bytes, BATCH, memory, seed=0)
+        order = DataOrder(source.group_rows, source.group_bytes, BATCH, 512 * 2**20, seed=0)
         stream = TrainStream(source, order, transform, 0, 1, 0, steps)
         for batch in train_batches(stream, num_workers=0):
             normalize(batch["pixels"])
@@ -333,9 +334,8 @@ def streamed_variants(source: Source) -> dict:
 
     def theirs(steps):
         loader = torch.utils.data.DataLoader(mapped, batch_size=BATCH, collate_fn=collate)
-        for number, _ in enumerate(loader, start=1):
-            if number == steps:
-                break
+        for _ in itertools.islice(loader, steps):
+            pass
 
     def collate(rows):
         return {

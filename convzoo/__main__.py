@@ -27,13 +27,15 @@ def main(argv: list[str] | None = None) -> int:
     evaluate.add_argument("model", help="model folder or Hub id")
     evaluate.add_argument("--data", required=True, help="folder or Hub dataset id")
     evaluate.add_argument("--split", default="test", help="which split (default: %(default)s)")
-    evaluate.add_argument("--batch-size", type=int, default=64, help="images per step")
-    evaluate.add_argument("--num-workers", type=int, default=2, help="decoding processes")
+    evaluate.add_argument("--batch-size", type=_at_least(1), default=64, help="images per step")
+    evaluate.add_argument("--num-workers", type=_at_least(0), default=2, help="decoding processes")
     evaluate.add_argument("--output", help="also write the result here, as for a Hub model")
     evaluate.add_argument(
         "--crops", type=int, default=1, choices=(1, 10), help="views of a picture, averaged"
     )
-    evaluate.add_argument("--limit", type=int, default=0, help="pictures, evenly spaced (all)")
+    evaluate.add_argument(
+        "--limit", type=_at_least(0), default=0, help="pictures, evenly spaced (all)"
+    )
     evaluate.add_argument(
         "--classes",
         nargs="*",
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     predict = commands.add_parser("predict", help="classify picture files")
     predict.add_argument("model", help="model folder or Hub id")
     predict.add_argument("images", nargs="+", help="picture files")
-    predict.add_argument("--top-k", type=int, default=5, help="classes per picture")
+    predict.add_argument("--top-k", type=_at_least(1), default=5, help="classes per picture")
     predict.set_defaults(run=_predict)
 
     convert = commands.add_parser(
@@ -75,7 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     preprocess.add_argument("source", help="folder of parquet files or pictures, or Hub dataset id")
     preprocess.add_argument("output", help="folder to create")
-    preprocess.add_argument("--size", type=int, default=256, help="shorter side (%(default)s)")
+    preprocess.add_argument(
+        "--size", type=_at_least(1), default=256, help="shorter side (%(default)s)"
+    )
     preprocess.add_argument("--crop", action="store_true", help="also cut to size x size, centred")
     preprocess.add_argument("--enlarge", action="store_true", help="bring smaller pictures to size")
     preprocess.add_argument(
@@ -85,11 +89,16 @@ def main(argv: list[str] | None = None) -> int:
     preprocess.add_argument(
         "--subsampling", default="420", choices=("420", "444"), help="of the colours (%(default)s)"
     )
+    preprocess.add_argument(
+        "--exif-rotation", action="store_true", help="turn pictures as their EXIF data says"
+    )
     preprocess.add_argument("--splits", nargs="+", default=(), help="which splits (all)")
     preprocess.add_argument(
         "--shard-megabytes", type=float, default=400, help="largest file (%(default)s)"
     )
-    preprocess.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    preprocess.add_argument(
+        "--workers", type=_at_least(1), default=os.cpu_count(), help="processes"
+    )
     preprocess.add_argument(
         "--max-bad-share",
         type=float,
@@ -108,8 +117,12 @@ def main(argv: list[str] | None = None) -> int:
     inspect.add_argument("what", help="dataset or model: folder or Hub id")
     inspect.add_argument("--image", help="of a model: picture whose activations are drawn")
     inspect.add_argument("--splits", nargs="+", default=(), help="which splits (all)")
-    inspect.add_argument("--limit", type=int, default=0, help="pictures read of each split (all)")
-    inspect.add_argument("--gpus", type=int, default=1, help="how many to feed (%(default)s)")
+    inspect.add_argument(
+        "--limit", type=_at_least(0), default=0, help="pictures read of each split (all)"
+    )
+    inspect.add_argument(
+        "--gpus", type=_at_least(1), default=1, help="how many to feed (%(default)s)"
+    )
     inspect.add_argument(
         "--images-per-second-per-gpu",
         type=float,
@@ -117,7 +130,9 @@ def main(argv: list[str] | None = None) -> int:
         metavar="R",
         help="what one GPU trains (%(default)s)",
     )
-    inspect.add_argument("--crop", type=int, default=0, help="side of training crops, pixels (224)")
+    inspect.add_argument(
+        "--crop", type=_at_least(0), default=0, help="side of training crops, pixels (224)"
+    )
     inspect.add_argument("--json", metavar="FILE", help="file for all numbers")
     inspect.add_argument("--output", default="", metavar="FOLDER", help="folder for PNG files")
     _add_columns(inspect)
@@ -126,6 +141,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("convzoo").setLevel(logging.INFO)  # HTTP clients log each request at INFO
+    # A dataset needs no card, and each of its splits would be told so.
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
     try:
         args.run(args)
     except ModuleNotFoundError as error:
@@ -137,10 +154,31 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _at_least(least):
+    """A type of arguments: whole numbers from `least` on."""
+
+    def number(text):
+        if not text.removeprefix("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number of at least {least}; got {text!r}"
+            )
+        return int(text)
+
+    return number
+
+
+def _disable_progress_bars():
+    """Loading and writing a few tensors needs none."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
 def _evaluate(args):
     from convzoo.environment import command_line, write_json
     from convzoo.evaluation import evaluate_folder
 
+    _disable_progress_bars()
     result = evaluate_folder(
         args.model,
         args.data,
@@ -184,11 +222,10 @@ def _predict(args):
                 raise ValueError(f"{name}: {error}") from error
 
     from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
-    from transformers.utils.logging import disable_progress_bar
 
     import modeling  # noqa: F401  registers our families with the Auto classes
 
-    disable_progress_bar()  # of loading a few tensors
+    _disable_progress_bars()
     model = AutoModelForImageClassification.from_pretrained(args.model)
     processor = AutoImageProcessor.from_pretrained(args.model)
     classify = pipeline("image-classification", model=model, image_processor=processor)
@@ -199,11 +236,9 @@ def _predict(args):
 
 
 def _convert(args):
-    from transformers.utils.logging import disable_progress_bar
-
     from convzoo.conversion import convert
 
-    disable_progress_bar()  # of writing one file
+    _disable_progress_bars()
     print(convert(args.source, args.output, args.labels))
 
 
@@ -234,7 +269,13 @@ def _preprocess(args):
     from convzoo.presizing import Presize, preprocess, summary
 
     presize = Presize(
-        args.size, args.crop, args.enlarge, args.interpolation, args.quality, args.subsampling
+        args.size,
+        args.crop,
+        args.enlarge,
+        args.interpolation,
+        args.quality,
+        args.subsampling,
+        args.exif_rotation,
     )
     report = preprocess(
         args.source,
@@ -255,9 +296,7 @@ def _inspect(args):
     from convzoo.model_inspection import inspect_model, is_model, summary
 
     if is_model(args.what):
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # of loading a few tensors
+        _disable_progress_bars()
         report = inspect_model(args.what, args.image, args.output, args.revision)
         if args.json:
             write_json(Path(args.json), report)

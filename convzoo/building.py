@@ -8,6 +8,7 @@ classes differ, and for the first convolution where the number of colour channel
 import itertools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,16 @@ logger = logging.getLogger(__name__)
 FIRST_CONVOLUTION = "stem.conv.weight"  # in all families
 
 
-def build_model(recipe: Recipe, label_names: Sequence[str]) -> PreTrainedModel:
+def build_model(
+    recipe: Recipe, label_names: Sequence[str], checkpoint: Path | None = None
+) -> PreTrainedModel:
     """The model that a recipe starts from.
 
     Args:
         recipe: the sections run, model and finetune are read, and preprocessing for a warning.
         label_names: one name for each class; repeated ones are numbered.
+        checkpoint: of a run that goes on; its configuration then stands for the pretrained
+            model's, which need not be there any more. Its weights are not read.
 
     Returns:
         A model in training mode. What is not taken from `finetune.pretrained` is initialised from
@@ -43,7 +48,11 @@ def build_model(recipe: Recipe, label_names: Sequence[str]) -> PreTrainedModel:
         "label2id": {label: index for index, label in enumerate(labels)},
     }
     if recipe.finetune.pretrained:
-        model = _pretrained_model(recipe, names)
+        if checkpoint:
+            config = AutoConfig.from_pretrained(checkpoint)
+            model = modeling.FAMILIES[type(config)](config)
+        else:
+            model = _pretrained_model(recipe, names)
         freeze(model, recipe.finetune.frozen_stages)
         return model
     family = _family(recipe.model.model_type)
@@ -53,7 +62,12 @@ def build_model(recipe: Recipe, label_names: Sequence[str]) -> PreTrainedModel:
 
 def _pretrained_model(recipe, names):
     path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
-    found = AutoConfig.from_pretrained(path, revision=revision)
+    try:
+        found = AutoConfig.from_pretrained(path, revision=revision)
+    except OSError as error:
+        raise OSError(
+            f"finetune.pretrained must be a model folder or a Hub id; got {path!r}. ({error})"
+        ) from error
     known = [family.model_type for family in modeling.FAMILIES]
     if found.model_type not in known:
         raise ValueError(

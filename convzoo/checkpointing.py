@@ -148,6 +148,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def has_checkpoint(folder: Path, best: dict) -> bool:
+    """Whether the checkpoint of an evaluation, {"step": ..., ...} or {}, is there."""
+    return bool(best) and _path(folder, best["step"]).is_dir()
+
+
 def load_state(checkpoint: Path) -> dict:
     """The `state` of `save_checkpoint`, with `step`."""
     return torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)

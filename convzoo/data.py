@@ -31,6 +31,9 @@ READ_AHEAD_STEPS = 2  # a window is read this many steps before its first use
 class TrainStream(IterableDataset):
     """The augmented samples of one process, from any step on.
 
+    With repeated augmentation the order is that of the pictures, and sample number P is a view of
+    picture P // repeats: all views are in the same batch.
+
     Iterating yields, per step and worker, `pixels` uint8 (n, size, size, C), `labels` int64 (n,),
     `positions` int64 (n,), the sample numbers, `erasing`, the boxes to erase in each, and
     `unreadable`, (where, reason) of each picture that another one had to replace.
@@ -86,16 +89,21 @@ class TrainStream(IterableDataset):
                     upcoming.append((positions, located))
                     asked += 1
                 yield self._batch(step, *upcoming.popleft(), rows)
-                rows.keep({window.key for _, located in upcoming for window, _ in located})
+                if upcoming:  # empty after the first step only
+                    rows.keep({window.key for _, located in upcoming for window, _ in located})
 
     def _batch(self, step, positions, located, rows):
-        size = self.transform.size_at(step)
+        size, views = self.transform.size_at(step), self.transform.augmentation.repeats
+        positions = (positions[:, None] * views + np.arange(views)).ravel()
         pixels = np.empty((len(positions), size, size, self.transform.num_channels), np.uint8)
         labels, erasing, unreadable = [], [], []
-        for crop, position, place in zip(pixels, positions.tolist(), located, strict=True):
+        for number, (crop, position) in enumerate(zip(pixels, positions.tolist(), strict=True)):
+            place = located[number // views]
             crop[:], label, boxes = self._sample(position, *place, size, rows, unreadable)
             labels.append(label)
             erasing.append(boxes)
+            if (number + 1) % views == 0:
+                rows.release(*place)
         return {
             "pixels": torch.from_numpy(pixels),
             "labels": torch.tensor(labels, dtype=torch.int64),
@@ -111,8 +119,6 @@ class TrainStream(IterableDataset):
         """
         for offset in range(len(window.order)):
             data, label, place = rows.row(window, (entry + offset) % len(window.order))
-            if not offset:
-                rows.release(window, entry)
             rng = sample_rng(self.order.seed, position)
             try:
                 image = open_for_cropping(data, self.transform.num_channels, self.exif_rotation)
@@ -149,7 +155,7 @@ class _OpenWindows:
         rows = self.pieces[window.key][number].result()
         if rows[entry] is None:  # it was used, and is to replace an unreadable one, too
             rows = self._read(group, first, count)
-        return *rows[entry], (group % len(self.source.groups), first + entry)
+        return *rows[entry], (group, first + entry)
 
     def release(self, window, entry):
         """Forget the bytes of an entry."""
@@ -157,7 +163,7 @@ class _OpenWindows:
         self.pieces[window.key][number].result()[entry] = None
 
     def _read(self, group, first, count):
-        rows = self.source.read_group(group % len(self.source.groups))
+        rows = self.source.read_group(group)
         # Copies: a view of one row would hold the memory of all.
         return [(bytes(rows[row][0]), rows[row][1]) for row in range(first, first + count)]
 

@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convzoo import turbojpeg
 from modeling.image_processing_convzoo import to_pillow
@@ -59,9 +59,10 @@ def open_rgb(data: bytes, num_channels: int = 3, exif_rotation: bool = False) ->
                 upright = ImageOps.exif_transpose(image) if exif_rotation else image
                 return to_pillow(upright, num_channels)
     except Exception as error:  # Pillow's format plug-ins raise nearly anything
+        unknown = isinstance(error, UnidentifiedImageError)  # its text has a memory address
         raise UnreadableImageError(
             f"an image must be a readable JPEG, PNG or similar; {len(data)} bytes starting with "
-            f"{bytes(data[:8])!r} are not: {error}"
+            f"{bytes(data[:8])!r} are not: {'unknown format' if unknown else error}"
         ) from error
 
 
@@ -117,16 +118,28 @@ def _convert(rgb, num_channels):
     return np.array(to_pillow(rgb, num_channels)).reshape(*rgb.shape[:2], num_channels)
 
 
+def is_upright(data: bytes) -> bool:
+    """Whether EXIF data do not turn the picture; False where Pillow cannot read them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged EXIF data
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                return image.getexif().get(EXIF_ORIENTATION, 1) == 1
+        except Exception:  # Pillow's EXIF reader raises nearly anything
+            return False
+
+
 def _is_jpeg_as_stored(data, exif_rotation):
+    """Whether the fast decoder may have it; if not, open_rgb decodes it or says what is wrong."""
     if data[:2] != JPEG_START:
         return False
-    if not exif_rotation:
-        return True
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.getexif().get(EXIF_ORIENTATION, 1) == 1
-    except Exception:  # open_rgb says what is wrong
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        if height * width > Image.MAX_IMAGE_PIXELS:
+            return False
+    except Exception:  # simplejpeg raises more than ValueError
         return False
+    return not exif_rotation or is_upright(data)
 
 
 def _ends_with_scan(data):

@@ -10,7 +10,6 @@ resize to, and their mirror images.
 """
 
 import hashlib
-import json
 import math
 import time
 import warnings
@@ -27,9 +26,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from convzoo.batch_augmentation import ten_crop
+from convzoo.breakdown import break_down
 from convzoo.data import eval_rows
 from convzoo.decoding import open_rgb
-from convzoo.environment import describe_environment, file_sha256, now, write_json
+from convzoo.environment import describe_environment, file_sha256, now
+from convzoo.eval_results import record_result
 from convzoo.interruption import outlive_signals
 from convzoo.sources import DatasetOptions, Source, open_source
 from convzoo.subset import subset
@@ -44,12 +45,14 @@ class Predictions:
     Attributes:
         labels: true classes, (num_images,).
         ranked: up to five classes in falling order of score, (num_images, k).
+        confidences: probability of the first of them, (num_images,).
         losses: cross entropy of each image, (num_images,).
         fingerprint: sha256 over the encoded images and labels, in order.
     """
 
     labels: np.ndarray
     ranked: np.ndarray
+    confidences: np.ndarray
     losses: np.ndarray
     fingerprint: str
 
@@ -171,18 +174,18 @@ def predict_split(
             scores = scores[0] if len(scores) == 1 else _log_mean_probability(scores)
             labels = batch["labels"].to(scores.device)
             losses = F.cross_entropy(scores, labels, reduction="none")
-            ranked = scores.topk(min(5, scores.shape[1])).indices
-            columns = (batch["labels"], ranked.cpu(), losses.cpu())
+            ranked = scores.topk(min(5, scores.shape[1])).indices.int()
+            confidences = scores.softmax(-1).amax(-1)
+            columns = (batch["labels"], ranked.cpu(), confidences.cpu(), losses.cpu())
             rows.append((batch["index"], *(c.numpy() for c in columns), batch["digests"]))
             bar.update(len(batch["index"]) * accelerator.num_processes)
     model.train(was_training)
     bar.close()
     if accelerator.num_processes > 1:
         rows = gather_object(rows)
-    index, labels, ranked, losses = (
-        np.concatenate(column) for column in list(zip(*rows, strict=True))[:4]
-    )
-    digests = [digest for row in rows for digest in row[4]]
+    *columns, digests = zip(*rows, strict=True)
+    index, *columns = (np.concatenate(column) for column in columns)
+    digests = [digest for part in digests for digest in part]
     by_row = np.argsort(index)
     if not np.array_equal(index[by_row], np.arange(source.num_rows)):
         raise RuntimeError(
@@ -190,7 +193,7 @@ def predict_split(
             f"predictions for {source.num_rows} rows"
         )
     content = hashlib.sha256(b"".join(digests[row] for row in by_row)).hexdigest()
-    return Predictions(labels[by_row], ranked[by_row], losses[by_row], f"sha256:{content}")
+    return Predictions(*(column[by_row] for column in columns), f"sha256:{content}")
 
 
 def _ten_crop_sizes(processor):
@@ -256,8 +259,9 @@ def evaluate_folder(
     model = AutoModelForImageClassification.from_pretrained(model_folder)
     processor = AutoImageProcessor.from_pretrained(model_folder)
     source = open_source(data, split, *options)
+    class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     if classes is None:
-        classes = [model.config.id2label[number] for number in range(model.config.num_labels)]
+        classes = class_names
     # A model of all classes is asked about some of them; another one knows only these.
     renumber = model.config.num_labels != len(source.label_names)
     source = subset(source, classes, limit=limit, spaced=True, renumber=renumber)
@@ -290,6 +294,7 @@ def evaluate_folder(
         "dataset": source.describe() | {"config": options.name or None},
         "protocol": protocol,
         "metrics": metrics,
+        **break_down(predictions.labels, predictions.ranked, predictions.confidences, class_names),
         "model": {
             "file": weights.name,
             "sha256": file_sha256(weights),
@@ -305,26 +310,6 @@ def evaluate_folder(
     if Path(model_folder).is_dir() and accelerator.is_main_process:
         record_result(Path(model_folder), result)
     return result
-
-
-def record_result(model_folder: Path, result: dict) -> None:
-    """Put a result into `eval_results.json`, replacing one of the same data and protocol.
-
-    Results of other weights than the folder's are dropped: they would not be true any more.
-    """
-    path = model_folder / "eval_results.json"
-    previous = json.loads(path.read_text(encoding="utf-8"))["results"] if path.is_file() else []
-    kept = [
-        old
-        for old in previous
-        if old["model"]["sha256"] == result["model"]["sha256"]
-        and _what_was_measured(old) != _what_was_measured(result)
-    ]
-    write_json(path, {"schema_version": 1, "results": [*kept, result]})
-
-
-def _what_was_measured(result):
-    return result["dataset"]["fingerprint"], result["dataset"]["split"], result["protocol"]
 
 
 def _check_labels(config, source):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from convzoo.environment import describe_environment, now
-from convzoo.sources import DatasetOptions, open_source, split_names
+from convzoo.sources import DatasetOptions, open_splits
 from convzoo.survey import MOST_LISTED, QUANTILES, Survey, find_duplicates
 from convzoo.survey_figures import contact_sheet, save_histograms
 from convzoo.throughput import diagnose, measure_speed, usable_cores
@@ -68,10 +68,9 @@ def inspect_dataset(
         "splits": {},
     }
     surveys = {}
-    for split in splits or split_names(path, *options[:2]):
-        source = open_source(path, split, *options)
-        survey = surveys[split] = Survey(source, limit)
-        report["splits"][split] = survey.describe()
+    for source in open_splits(path, splits, options):
+        survey = surveys[source.split] = Survey(source, limit)
+        report["splits"][source.split] = survey.describe()
     report["duplicates"] = find_duplicates(surveys)
     readable = [split for split in surveys if surveys[split].rows]
     main = "train" if "train" in readable else next(iter(readable), None)
@@ -147,7 +146,10 @@ def _split_lines(split, content):
         counts = ", ".join(f"{name} {count:,}" for name, count in content[key].items())
         lines.append(f"{key:15}{counts}")
     if content["rotated_by_exif"]:
-        lines.append(f"rotated        {content['rotated_by_exif']:,} by EXIF, which is not applied")
+        lines.append(
+            f"rotated        {content['rotated_by_exif']:,} by EXIF, which only data.exif_rotation "
+            f"and --exif-rotation apply"
+        )
     misnamed = content["misnamed"]
     if misnamed["count"]:
         first = misnamed["examples"][0]

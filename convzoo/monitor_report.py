@@ -75,9 +75,12 @@ def _gradient_faults(lines):
         if broken:
             faults.append(f"step {line['step']}: gradient not finite in {', '.join(broken)}")
     rms = {layer: _recent(lines, "gradients", layer, "rms") for layer in layers}
-    middle = median(rms.values()) if rms else math.nan
+    finite = [value for value in rms.values() if not math.isnan(value)]
+    middle = median(finite) if finite else math.nan
     for layer in layers:
         series = [value for _, value in _series(lines, "gradients", layer, "rms")]
+        if not series:
+            continue
         for name, base in (("the median layer's", middle), ("its first", series[0])):
             if base and rms[layer] < VANISHING * base:
                 faults.append(f"{layer}: vanishing gradient, {rms[layer] / base:.1g} of {name}")

@@ -20,7 +20,8 @@ boundary takes the rest of one epoch and the start of the next, so nothing is dr
 
 The first epoch of data that does not fit into the memory starts with one lane and doubles their
 number every RAMP_STEPS steps: training begins after the first row groups have come, and not only
-when those of all lanes have. Its lanes have other lengths, so that they still end together.
+when those of all lanes have. New lanes come between the old ones, so that a reader keeps what it
+has open. The lanes of this epoch have other lengths, so that they still end together.
 """
 
 import bisect
@@ -76,7 +77,11 @@ class DataOrder:
                 f"got {global_batch_size}"
             )
         # A fifth of the memory is left to windows that are read ahead.
-        open_groups = max(1, int(0.8 * memory_bytes / max(1, max(group_bytes))))
+        room = 0.8 * memory_bytes
+        open_groups = max(1, int(room / max(1, max(group_bytes))))
+        # A few large ones among many: as many as fit whichever they are.
+        largest_first = np.cumsum(np.sort(group_bytes)[::-1])
+        open_groups = max(open_groups, int(np.searchsorted(largest_first, room, "right")))
         bound = min(MAX_LANES, open_groups, len(self.group_rows))
         self.num_lanes = 1
         while 2 * self.num_lanes <= bound and global_batch_size % (2 * self.num_lanes) == 0:
@@ -152,7 +157,7 @@ class DataOrder:
             lane = after % self.num_lanes
             return lane, self._entries_in_ramp(lane, self._ramp_steps) + after // self.num_lanes
         lanes = self._lanes_at(step)
-        lane = slot % lanes
+        lane = slot % lanes * (self.num_lanes // lanes)
         return lane, self._entries_in_ramp(lane, step) + slot // lanes
 
     def _entries_in_ramp(self, lane, steps):
@@ -160,7 +165,7 @@ class DataOrder:
         entries = 0
         for number, lanes in enumerate(self._ramp):
             count = min(max(steps - number * RAMP_STEPS, 0), RAMP_STEPS)
-            if lane < lanes:
+            if lane % (self.num_lanes // lanes) == 0:
                 entries += count * (self.global_batch_size // lanes)
         return entries
 

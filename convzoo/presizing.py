@@ -21,7 +21,7 @@ from tqdm import tqdm
 from convzoo.environment import describe_environment, now, write_json
 from convzoo.presizing_files import REPORT, dataset_card, final_name, next_row, write_shards
 from convzoo.presizing_rows import Presize, row_converter
-from convzoo.sources import DatasetOptions, open_source, split_names
+from convzoo.sources import DatasetOptions, leave_out_advice, open_splits
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,7 @@ def preprocess(
             "workers and shard size must be positive and max_bad_share lie in [0, 1); got "
             f"{num_workers}, {shard_bytes} and {max_bad_share}"
         )
-    splits = splits or split_names(source, *options[:2])
-    sources = [open_source(source, split, *options) for split in splits]
+    sources = open_splits(source, splits, options)
     settings = dataclasses.asdict(presize) | {
         "shard_bytes": shard_bytes,
         "source": {item.split: item.fingerprint for item in sources},
@@ -74,8 +73,12 @@ def preprocess(
     output = Path(output)
     if output.exists():
         return _finished_report(output, settings)
-    for item in sources:
-        item.read_group(0)  # labels that no training can use fail now, not after hours
+    names = [item.split for item in sources]
+    for item in sources:  # labels that no training can use fail now, not after hours
+        try:
+            item.read_labels()
+        except ValueError as error:
+            raise ValueError(f"{error}{leave_out_advice(item.split, names)}") from error
     folder = output.with_name(f".{output.name}.partial")
     folder.mkdir(parents=True, exist_ok=True)
     with _only_user_of(folder):

@@ -174,6 +174,7 @@ def dataset_card(report: dict, sources: Sequence[Source]) -> str:
     done += ["smaller pictures enlarged" if settings["enlarge"] else "smaller pictures left alone"]
     done += [f"cut to at most {size} x {size} at the centre"] * settings["crop"]
     colours = ":".join(settings["subsampling"])
+    turned = "turned as their EXIF data said" if settings["exif_rotation"] else "not turned"
     done += [f"saved as RGB JPEG of quality {settings['quality']}, colours {colours}"]
     lines = [
         f"| {split} | {sum(shard['images'] for shard in content['shards']):,} | "
@@ -191,8 +192,8 @@ def dataset_card(report: dict, sources: Sequence[Source]) -> str:
 
 A copy of `{described["path"]}`{revision} for faster training: {"; ".join(done)}.
 {totals["unchanged"]:,} pictures were JPEGs of that size already and kept their bytes. Order,
-classes and class numbers are the source's; EXIF rotations were not applied; other columns and file
-names were left out.
+classes and class numbers are the source's. Pictures with an EXIF rotation were {turned}, and saved
+without it. Other columns and file names were left out.
 
 | split | pictures | unreadable, left out | files | MB of pictures |
 |---|---|---|---|---|

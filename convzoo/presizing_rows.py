@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 import torch
 
-from convzoo.decoding import decode_rgb
+from convzoo.decoding import decode_rgb, is_upright
 from convzoo.sources import Source
 from convzoo.transforms import resize
 
@@ -32,6 +32,7 @@ class Presize:
         interpolation: "bilinear" or "bicubic", antialiased.
         quality: of the JPEG, 1 to 100.
         subsampling: of the colours: "420" halves their resolution, "444" keeps it.
+        exif_rotation: turn pictures as their EXIF data says.
     """
 
     size: int = 256
@@ -40,6 +41,7 @@ class Presize:
     interpolation: str = "bilinear"
     quality: int = 90
     subsampling: str = "420"
+    exif_rotation: bool = False
 
     def __post_init__(self):
         if self.size < 1:
@@ -59,17 +61,18 @@ class Presize:
         """Decode, resize, crop and encode.
 
         Args:
-            data: any file that Pillow reads; an EXIF rotation is not applied.
+            data: any file that Pillow reads.
 
         Returns:
-            An RGB JPEG; `data` itself if it is a grey or RGB JPEG whose pixels would not change.
+            An RGB JPEG without EXIF data; `data` itself if it is a grey or RGB JPEG whose pixels
+            would not change and that has no EXIF rotation, so that no copy has any.
 
         Raises:
             ValueError: if the picture cannot be read.
         """
-        original = decode_rgb(data)
+        original = decode_rgb(data, exif_rotation=self.exif_rotation)
         image = self._resize(original)
-        if image.shape == original.shape and _is_plain_jpeg(data):
+        if image.shape == original.shape and _is_plain_jpeg(data) and is_upright(data):
             return bytes(data)
         image = np.ascontiguousarray(image)
         return simplejpeg.encode_jpeg(image, self.quality, "RGB", self.subsampling)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 # Settings that a run may change when it resumes: they move no weight.
 HARMLESS = {
-    "run": ("name", "output_dir", "license", "resume", "trackers"),
+    "run": ("name", "output_dir", "license", "resume", "trackers", "push_to", "push_private"),
     "data": ("num_workers", "max_unreadable_share", "cache_dir", "cache_gb"),
     "monitor": ("names", "every_steps"),
     "train": (
@@ -59,6 +59,8 @@ class Run:
         "where metrics go besides metrics.jsonl and the terminal",
         choices=("tensorboard", "trackio", "wandb"),
     )
+    push_to: str = _setting("", "user/name on the Hub that the finished model is pushed to, if set")
+    push_private: bool = _setting(False, "a new repository is private")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Data:
     label_column: str = _setting("", "column with the class numbers; the only class column if ''")
     classes: tuple[str, ...] = _setting((), "only pictures of these classes; of all if []")
     fraction: float = _setting(
-        1.0, "share of the training pictures, drawn with the seed", low=0.0, high=1.0
+        1.0, "share of the training pictures, drawn with the seed", low=1e-6, high=1.0
     )
     limit: int = _setting(0, "training pictures at most, the first ones; 0 = all", low=0)
     eval_limit: int = _setting(0, "evaluation pictures at most, evenly spaced; 0 = all", low=0)
@@ -167,7 +169,7 @@ class Augmentation:
         (3 / 4, 4 / 3), "width / height of that crop", low=1e-3, kind="range"
     )
     repeats: int = _setting(
-        1, "views of a picture in a pass over the data; epochs keep their number of images", low=1
+        1, "views of a picture in a batch; epochs keep their number of images", low=1
     )
     padding: int = _setting(4, "black border of a padded crop, pixels", low=0)
     horizontal_flip: float = _setting(0.5, "probability of mirroring", low=0.0, high=1.0)
@@ -213,7 +215,7 @@ class Optimizer:
     momentum: float = _setting(0.9, "of SGD", low=0.0, high=1.0)
     nesterov: bool = _setting(False, "Nesterov momentum (SGD)")
     betas: tuple[float, ...] = _setting(
-        (0.9, 0.999), "of AdamW and LAMB", low=0.0, high=1.0, kind="pair"
+        (0.9, 0.999), "of AdamW and LAMB", low=0.0, high=0.999999, kind="pair"
     )
     eps: float = _setting(1e-8, "of AdamW and LAMB", low=0.0)
     slope_limits: tuple[float, ...] = _setting(
@@ -364,6 +366,9 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be a TOML file; {error}") from error
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ValueError(f"{name} in {path} must be a section, as in [{name}]; got {table!r}")
     for override in overrides:
         section, key, value = _parse_override(override)
         tables.setdefault(section, {})[key] = value
@@ -403,6 +408,22 @@ def recipe_from_tables(tables: dict, source: str = "recipe") -> Recipe:
         raise ValueError(
             f"run.name in {source} must be a folder name of letters, digits, '.', '-', '_'; got "
             f"{recipe.run.name!r}. Folders above it go into run.output_dir"
+        )
+    if recipe.train.global_batch_size % recipe.augmentation.repeats:
+        raise ValueError(
+            f"train.global_batch_size in {source} must be a multiple of augmentation.repeats, "
+            f"{recipe.augmentation.repeats}; got {recipe.train.global_batch_size}"
+        )
+    if bool(recipe.augmentation.first_crop) != bool(recipe.augmentation.growing_epochs):
+        raise ValueError(
+            f"augmentation.first_crop and growing_epochs in {source} must be set together; got "
+            f"{recipe.augmentation.first_crop} and {recipe.augmentation.growing_epochs}"
+        )
+    evaluates = recipe.data.eval_split and recipe.train.evaluate_every_epochs
+    if not evaluates and (recipe.schedule.name == "plateau" or recipe.train.keep_best):
+        raise ValueError(
+            f"schedule.name='plateau' and train.keep_best in {source} need data.eval_split and "
+            f"train.evaluate_every_epochs above 0"
         )
     for key in ("mean", "std"):
         values = getattr(recipe.preprocessing, key)
@@ -454,6 +475,8 @@ def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
         before, after = old_tables[section], new_tables[section]
         for key in sorted({*before, *after}):
             harmless = key in HARMLESS.get(section, ())
+            if key == "evaluate_every_epochs" and new.schedule.name == "plateau":
+                harmless = False
             if not harmless and before.get(key) != after.get(key):
                 differences.append(f"{section}.{key}: {before.get(key)} -> {after.get(key)}")
     return differences
@@ -471,6 +494,9 @@ def describe_settings() -> str:
             about = setting.metadata["doc"]
             if choices := [str(c) for c in setting.metadata["choices"] or () if c != ""]:
                 about += f" ({' | '.join(choices)})"
+            low, high = setting.metadata["low"], setting.metadata["high"]
+            if low is not None:
+                about += f"; at least {low}" if high is None else f"; in [{low}, {high}]"
             lines.append(f"{setting.name} = {_toml_value(setting.default)}  # {about}")
         lines.append("")
     return "\n".join(lines)
@@ -546,6 +572,8 @@ def _check(key, value, setting, where):
 def _check_scalar(key, value, kind, setting, where):
     if kind is float and type(value) is int:
         value = float(value)
+    if kind is str and type(value) is int:  # run.name=2024
+        value = str(value)
     if type(value) is not kind:
         raise ValueError(f"{key} in {where} must be of type {kind.__name__}; got {value!r}")
     limits = types.SimpleNamespace(**setting.metadata)

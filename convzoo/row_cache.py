@@ -40,7 +40,7 @@ class RowCache:
         try:
             with pa.memory_map(str(path)) as stored:
                 return pa.ipc.open_file(stored).read_all()
-        except (FileNotFoundError, pa.ArrowInvalid):  # absent, or cut off by a crash
+        except (OSError, pa.ArrowInvalid):  # absent, or damaged by a crash
             table = read()
         try:
             self._store(path, table)

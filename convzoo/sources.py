@@ -6,7 +6,9 @@ pyarrow (see `convzoo.row_groups`).
 
 import hashlib
 import json
+import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +18,18 @@ import numpy as np
 
 from convzoo.row_groups import READERS, FolderSource, Rows, Source, read_footer
 
-__all__ = ["DatasetOptions", "FolderSource", "Rows", "Source", "open_source", "split_names"]
+__all__ = [
+    "DatasetOptions",
+    "FolderSource",
+    "Rows",
+    "Source",
+    "leave_out_advice",
+    "open_source",
+    "open_splits",
+    "split_names",
+]
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FOLDER_GROUP = 64  # files of an image folder that are read together
@@ -98,6 +111,7 @@ def open_source(
                     if column.path_in_schema.split(".")[0] == image_column
                 )
             )
+    _check_picture_columns(files, footers, image_column)
     if not sum(rows):
         raise FileNotFoundError(f"split {split!r} of {path} must hold images; it has none")
     names = [file.rsplit("/", 1)[-1] for file in files]
@@ -117,6 +131,40 @@ def open_source(
         card=card,
         revision=hub_commit,
     )
+
+
+def open_splits(
+    path: str,
+    splits: Sequence[str] = (),
+    options: DatasetOptions = DatasetOptions(),  # noqa: B008  an immutable tuple
+) -> list[Source]:
+    """Open several splits, so that what is wrong with one shows before work begins.
+
+    Args:
+        path: as for `open_source`.
+        splits: which ones; all, in the dataset's own order, if empty.
+        options: configuration, revision and columns.
+
+    Raises:
+        FileNotFoundError: if there is no such dataset, or a split is empty.
+        ValueError: as `open_source`.
+    """
+    names = list(splits) or split_names(path, *options[:2])
+    sources = []
+    for split in names:
+        try:
+            sources.append(open_source(path, split, *options))
+        except FileNotFoundError as error:
+            if splits:
+                raise
+            raise FileNotFoundError(f"{error}{leave_out_advice(split, names)}") from error
+    return sources
+
+
+def leave_out_advice(split: str, names: Sequence[str]) -> str:
+    """What to append to a message about one of several splits that a command was given."""
+    others = " ".join(name for name in names if name != split)
+    return f". Leave split {split!r} out with --splits {others}" if others else ""
 
 
 def split_names(path: str, name: str = "", revision: str = "") -> list[str]:
@@ -170,6 +218,13 @@ def _folder_source(path, split, by_split, card):
         for name, files in by_split.items()
     }
     files = tuple(pictures[split])
+    if len({Path(file).parent for file in files}) == 1:
+        logger.warning(
+            "all pictures of split %r of %s lie in one folder, so in one class; "
+            "use FOLDER/CLASS/NAME.jpg",
+            split,
+            path,
+        )
     names = sorted({Path(file).parent.name for each in pictures.values() for file in each})
     number = {name: index for index, name in enumerate(names)}
     with ThreadPoolExecutor(READERS) as pool:
@@ -199,19 +254,41 @@ def _fingerprint(*facts):
 
 def _find_column(features, wanted, kind, setting, path):
     known = [name for name, feature in features.items() if isinstance(feature, kind)]
-    if wanted:
-        if wanted not in known:
-            raise ValueError(
-                f"data.{setting} must name a column of type {kind.__name__} of {path}, one of "
-                f"{', '.join(known) or 'none'}; got {wanted!r}"
-            )
+    if wanted in known:
         return wanted
-    if len(known) != 1:
+    if not wanted and len(known) == 1:
+        return known[0]
+    option = f"data.{setting} (--{setting.replace('_', '-')})"
+    if not wanted and known:
         raise ValueError(
-            f"{path} must have exactly one column of type {kind.__name__}; got "
-            f"{', '.join(known) or f'none among {list(features)}'}. Set data.{setting}"
+            f"{path} must have exactly one column of type {kind.__name__}; got {', '.join(known)}. "
+            f"Choose one with {option}"
         )
-    return known[0]
+    message = f"{path} must have a column of type {kind.__name__}; got none among {list(features)}"
+    if wanted:
+        message = (
+            f"{option} must name a column of type {kind.__name__} of {path}, one of "
+            f"{', '.join(known) or 'none'}; got {wanted!r}"
+        )
+    if not known or wanted in features:
+        names = "names=[...]" if kind.__name__ == "ClassLabel" else ""
+        column = wanted or setting.removesuffix("_column")
+        message += (
+            f". A column of another type must be cast, as ds.cast_column({column!r}, "
+            f"datasets.{kind.__name__}({names}))"
+        )
+    raise ValueError(message)
+
+
+def _check_picture_columns(files, footers, image_column):
+    for file, footer in zip(files, footers, strict=True):
+        paths = [footer.schema.column(number).path for number in range(footer.num_columns)]
+        if f"{image_column}.bytes" not in paths:
+            raise ValueError(
+                f"{file} must hold its pictures as {image_column}.bytes, as Dataset.to_parquet "
+                f"writes them; it has {', '.join(paths)}. Rewrite it: "
+                f"datasets.load_dataset(...)[split].to_parquet(FILE)"
+            )
 
 
 def _read_card(builder, path):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
-from convzoo.decoding import decode_rgb
+from convzoo.decoding import EXIF_ORIENTATION, decode_rgb
 from convzoo.row_groups import read_file
 from convzoo.sources import FolderSource, Source
 
@@ -21,7 +21,6 @@ MOST_LISTED = 20  # of misnamed files, duplicates and class counts; unreadable o
 SPEED_SAMPLE = 200  # pictures that are also augmented and presized
 THUMBNAIL = 112  # pixels
 COLUMNS = 10  # of thumbnails
-EXIF_ORIENTATION = 0x0112
 
 
 class Survey:

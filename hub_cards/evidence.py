@@ -239,6 +239,45 @@ def _check_eval_result(result, where):
             _require(result["metrics"], name, float, where, "Evaluate the model again.")
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} of {where} must be a fraction in [0, 1]; got {value}")
+    try:
+        wrong = next(_contradictions(result), None)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"the breakdown of {where} must be as `convzoo evaluate` writes it; {error!r}. "
+            "Evaluate the model again."
+        ) from error
+    if wrong:
+        raise ValueError(f"{wrong} of {where} must agree with its metrics. Evaluate it again.")
+
+
+def _contradictions(result):
+    """Parts of a result that do not agree with its number of images and its accuracy."""
+    metrics, images = result["metrics"], result["dataset"]["num_samples"]
+    for name, (low, high) in (result.get("intervals_95") or {}).items():
+        if not 0 <= low <= metrics[name] <= high <= 1:
+            yield f"intervals_95.{name}"
+    found = result.get("calibration")
+    if found and not 0 <= found["expected_calibration_error"] <= 1:
+        yield "expected_calibration_error"
+    if found and not 0 <= found["mean_confidence"] <= 1:
+        yield "mean_confidence"
+    hits = round(metrics["top1_accuracy"] * images)
+    for name, parts in (
+        ("classes", result.get("classes")),
+        ("calibration.bins", found and found["bins"]),
+    ):
+        if parts:
+            sums = [sum(part[key] for part in parts) for key in ("num_samples", "num_correct")]
+            if sums != [images, hits] or not all(part["num_samples"] > 0 for part in parts):
+                yield name
+    for row in result.get("classes") or ():
+        accuracy = row["num_correct"] / row["num_samples"]
+        if not (row["name"] and math.isclose(row["top1_accuracy"], accuracy, abs_tol=1e-6)):
+            yield "classes"
+    for pair in result.get("confusions") or ():
+        named = pair["name"] and pair["predicted"]
+        if not (named and 0 < pair["share"] <= 1 and 0 < pair["count"] <= images):
+            yield "confusions"
 
 
 def _read_preprocessor(folder):

@@ -7,14 +7,21 @@ it, and it is only replaced on demand.
 import hashlib
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from hub_cards import facts
+from hub_cards import evaluation_facts, facts, training_facts
+from hub_cards.architecture import diagram
+from hub_cards.emissions import emission_metadata, emission_rows, read_emissions
 from hub_cards.evidence import Evidence, read_evidence
+from hub_cards.formatting import dataset_link, dataset_name
+from hub_cards.reliability import FILE as RELIABILITY_DIAGRAM
+from hub_cards.reliability import write_reliability_diagram
 from hub_cards.validation import card_problems
 
+MAX_WIDGET_PICTURES = 4
 HASH_LINE = re.compile(r"<!-- hub_cards sha256:([0-9a-f]{64}) -->\s*\Z")
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -25,7 +32,7 @@ def write_card(
     output: str | Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Write the card of a model folder.
+    """Write the card of a model folder, and the reliability diagram that it shows.
 
     Args:
         folder: a finished model folder.
@@ -43,7 +50,9 @@ def write_card(
         ValueError: if the evidence is unusable or the card breaks a rule.
     """
     folder = Path(folder)
-    card = render_card(read_evidence(folder), repo_id)
+    evidence = read_evidence(folder)
+    write_reliability_diagram(evidence)
+    card = render_card(evidence, repo_id)
     path = Path(output) if output else folder / "README.md"
     present = path.read_text(encoding="utf-8") if path.is_file() else None
     if present is not None and not force and not is_generated(present):
@@ -88,13 +97,13 @@ def render_card(evidence: Evidence, repo_id: str | None = None) -> str:
         body = environment.get_template(f"{evidence.model_type}.md").render(
             _context(evidence, name, repo_id)
         )
-    except jinja2.UndefinedError as error:
+    except (jinja2.UndefinedError, KeyError) as error:
         raise ValueError(
             f"{evidence.folder / 'config.json'} must have all fields of a {evidence.model_type} "
             f"configuration; {error}. Save the model again with save_pretrained."
         ) from error
     body = re.sub(r"\n{3,}", "\n\n", body).strip()
-    text = f"---\n{card_metadata(evidence, name).to_yaml()}\n---\n\n{body}\n\n"
+    text = f"---\n{card_metadata(evidence, name, repo_id).to_yaml()}\n---\n\n{body}\n\n"
     problems = card_problems(text, evidence.folder)
     if problems:
         raise ValueError(
@@ -104,22 +113,26 @@ def render_card(evidence: Evidence, repo_id: str | None = None) -> str:
     return f"{text}<!-- hub_cards sha256:{_sha256(text)} -->\n"
 
 
-def card_metadata(evidence: Evidence, name: str) -> ModelCardData:
-    """The card's front matter, with one model-index entry for each evaluated dataset.
+def card_metadata(evidence: Evidence, name: str, repo_id: str | None = None) -> ModelCardData:
+    """The card's front matter, with model-index metrics for each evaluated dataset and protocol.
 
     Args:
         evidence: what the folder holds.
         name: the model's name in the model-index.
+        repo_id: see `write_card`; example pictures can only be linked there.
     """
     datasets = [result["dataset"] for result in evidence.eval_results]
     if evidence.train_results and evidence.train_results.get("dataset"):
         datasets.insert(0, evidence.train_results["dataset"])
     ids = dict.fromkeys(id for dataset in datasets for id in facts.dataset_ids(dataset))
+    base, emissions = training_facts.base_model(evidence), read_emissions(evidence)
     return ModelCardData(
         license=facts.weights_license(evidence),
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["convzoo", evidence.model_type, "vision"],
+        base_model=base,
+        base_model_relation="finetune" if base else None,
         datasets=list(ids) or None,
         metrics=["accuracy"] if evidence.eval_results else None,
         model_name=name if evidence.eval_results else None,
@@ -127,19 +140,36 @@ def card_metadata(evidence: Evidence, name: str) -> ModelCardData:
             entry for result in evidence.eval_results for entry in _index_entries(evidence, result)
         ]
         or None,
+        co2_eq_emissions=emissions and emission_metadata(emissions, fine_tuned=bool(base)),
+        widget=_widget(evidence, repo_id),
     )
+
+
+def _widget(evidence, repo_id):
+    """The first example pictures of the folder, where the Hub will have them."""
+    pictures = sorted((evidence.folder / "examples").glob("*.[jp][pn]g"))[:MAX_WIDGET_PICTURES]
+    if not (repo_id and pictures):
+        return None
+    address = f"https://huggingface.co/{repo_id}/resolve/main/examples/"
+    return [
+        {
+            "src": address + quote(path.name),
+            "example_title": path.stem.partition("_")[2].replace("_", " ") or path.stem,
+        }
+        for path in pictures
+    ]
 
 
 def _index_entries(evidence, result):
     dataset = result["dataset"]
-    label = facts.protocol_label(evidence, result)
-    for title, key in facts.accuracies(evidence):
+    label = evaluation_facts.protocol_label(evidence, result)
+    for title, key in evaluation_facts.accuracies(evidence):
         if result["metrics"].get(key) is not None:
             yield EvalResult(
                 task_type=result["task"],
                 task_name="Image Classification",
                 dataset_type=_dataset_type(dataset),
-                dataset_name=facts.dataset_name(dataset),
+                dataset_name=dataset_name(dataset),
                 dataset_config=dataset.get("config"),
                 dataset_split=dataset["split"],
                 dataset_revision=dataset.get("revision"),
@@ -151,19 +181,12 @@ def _index_entries(evidence, result):
 
 def _dataset_type(dataset):
     """The Hub id of a whole split; of a sample a slug: it must not rank as what it is from."""
-    if dataset.get("id") and not dataset.get("subset"):
+    subset = dataset.get("subset")
+    if dataset.get("id") and not subset:
         return dataset["id"]
-    return re.sub(r"[^a-z0-9_.]+", "-", facts.dataset_name(dataset).lower()).strip("-")
-
-
-def _headline(evidence, result):
-    dataset, label = result["dataset"], facts.protocol_label(evidence, result)
-    article = "" if dataset.get("subset") else "the "
-    return (
-        f"**{facts.percent(result['metrics']['top1_accuracy'])} top-1 accuracy** on "
-        f"{article}{dataset['num_samples']:,} images of {facts.dataset_name(dataset)}, split "
-        f"`{dataset['split']}`{f' ({label})' if label else ''}."
-    )
+    # Two parts of equal size are told apart by their content.
+    which = f" {(dataset.get('fingerprint') or '').removeprefix('sha256:')[:8]}" if subset else ""
+    return re.sub(r"[^a-z0-9_.]+", "-", f"{dataset_name(dataset)}{which}".lower()).strip("-")
 
 
 def _model_name(evidence, repo_id):
@@ -174,9 +197,11 @@ def _model_name(evidence, repo_id):
 
 
 def _context(evidence, name, repo_id):
-    train = evidence.train_results or {}
-    commands = [train.get("command")] + [result.get("command") for result in evidence.eval_results]
-    evaluation_header, evaluation_rows = facts.evaluation_table(evidence)
+    train, results = evidence.train_results or {}, evidence.eval_results
+    commands = [train.get("command"), *(result.get("command") for result in results)]
+    header, rows = evaluation_facts.result_table(evidence)
+    emissions = read_emissions(evidence)
+    drawn = (evidence.folder / RELIABILITY_DIAGRAM).is_file()
     return {
         "title": name,
         "repo_id": repo_id,
@@ -184,23 +209,33 @@ def _context(evidence, name, repo_id):
         "config": evidence.config,
         "num_classes": f"{len(evidence.labels):,}",
         "num_parameters": f"{evidence.weights.num_parameters:,}",
+        "sha256": evidence.weights.sha256,
         "top_k": min(5, len(evidence.labels)),
         "code_files": ", ".join(f"[{file}]({file})" for file in evidence.code_files),
+        "diagram": diagram(evidence),
         "details": facts.detail_rows(evidence),
         "preprocessing": facts.preprocessing_steps(evidence),
-        "training_data": facts.training_data_rows(evidence),
-        "recipe": facts.recipe_rows(evidence),
-        "training": facts.training_rows(evidence),
+        "training_data": training_facts.data_rows(evidence),
+        "dataset_facts": facts.dataset_facts(train.get("dataset") or {}),
+        "recipe": training_facts.recipe_rows(evidence),
+        "training": training_facts.run_rows(evidence),
         "training_curve": (evidence.folder / "training_curve.png").is_file(),
-        "progress": facts.progress_rows(evidence),
-        "headlines": [_headline(evidence, result) for result in evidence.eval_results],
-        "evaluation_header": evaluation_header,
-        "evaluation_rows": evaluation_rows,
+        "progress": training_facts.progress_rows(evidence),
+        "headlines": [evaluation_facts.headline(evidence, result) for result in results],
+        "evaluation_header": header,
+        "evaluation_rows": rows,
+        "intervals": any(result.get("intervals_95") for result in results),
         "evaluation_details": [
-            (facts.dataset_link(result["dataset"]), facts.evaluation_rows(evidence, result))
-            for result in evidence.eval_results
+            (dataset_link(result["dataset"]), evaluation_facts.measurement_rows(evidence, result))
+            for result in results
         ],
         "quoted": facts.quoted_rows(evidence),
+        "weak_spots": evaluation_facts.weak_spots(evidence),
+        "calibration": evaluation_facts.calibration_sentence(evidence),
+        "reliability_diagram": RELIABILITY_DIAGRAM if drawn else None,
+        "steering_split": evaluation_facts.split_that_steered(evidence),
+        "robustness": evaluation_facts.robustness_sentences(evidence),
+        "emissions": emission_rows(emissions) if emissions else [],
         "commands": list(dict.fromkeys(filter(None, commands))),
         "convzoo_version": (train.get("environment") or {}).get("versions", {}).get("convzoo"),
         "license": facts.weights_license(evidence),

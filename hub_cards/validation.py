@@ -74,8 +74,20 @@ def _metadata_problems(metadata, folder):
             yield from (
                 f"datasets must hold Hub ids, as ILSVRC/imagenet-1k; got {item!r}"
                 for item in value
-                if not re.fullmatch(rules["dataset_pattern"], item)
+                if not re.fullmatch(rules["id_pattern"], item)
             )
+    base, relation = metadata.get("base_model"), metadata.get("base_model_relation")
+    for item in base if isinstance(base, list) else [base]:
+        if item is not None and not re.fullmatch(rules["id_pattern"], str(item)):
+            yield f"base_model must be a Hub id, as timm/resnet50.a1_in1k; got {item!r}"
+    if relation is not None and relation not in rules["base_model_relations"]:
+        known = ", ".join(rules["base_model_relations"])
+        yield f"base_model_relation must be one of {known}; got {relation!r}"
+    emissions = metadata.get("co2_eq_emissions")
+    if isinstance(emissions, dict):
+        emissions = emissions.get("emissions")
+    if emissions is not None and (type(emissions) not in (int, float) or not emissions >= 0):
+        yield f"co2_eq_emissions must be grams, a number of at least 0; got {emissions!r}"
 
 
 def _model_index_problems(index):
@@ -101,7 +113,7 @@ def _result_problems(result, where):
     if not get("task", "type"):
         yield f"{where} must have task.type"
     dataset_type = get("dataset", "type")
-    pattern = RULES["metadata"]["dataset_pattern"]
+    pattern = RULES["metadata"]["id_pattern"]
     if not isinstance(dataset_type, str) or not re.fullmatch(pattern, dataset_type):
         yield f"{where}.dataset.type must look like a Hub dataset id; got {dataset_type!r}"
     if not get("dataset", "name"):

@@ -6,7 +6,7 @@ another host name (`localhost` instead of `127.0.0.1`) that refuses tokens. Repo
 a folder: one JSON file each, and one content file per SHA-256. Every request is in a journal, and
 requests can be made to fail.
 
-There is no Xet, no pull request, no paging and no running Space: clients need
+There is no Xet, no paging, no merging of pull requests and no running Space: clients need
 HF_HUB_DISABLE_XET=1, which `run` sets. Only the front matter of cards needs more than the standard
 library (PyYAML, which huggingface_hub requires). To try things by hand:
 
@@ -98,6 +98,8 @@ class Fault:
     status: int
     times: float
     drop_after: int | None
+    take: int | None
+    skip: int
     retry_after: int | None
 
 
@@ -149,8 +151,8 @@ class Repository:
         return self.state["commits"][self.resolve(revision)]["files"]
 
     def commit(self, branch: str, changes: dict, deletions=(), parent="", user="", title="") -> str:
-        """Put a commit on a branch: all of the changes, or an error and none."""
-        ref = f"refs/heads/{branch}"
+        """Put a commit on a branch or a full ref: all of the changes, or an error and none."""
+        ref = branch if branch.startswith("refs/") else f"refs/heads/{branch}"
         head = self.state["refs"].get(ref)
         if head is None and self.state["commits"]:
             raise HubError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
@@ -176,6 +178,23 @@ class Repository:
         self.state["refs"][ref] = oid
         self.save()
         return oid
+
+    def propose(self, branch: str, changes: dict, deletions=(), parent="", user="", title=""):
+        """Put a commit into a new pull request; returns its number and the commit."""
+        if f"refs/heads/{branch}" not in self.state["refs"]:
+            raise HubError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+        requests = self.state.setdefault("pull_requests", [])
+        ref = f"refs/pr/{len(requests) + 1}"
+        self.state["refs"][ref] = self.state["refs"][f"refs/heads/{branch}"]
+        try:
+            oid = self.commit(ref, changes, deletions, parent, user, title)
+        except HubError:
+            del self.state["refs"][ref]
+            raise
+        date = self.state["commits"][oid]["date"]
+        requests.append({"title": title, "user": user, "date": date, "status": "open"})
+        self.save()
+        return len(requests), oid
 
     def history(self, revision: str) -> list[str]:
         """Commits of a revision, the newest first."""
@@ -371,8 +390,10 @@ class HubServer:
         status: int = 503,
         times: float = 1,
         drop_after: int | None = None,
+        take: int | None = None,
+        skip: int = 0,
         retry_after: int | None = None,
-    ) -> None:
+    ) -> Fault:
         """Let requests fail.
 
         Args:
@@ -380,11 +401,18 @@ class HubServer:
             status: of the answer.
             times: so often, `math.inf` for ever.
             drop_after: instead, answer as usual but cut the connection after so many bytes of the
-                body; shorter answers are left alone.
+                body; shorter answers are left alone. With 0 the work is done and only the answer is
+                lost.
+            take: instead, cut the connection after so many bytes of the request's body came in.
+            skip: let so many such requests pass before.
             retry_after: seconds, for the Retry-After header.
+
+        Returns:
+            The fault; its `times` is how often it is still to happen.
         """
         with self.lock:
-            self._faults.append(Fault(pattern, status, times, drop_after, retry_after))
+            self._faults.append(Fault(pattern, status, times, drop_after, take, skip, retry_after))
+            return self._faults[-1]
 
     def _fault(self, request, body_bytes=None):
         """Use up a fault for a request: before it is answered, or one that cuts its body."""
@@ -395,6 +423,9 @@ class HubServer:
                 else:
                     due = fault.drop_after < body_bytes
                 if due and fault.times > 0 and request.matches(fault.pattern):
+                    if fault.skip:
+                        fault.skip -= 1
+                        continue
                     fault.times -= 1
                     return fault
         return None
@@ -551,8 +582,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self):
         fault = self.hub._fault(self.request_entry)
         if fault:
-            wait = {} if fault.retry_after is None else {"Retry_After": str(fault.retry_after)}
-            raise HubError(fault.status, "This failure was asked for by a test", **wait)
+            if fault.take is not None:
+                taken = 0
+                while taken < fault.take and (chunk := next(self.body, b"")):
+                    taken += len(chunk)
+                raise ConnectionAbortedError
+            wait = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+            page = b"<html>This failure was asked for by a test</html>"  # a gateway's, no JSON
+            return self._send(fault.status, page, {"Content-Type": "text/html"} | wait)
         path = urlsplit(self.path).path
         authorization = self.headers.get("Authorization", "")
         if path.startswith("/storage/") and authorization:
@@ -646,7 +683,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _has_access(self, repo):
         return self._is_member(repo.id.split("/")[0]) or self.user in repo.settings["granted"]
 
-    def _repo(self, kind, name, write=False):
+    def _repo(self, kind, name, write=False, propose=False):
+        """A repository that the user may read, or write to, or propose changes for."""
         repo = self.hub.repositories.get((kind or "models", name))
         if repo is None or (repo.settings["private"] and not self._has_access(repo)):
             # The real Hub sends no code to an anonymous asker, and clients know that of https only.
@@ -656,6 +694,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._check_login()
             if not (self._is_member(name.split("/")[0]) and self.may_write):
                 raise HubError(403, f"You don't have write access to {name}", "Forbidden")
+        if propose:
+            self._check_login()
+            if repo.settings["gated"] and not self._has_access(repo):
+                message = f"Access to {repo.kind} {repo.id} is restricted."
+                raise HubError(403, message, "GatedRepo")
+            if not self.may_write:
+                raise HubError(403, "This token may only read", "Forbidden")
         return repo
 
     # Accounts and repositories ---------------------------------------------------------------
@@ -770,6 +815,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refs(self, kind, name):
         answer = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
         lists = {"heads": answer["branches"], "tags": answer["tags"]}
+        lists["pr"] = answer["pullRequests"]
         for ref, oid in self._repo(kind, name).state["refs"].items():
             _, group, short = ref.split("/", 2)
             lists[group].append({"name": short, "ref": ref, "targetCommit": oid})
@@ -783,6 +829,24 @@ class _Handler(BaseHTTPRequestHandler):
             text = {"title": commit["title"], "message": "", "date": commit["date"]}
             answer.append({"id": oid, "authors": [{"user": commit["user"]}], **text})
         self._send_json(answer)
+
+    def _discussions(self, kind, name):
+        requests = self._repo(kind, name).state.get("pull_requests", [])
+        author = self._query("author")
+        discussions = [
+            {
+                "title": request["title"],
+                "num": number,
+                "author": {"name": request["user"]},
+                "createdAt": request["date"],
+                "status": request["status"],
+                "repo": {"name": name, "type": kind[:-1]},
+                "isPullRequest": True,
+            }
+            for number, request in enumerate(requests, start=1)
+            if author in ("", request["user"])
+        ]
+        self._send_json({"discussions": discussions, "count": len(discussions), "start": 0})
 
     def _change_ref(self, kind, name, group, ref):
         """POST or DELETE a branch or tag; a tag is POSTed to the revision it marks."""
@@ -804,7 +868,8 @@ class _Handler(BaseHTTPRequestHandler):
     # Uploads ---------------------------------------------------------------------------------
 
     def _preupload(self, kind, name, revision):
-        repo = self._repo(kind, name, write=True)
+        propose = self._query("create_pr") != ""
+        repo = self._repo(kind, name, write=not propose, propose=propose)
         present, answer = repo.files(revision), []
         for file in self._json()["files"]:
             sample = base64.b64decode(file.get("sample", ""))
@@ -817,9 +882,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_json({"commitOid": repo.resolve(revision), "files": answer})
 
     def _lfs_batch(self, kind, name):
-        repo = self._repo(kind, name, write=True)
+        data = self._json()
+        propose = "ref" not in data  # clients leave it out for a pull request
+        repo = self._repo(kind, name, write=not propose, propose=propose)
         answer = []
-        for item in self._json()["objects"]:
+        for item in data["objects"]:
             entry = {"oid": item["oid"], "size": item["size"]}
             if not (repo.objects / item["oid"]).is_file():
                 verify = f"{self.hub.endpoint}{repo.page}.git/info/lfs/objects/verify"
@@ -829,7 +896,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_json({"transfer": "basic", "objects": answer})
 
     def _lfs_verify(self, kind, name):
-        repo, item = self._repo(kind, name, write=True), self._json()
+        repo, item = self._repo(kind, name, propose=True), self._json()
         path = repo.objects / item["oid"]
         if not path.is_file() or path.stat().st_size != item["size"]:
             raise HubError(404, f"Object {item['oid']} was not uploaded")
@@ -858,7 +925,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, b"")
 
     def _commit(self, kind, name, revision):
-        repo = self._repo(kind, name, write=True)
+        propose = self._query("create_pr") != ""
+        repo = self._repo(kind, name, write=not propose, propose=propose)
         operations = [json.loads(line) for line in b"".join(self.body).splitlines() if line]
         header, changes, deletions = {}, {}, []
         for key, value in ((operation["key"], operation["value"]) for operation in operations):
@@ -881,10 +949,15 @@ class _Handler(BaseHTTPRequestHandler):
         if not header.get("summary"):
             raise HubError(400, "A commit must have a summary")
         parent, title = header.get("parentCommit", ""), header["summary"]
+        answer, page = {"success": True, "hookOutput": ""}, self.hub.endpoint + repo.page
         with self.hub.lock:
-            oid = repo.commit(revision, changes, deletions, parent, self.user, title)
-        url = f"{self.hub.endpoint}{repo.page}/commit/{oid}"
-        self._send_json({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+            what = (revision, changes, deletions, parent, self.user, title)
+            if propose:
+                number, oid = repo.propose(*what)
+                answer["pullRequestUrl"] = f"{page}/discussions/{number}"
+            else:
+                oid = repo.commit(*what)
+        self._send_json(answer | {"commitOid": oid, "commitUrl": f"{page}/commit/{oid}"})
 
     # Downloads -------------------------------------------------------------------------------
 
@@ -960,6 +1033,7 @@ ROUTES = [
         (("POST",), API + "/paths-info" + REVISION, _Handler._paths_info),
         (("GET",), API + "/refs", _Handler._refs),
         (("GET",), API + "/commits" + REVISION, _Handler._commits),
+        (("GET",), API + "/discussions", _Handler._discussions),
         (("POST", "DELETE"), API + "/(?P<group>branch|tag)/(?P<ref>[^/]+)", _Handler._change_ref),
         (("POST",), API + "/preupload" + REVISION, _Handler._preupload),
         (("POST",), API + "/commit" + REVISION, _Handler._commit),

@@ -2,11 +2,14 @@
 
 import ast
 import contextlib
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import httpx
 import numpy as np
@@ -15,7 +18,15 @@ import torch
 from PIL import Image
 
 import app
-from modeling import CNN, CNNConfig, ConvZooImageProcessor
+from modeling import (
+    CNN,
+    AlexNet,
+    AlexNetConfig,
+    CNNConfig,
+    ConvZooImageProcessor,
+    QLNet,
+    QLNetConfig,
+)
 from tests.conftest import ROOT, run
 
 LABELS = ["kite", "crane", "coat", "crane", "crane", "boot"]  # ImageNet too has "crane" twice
@@ -25,13 +36,13 @@ CARD = (
 
 
 @contextlib.contextmanager
-def serve(folder, model):
+def serve(folder, *models):
     """Run the app from a folder that holds nothing else of the project; yield its address."""
     shutil.copy(ROOT / "app.py", folder)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-u", "app.py", model, "--port", port]
+    command = [sys.executable, "-u", "app.py", *models, "--port", port]
     inherited = {name: value for name, value in os.environ.items() if "CONVZOO" not in name}
     inherited.pop("PYTHONPATH", None)
     folders = {"HF_MODULES_CACHE": folder / "modules", "GRADIO_TEMP_DIR": folder / "uploads"}
@@ -64,6 +75,18 @@ def save_model(folder, labels):
     for number in range(9):
         picture(number, 40, 40).save(folder / f"examples/{number}.png")
     return folder
+
+
+def random_qlnet(labels):
+    torch.manual_seed(0)
+    shape = {"embedding_size": 8, "hidden_sizes": [16, 24, 33], "depths": [1, 1, 2]}
+    model = QLNet(QLNetConfig(stem="small", **shape, id2label=dict(enumerate(labels))))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (module.weight, module.bias, module.running_mean, module.running_var):
+                torch.nn.init.uniform_(values, 0.5, 1.5)
+    torch.nn.init.normal_(model.classifier.weight)
+    return model.eval()
 
 
 def picture(seed, width=90, height=60):
@@ -99,7 +122,7 @@ def classifier(model_folder):
 def predict(client, path):
     from gradio_client import handle_file
 
-    classes, details = client.predict(handle_file(path), api_name="/predict")
+    classes, details, _, _ = client.predict(handle_file(path), api_name="/predict")
     return [(each["label"], each["confidence"]) for each in classes["confidences"]], details
 
 
@@ -140,7 +163,7 @@ def test_a_file_gets_the_scores_of_the_pipeline_for_its_stored_pixels(
     got, details = predict(client, tmp_path / name)
     assert [score for _, score in got] == pytest.approx([each["score"] for each in expected])
     assert [label.split(" ")[0] for label, _ in got] == [each["label"] for each in expected]
-    assert details.endswith("ms for this 90 x 60 picture")
+    assert details.endswith("ms (median of 3 runs) for this 90 x 60 picture")
     if name == "turned.jpg":  # the pipeline alone would have turned it
         best = classifier(str(tmp_path / name))[0]
         assert best["score"] != pytest.approx(expected[0]["score"], rel=0.01)
@@ -189,7 +212,7 @@ def test_the_page_shows_card_and_examples_and_offers_one_endpoint(client, model_
     assert not client.config["analytics_enabled"]
     values = [part["props"].get("value") for part in client.config["components"]]
     count = sum(weights.numel() for weights in CNN.from_pretrained(model_folder).parameters())
-    assert f"# Tiny CNN\n{count:,} parameters, 6 classes" in values
+    assert f"# Tiny CNN\n{count:,} parameters, 6 classes, confidence uncalibrated" in values
     assert "It knows  many cranes." in values
     (examples,) = [p for p in client.config["components"] if p["type"] == "dataset"]
     assert len(examples["props"]["samples"]) == 5  # every second one of nine
@@ -197,9 +220,161 @@ def test_the_page_shows_card_and_examples_and_offers_one_endpoint(client, model_
 
 def test_two_classes_and_no_card(tmp_path):
     folder = str(save_model(tmp_path / "model", ["cat", "dog"]))
-    scores = app.load_classifier(folder)(picture(0), top_k=5)
-    assert {each["label"] for each in scores} == {"cat", "dog"}
-    assert app.read_card(folder) == (folder, "")
+    classifier = app.load_classifier(folder)
+    assert classifier.likeliest(classifier.logits(picture(0))).keys() == {"cat", "dog"}
+    assert (classifier.title, classifier.card) == (folder, "")
+
+
+def test_the_answer_has_a_heat_map_of_the_likeliest_class(client, tmp_path):
+    from gradio_client import handle_file
+
+    picture(1).save(tmp_path / "a.png")
+    answer = client.predict(handle_file(tmp_path / "a.png"), api_name="/predict")
+    with Image.open(answer[2]) as heat_map:
+        assert heat_map.size == (64, 64)  # the crop that the model sees
+    assert answer[0]["label"] in answer[3]
+
+
+def test_the_example_of_the_documentation_runs(client, tmp_path):
+    text = app.__doc__.split("    from gradio_client", 1)[1]
+    code = "    from gradio_client" + text
+    code = code.replace("http://127.0.0.1:7860", client.src).replace("    ", "", 1)
+    picture(0).save(tmp_path / "photo.jpg")
+    done = run("-c", code.replace("\n    ", "\n"), cwd=tmp_path)
+    assert done.stdout.count("'confidence': ") == 5
+
+
+@pytest.mark.parametrize("family", ["cnn", "qlnet", "alexnet"])
+def test_grad_cam_is_the_closed_form_of_the_class_activation_map(family):
+    torch.manual_seed(0)
+    if family == "cnn":
+        shape = {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1]}
+        model = CNN(CNNConfig(**shape, num_labels=5)).eval()
+    elif family == "qlnet":
+        model = random_qlnet(LABELS)
+    else:
+        shape = {"hidden_sizes": [8, 8, 8, 8, 12], "classifier_hidden_size": 16}
+        model = AlexNet(AlexNetConfig(stem="small", **shape, num_labels=5)).eval()
+    pixel_values = torch.randn(1, 3, 48, 48)
+    heat = app.grad_cam(model, pixel_values, 3)
+    maps = model(pixel_values, output_hidden_states=True).hidden_states[-1].detach()
+    assert heat.shape == maps.shape[2:] and not heat.requires_grad
+    if family == "cnn":  # average pooling and a linear layer: Zhou et al., arXiv:1512.04150
+        weights = model.classifier.weight[3].detach()
+        expected = torch.einsum("c,chw->hw", weights, maps[0]).relu() / maps[0, 0].numel()
+    else:  # the derivative of the logit by finite differences, channel by channel
+        tail = model.double()
+        maps = maps.double()
+        expected = torch.zeros(maps.shape[2:], dtype=maps.dtype)
+        for channel in range(maps.shape[1]):
+            change = torch.zeros_like(maps)
+            change[0, channel] = 1e-6
+            with torch.no_grad():
+                ends = [after_stages(tail, maps + sign * change)[0, 3] for sign in (1, -1)]
+            weight = (ends[0] - ends[1]) / 2e-6 / maps[0, 0].numel()
+            expected += weight * maps[0, channel]
+        expected = expected.relu().float()
+    assert expected.max() > 0
+    assert torch.allclose(heat, expected, rtol=1e-3, atol=1e-5 * expected.max().item())
+
+
+def after_stages(model, maps):
+    """The logits that follow from the output of the last stage, written down once more."""
+    if isinstance(model, QLNet):
+        norm = maps.norm(dim=1, keepdim=True)
+        radius = maps.shape[1] ** 0.5
+        ball = torch.where(norm > radius, maps * radius / norm, maps)
+        return model.classifier(ball.mean((2, 3)))
+    x = model.pool(maps).flatten(1)
+    return model.classifier(model.fc7(model.fc6(x).relu()).relu())
+
+
+def test_a_model_of_transformers_is_explained_and_one_without_feature_maps_says_so():
+    from transformers import (
+        ResNetConfig,
+        ResNetForImageClassification,
+        ViTConfig,
+        ViTForImageClassification,
+    )
+
+    torch.manual_seed(0)
+    shape = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "num_labels": 4}
+    resnet = ResNetForImageClassification(ResNetConfig(layer_type="basic", **shape)).eval()
+    pixel_values = torch.randn(1, 3, 64, 64)
+    maps = resnet(pixel_values, output_hidden_states=True).hidden_states[-1][0].detach()
+    weights = resnet.classifier[-1].weight.detach()
+    for index in range(4):
+        expected = torch.einsum("c,chw->hw", weights[index], maps).relu() / maps[0].numel()
+        assert torch.allclose(app.grad_cam(resnet, pixel_values, index), expected, atol=1e-6)
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vit = ViTForImageClassification(ViTConfig(**size, intermediate_size=8, image_size=64))
+    assert app.grad_cam(vit.eval(), pixel_values, 0) is None
+
+
+def test_heat_lies_over_what_the_model_sees():
+    processor = ConvZooImageProcessor(size=64, crop_size=64)
+    image = picture(3, 64, 64)
+    pixel_values = processor(image, return_tensors="pt")["pixel_values"]
+    heat = torch.zeros(4, 4)
+    grey = np.asarray(image, np.float32).mean(-1, keepdims=True)
+    cold = np.asarray(app.draw_heat(heat, pixel_values, processor), np.float32)
+    assert np.abs(cold - (grey + app.INFERNO[0]) / 2).max() <= 1
+    heat[0, 3] = 7
+    hot = np.asarray(app.draw_heat(heat, pixel_values, processor), np.float32)
+    assert np.abs(hot[0, -1] - (grey[0, -1] + app.INFERNO[-1]) / 2).max() <= 1
+    assert np.array_equal(hot[32:], cold[32:])
+
+
+def test_confidence_is_calibrated_by_the_temperature_of_the_results(tmp_path):
+    folder = save_model(tmp_path / "model", LABELS)
+    assert "uncalibrated" in app.load_classifier(str(folder)).facts()
+    results = [{"metrics": {}}, {"calibration": {"temperature": 2.5}}]
+    (folder / "eval_results.json").write_text(json.dumps({"results": results}))
+    classifier = app.load_classifier(str(folder))
+    assert "confidence calibrated (temperature 2.50)" in classifier.facts()
+    logits = torch.tensor([1.0, 3.0, -2.0, 0.5, 2.0, 0.0])
+    expected = np.exp(logits.numpy() / 2.5)
+    expected = np.sort(expected / expected.sum())[:0:-1]
+    assert list(classifier.likeliest(logits).values()) == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("channels", [2, 7, 32])
+def test_the_rotation_turns_every_paired_direction_by_the_angle(channels):
+    matrix = app.rotation(channels, 40)
+    assert torch.allclose(matrix @ matrix.T, torch.eye(channels, dtype=matrix.dtype))
+    angles = torch.linalg.eigvals(matrix).angle().rad2deg().abs()
+    expected = [40.0] * (channels - channels % 2) + [0.0] * (channels % 2)
+    assert sorted(angles.tolist(), reverse=True) == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(app.rotation(channels, 0), torch.eye(channels, dtype=matrix.dtype))
+
+
+def test_rotated_weights_give_the_same_classes_and_the_model_keeps_its_own(tmp_path):
+    model = random_qlnet(LABELS)
+    before = {name: weights.clone() for name, weights in model.state_dict().items()}
+    processor = ConvZooImageProcessor(size=40, crop_size=32)
+    classifier = app.Classifier("QLNet", "", model, processor, list("abcdef"), None)
+    image = picture(2)
+    expected = classifier.likeliest(classifier.logits(image))
+    got, details = app.rotate(classifier, image, 75)
+    assert list(got) == list(expected)
+    assert list(got.values()) == pytest.approx(list(expected.values()), abs=1e-4)
+    weight, logit = map(float, re.findall(r": (\S+)\. ", details))
+    assert weight > 0.1 and logit < 1e-3
+    assert all(torch.equal(before[name], weights) for name, weights in model.state_dict().items())
+
+
+def test_the_chart_of_slopes_has_a_mark_for_each_layer_at_its_median():
+    shape = {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 2]}
+    model = CNN(CNNConfig(**shape, num_labels=5))
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.PReLU)]
+    for number, layer in enumerate(layers):
+        torch.nn.init.constant_(layer.weight, number / 10)
+    chart = app.draw_slopes(model)
+    svg = ElementTree.fromstring(chart[chart.index("<svg") :])
+    heights = [float(circle.get("cy")) for circle in svg.iter("circle")]
+    assert heights == pytest.approx(np.linspace(130, 10, len(layers)).tolist(), abs=0.1)
+    assert f"Slopes of {len(layers)} layers" in svg.get("aria-label")
+    assert app.draw_slopes(random_qlnet(LABELS)) == ""
 
 
 def test_the_environment_chooses_the_examples(tmp_path, monkeypatch):

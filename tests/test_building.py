@@ -345,3 +345,18 @@ def test_a_checkpoint_of_the_original_starts_a_run_from_the_hub_at_a_revision(tm
     assert newest[0] == pinned[0] == {"0": "cat", "1": "dog"}
     assert pinned[1] == pytest.approx(state[first].sum().item(), rel=1e-4, abs=1e-3)
     assert newest[1] - pinned[1] == pytest.approx(state[first].numel(), rel=1e-4)
+
+
+def test_a_fine_tuning_goes_on_without_its_pretrained_model(tiny_recipe, tmp_path):
+    model = build_model(load_recipe(tiny_recipe), list(COLOURS))
+    model.save_pretrained(tmp_path / "checkpoint")
+    tables = recipe_to_tables(load_recipe(tiny_recipe))
+    tables["model"] = {}
+    tables["finetune"] = {"pretrained": str(tmp_path / "gone"), "frozen_stages": -1}
+    recipe = recipe_from_tables(tables)
+    with pytest.raises(OSError, match="finetune.pretrained must be a model folder or a Hub id"):
+        build_model(recipe, list(COLOURS))
+    resumed = build_model(recipe, list(COLOURS), tmp_path / "checkpoint")
+    resumed.load_state_dict(model.state_dict())
+    trained = [name for name, value in resumed.named_parameters() if value.requires_grad]
+    assert trained == ["classifier.weight", "classifier.bias"] and resumed.training

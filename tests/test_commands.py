@@ -1,6 +1,9 @@
 """The command line of the engine, as a user types it."""
 
-from tests.conftest import ROOT, run
+import pytest
+
+from modeling import CNN, CNNConfig, ConvZooImageProcessor
+from tests.conftest import COLOURS, ROOT, coloured_images, run, write_split
 
 
 def test_help_answers_without_loading_torch():
@@ -33,3 +36,27 @@ def test_a_wrong_command_names_the_right_ones():
 def test_predict_refuses_what_is_no_picture(tmp_path):
     done = run("-m", "convzoo", "predict", tmp_path, ROOT / "README.md", check=False)
     assert done.returncode == 1 and "README.md: an image must be a readable JPEG" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [("--batch-size", 0, 1), ("--num-workers", -1, 0), ("--limit", -3, 0)],
+)
+def test_numbers_out_of_range_are_refused_at_once(option, value, least):
+    done = run("-m", "convzoo", "evaluate", "m", "--data", "d", option, value, check=False)
+    assert done.returncode == 2
+    assert f"{option}: must be a whole number of at least {least}; got '{value}'" in done.stderr
+
+
+def test_evaluation_shows_neither_bars_of_loading_nor_missing_cards(tmp_path):
+    write_split(tmp_path / "data", "test", *coloured_images(9, seed=0))
+    (tmp_path / "data" / "README.md").write_text("Three colours.\n")  # a card without front matter
+    names = dict(enumerate(COLOURS))
+    sizes = {"embedding_size": 4, "hidden_sizes": [4], "depths": [1]}
+    model = CNN(CNNConfig(stem="small", num_labels=3, id2label=names, **sizes))
+    model.save_pretrained(tmp_path / "model")
+    ConvZooImageProcessor(18, crop_size=16).save_pretrained(tmp_path / "model")
+    command = ("evaluate", tmp_path / "model", "--data", tmp_path / "data", "--num-workers", 0)
+    done = run("-m", "convzoo", *command)
+    assert "top-1" in done.stdout
+    assert "Loading weights" not in done.stderr and "metadata block" not in done.stderr

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import io
 import pickle
 
@@ -185,15 +186,54 @@ def test_data_without_any_readable_picture_is_an_error(tmp_path):
         batches(open_source(str(tmp_path / "bad"), "train"), stop=1)
 
 
-def test_repeats_show_each_picture_in_several_places_of_a_pass(source):
-    order = DataOrder(source.group_rows * 3, source.group_bytes * 3, BATCH, 20_000, seed=5)
-    transform = TrainTransform(Augmentation(), CROPS)
-    stream = TrainStream(source, order, transform, 0, 1, 0, 61 * 3 // BATCH + 1)
-    list(train_batches(stream, 0))  # all row groups can be read
-    groups = len(source.groups)
-    located = (order.row(position) for position in range(61 * 3))
-    counts = collections.Counter((group % groups, row) for group, row in located)
-    assert len(counts) == 61 and set(counts.values()) == {3}
+@pytest.mark.parametrize("processes", [1, 3])
+def test_repeats_are_views_of_a_picture_in_the_same_batch(source, processes):
+    order = DataOrder(source.group_rows, source.group_bytes, BATCH // 2, 20_000, seed=5)
+    transform = TrainTransform(Augmentation(repeats=2), CROPS)
+    streams = [
+        TrainStream(source, order, transform, rank, processes, 0, 61 * 2 // BATCH)
+        for rank in range(processes)
+    ]
+    seen = []
+    for parts in zip(*(train_batches(stream, 0) for stream in streams), strict=True):
+        positions = torch.cat([part["positions"] for part in parts])
+        pictures = collections.Counter((positions // 2).tolist())
+        assert len(positions) == BATCH and set(pictures.values()) == {2}
+        assert len(positions.unique()) == BATCH
+        seen += [order.row(picture) for picture in pictures]
+        labels, pixels = (torch.cat([part[key] for part in parts]) for key in ("labels", "pixels"))
+        first, second = labels.view(-1, 2).T, pixels.view(-1, 2, *pixels.shape[1:]).unbind(1)
+        assert torch.equal(*first) and not torch.equal(*second)
+    assert len(set(seen)) == len(seen) == 61 * 2 // BATCH * BATCH // 2
+
+
+def test_a_run_reads_each_row_group_no_more_often_than_its_windows(source):
+    """From the start and from the middle; a window stays open from its first use to its last."""
+
+    class Counting(type(source)):
+        def read_group(self, number):
+            reads[number] += 1
+            return super().read_group(number)
+
+    counting = Counting(**{f.name: getattr(source, f.name) for f in dataclasses.fields(source)})
+    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 4_000, seed=5)
+    steps = 61 // BATCH
+    for start in (0, steps // 2):
+        reads = collections.Counter()
+        stream = TrainStream(
+            counting, order, TrainTransform(Augmentation(), CROPS), 0, 1, start, steps
+        )
+        list(train_batches(stream, 0))
+        positions = [
+            p for step in range(start, steps) for p in order.positions(step, 0, 1).tolist()
+        ]
+        windows = {
+            order.locate(position)[0].key: order.locate(position)[0] for position in positions
+        }
+        expected = collections.Counter(
+            group for window in windows.values() for group, _, _ in window.pieces
+        )
+        assert reads == expected
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7, 40])

@@ -125,7 +125,7 @@ def test_a_truncated_jpeg_is_refused(keep):
 
 
 def test_text_and_bombs_are_refused():
-    with pytest.raises(ValueError, match="readable JPEG"):
+    with pytest.raises(ValueError, match="readable JPEG.* are not: unknown format$"):
         decode_rgb(b"<html>not found</html>")
     # A PNG header that announces 60,000 x 60,000 pixels in a few bytes.
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
@@ -138,6 +138,15 @@ def test_text_and_bombs_are_refused():
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0"))
     with pytest.raises(ValueError, match="decompression bomb"):
         decode_rgb(bomb)
+
+
+@pytest.mark.parametrize("open_picture", [decode_rgb, open_rgb, open_for_cropping])
+def test_a_jpeg_of_more_pixels_than_pillow_allows_is_refused(open_picture, monkeypatch):
+    data = encode(picture(16, 16))
+    open_picture(data)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 255)
+    with pytest.raises(UnreadableImageError, match="256 pixels.* decompression bomb"):
+        open_picture(data)
 
 
 needs_turbojpeg = pytest.mark.skipif(not turbojpeg.library(), reason="turbojpeg is not installed")

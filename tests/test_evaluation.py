@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from transformers.image_processing_utils import BatchFeature
 
 from convzoo.environment import file_sha256
-from convzoo.evaluation import METRIC, evaluate_folder, predict_split, record_result
+from convzoo.evaluation import METRIC, evaluate_folder, predict_split
 from convzoo.recipe import load_recipe
 from convzoo.sources import open_source
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
@@ -76,7 +76,8 @@ def expected_metrics(model_folder, pictures, labels, views=lambda processor, ima
     probabilities, labels = np.array(probabilities), np.array(labels)
     own = probabilities[np.arange(len(labels)), labels]
     top1 = (probabilities.argmax(axis=1) == labels).mean()
-    return {"top1_accuracy": top1, "loss": -np.log(own).mean()}
+    confidence = probabilities.max(axis=1).mean()
+    return {"top1_accuracy": top1, "loss": -np.log(own).mean(), "mean_confidence": confidence}
 
 
 def ten_views(processor, image):
@@ -110,6 +111,12 @@ def test_results_equal_a_plain_loop_over_the_pictures(model_folder, colour_data,
     assert result["metrics"]["top1_accuracy"] == expected["top1_accuracy"]
     assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert result["metrics"]["top5_accuracy"] == 1.0  # three classes
+    confidence = result["calibration"]["mean_confidence"]
+    assert confidence == pytest.approx(expected["mean_confidence"], rel=1e-5)
+    classes = [(row["name"], row["num_samples"]) for row in result["classes"]]
+    assert classes == [("red", 8), ("green", 8), ("blue", 7)]
+    errors = sum(row["count"] for row in result["confusions"])
+    assert errors == round(23 * (1 - expected["top1_accuracy"]))
     assert result["dataset"]["num_samples"] == 23
     content = hashlib.sha256()
     for data, label in zip(images, labels, strict=True):
@@ -126,6 +133,8 @@ def test_ten_crops_are_averaged_as_probabilities_and_recorded(model_folder, colo
     expected = expected_metrics(model_folder, *coloured_images(23, seed=1), views=ten_views)
     assert result["metrics"]["top1_accuracy"] == expected["top1_accuracy"]
     assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    confidence = result["calibration"]["mean_confidence"]
+    assert confidence == pytest.approx(expected["mean_confidence"], rel=1e-5)
     single = evaluate_folder(*arguments)
     assert result["metrics"]["loss"] != pytest.approx(single["metrics"]["loss"], rel=1e-4)
     assert result["protocol"]["views"] == 10
@@ -184,6 +193,7 @@ def test_a_part_of_a_split_says_so_and_does_not_replace_the_whole(model_folder, 
     assert part["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert whole["dataset"]["subset"] is None
     assert part["dataset"]["num_samples"] == 5
+    assert [(row["class"], row["name"]) for row in part["classes"]] == [(0, "red"), (2, "blue")]
     assert part["dataset"]["subset"] == {
         "of": 23,
         "taken": [{"classes": ["red", "blue"]}, {"limit": 5, "spaced": True}],
@@ -270,25 +280,9 @@ def test_two_processes_give_the_results_of_one(model_folder, colour_data, tmp_pa
     two = json.loads((tmp_path / "result.json").read_text())
     one = evaluate_folder(str(model_folder), str(colour_data), "test", "", 4, 0)
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+    for part in ("classes", "confusions", "intervals_95"):
+        assert two[part] == one[part]
     assert two["dataset"] == one["dataset"]
-
-
-def test_a_newer_result_replaces_its_own_and_drops_those_of_other_weights(tmp_path):
-    def result(weights, data, accuracy):
-        return {
-            "dataset": {"fingerprint": data, "split": "test"},
-            "protocol": {"views": 1},
-            "metrics": {"top1_accuracy": accuracy},
-            "model": {"sha256": weights},
-        }
-
-    for entry in [("a", "x", 0.1), ("a", "y", 0.2), ("a", "x", 0.3)]:
-        record_result(tmp_path, result(*entry))
-    stored = json.loads((tmp_path / "eval_results.json").read_text())["results"]
-    assert stored == [result("a", "y", 0.2), result("a", "x", 0.3)]
-    record_result(tmp_path, result("b", "x", 0.4))
-    stored = json.loads((tmp_path / "eval_results.json").read_text())["results"]
-    assert stored == [result("b", "x", 0.4)]
 
 
 def test_other_classes_are_refused_and_other_names_reported(model_folder, tmp_path):

@@ -44,6 +44,14 @@ def test_labels_outside_the_classes_are_reported_and_not_fatal(tmp_path):
     assert "labels outside [0, 2] (-1: 9 rows)" in summary(report)
 
 
+def test_an_empty_split_stops_it_before_any_picture_is_read(tmp_path, capsys):
+    write_split(tmp_path / "data", "train", *coloured_images(9, seed=0))
+    write_split(tmp_path / "data", "test", [], [], files=1)
+    with pytest.raises(FileNotFoundError, match="Leave split 'test' out with --splits train"):
+        inspect_dataset(str(tmp_path / "data"), "")
+    assert "inspect train" not in capsys.readouterr().err  # the progress bar of reading
+
+
 def test_a_split_without_a_readable_picture_is_described(tmp_path):
     write_split(tmp_path / "bad", "train", [b"?"] * 4, [0, 1, 2, 0], files=1)
     report = inspect_dataset(str(tmp_path / "bad"), "", output=str(tmp_path / "out"))

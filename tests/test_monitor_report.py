@@ -113,3 +113,9 @@ def test_a_folder_without_looks_gets_no_picture(tmp_path):
     text = json.dumps({"step": 1, "gradients": zero}) + "\n"
     (tmp_path / "monitors.jsonl").write_text(text)
     assert len(plot_monitors(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("others", [{}, {"b": 1}])
+def test_a_layer_that_was_finite_in_no_look_is_named_and_no_more(others):
+    look = line(1, a=math.nan, **others)
+    assert diagnose([look]) == ["step 1: gradient not finite in a"]

@@ -136,13 +136,65 @@ def test_row_groups_are_read_no_more_often_than_promised(readers):
     assert sum(opened.values()) / len(opened) <= order.read_amplification(readers)
 
 
-def test_open_windows_stay_within_the_memory():
-    order = make_order(groups=200, batch=48, memory=16 * MB)
-    for step in range(0, order.num_rows // 48):
-        windows = {order.locate(p)[0].key: order.locate(p)[0] for p in order.positions(step, 0, 1)}
-        latest = {key[1]: max(k for k in windows if k[1] == key[1]) for key in windows}
-        open_groups = sum(len(windows[key].pieces) for key in latest.values())
-        assert open_groups * MB <= 16 * MB
+def most_bytes_held(order, group_bytes, readers):
+    """The most that all readers together hold in two epochs, by the rule of convzoo.data.
+
+    A reader has the windows of its share of this step and of the next one open; a row is held from
+    the opening of its window until it was used.
+    """
+    row_bytes = group_bytes / order.group_rows
+    held = np.zeros((-(-2 * order.num_rows // order.global_batch_size) + 1,))
+    for reader in range(readers):
+        opened, shares = {}, {}
+        for step in range(len(held)):
+            for at in (step, step + 1):
+                if at not in shares:
+                    shares[at] = [
+                        order.locate(position)
+                        for position in order.positions(at, reader, readers).tolist()
+                    ]
+            needed = {window.key: window for at in (step, step + 1) for window, _ in shares[at]}
+            opened = {key: rows for key, rows in opened.items() if key in needed}
+            for key in needed.keys() - opened.keys():
+                groups = needed[key].pieces
+                opened[key] = np.concatenate([[row_bytes[g]] * count for g, _, count in groups])
+            held[step] += sum(rows.sum() for rows in opened.values())
+            for window, entry in shares.pop(step):
+                opened[window.key][entry] = 0
+    return held.max()
+
+
+@pytest.mark.parametrize(("megabytes", "lanes", "windows"), [(512, 32, 1), (2048, 64, 2)])
+@pytest.mark.parametrize("readers", [1, 8])
+def test_all_rows_that_are_held_stay_within_the_memory(readers, megabytes, lanes, windows):
+    group_bytes = np.full(400, 11 * MB)
+    order = DataOrder([100] * 400, group_bytes, 1024, megabytes * MB, seed=0)
+    assert (order.num_lanes, order.window_groups, len(order._ramp)) == (
+        lanes,
+        windows,
+        lanes.bit_length() - 1,
+    )
+    assert most_bytes_held(order, group_bytes, readers) <= megabytes * MB
+
+
+def test_one_large_row_group_leaves_the_others_mixed():
+    sizes = np.array([11 * MB] * 2999 + [300 * MB])
+    order = DataOrder([100] * 3000, sizes, 256, 512 * MB, seed=0)
+    assert order.num_lanes == 8  # the large one and nine others fit into 0.8 x 512 MB
+    assert np.sort(sizes)[-8 * order.window_groups :].sum() <= 512 * MB
+
+
+def test_row_groups_of_equal_size_fill_the_memory_to_four_fifths():
+    for groups, size, memory, open_groups in (
+        (3000, 11, 512, 37),
+        (40, 1, 64, 51),
+        (40, 1, 10_000, 8000),
+        (10, 600, 512, 1),
+        (100, 7, 35, 4),
+    ):
+        order = DataOrder([100] * groups, [size * MB] * groups, 64, memory * MB, seed=0)
+        lanes = 2 ** int(np.log2(min(64, open_groups, groups)))
+        assert (order.num_lanes, order.window_groups) == (lanes, open_groups // lanes)
 
 
 def test_batches_of_class_sorted_data_hold_many_classes():

@@ -263,8 +263,11 @@ def test_a_folder_of_pictures_becomes_parquet(tmp_path):
 def test_labels_that_no_training_can_use_fail_before_any_work(tmp_path):
     images, labels = coloured_images(9, seed=0)
     write_split(tmp_path / "hidden", "train", images, labels)
-    write_split(tmp_path / "hidden", "test", images, [-1] * 9)
-    with pytest.raises(ValueError, match=r"label must lie in \[0, 2\]; got -1 in row 0"):
+    write_split(tmp_path / "hidden", "test", images, [0] * 8 + [-1], rows_per_group=2)
+    message = (
+        r"label must .* \[0, 2\]; got -1 in row 1.*\. Leave split 'test' out with --splits train"
+    )
+    with pytest.raises(ValueError, match=message):
         preprocess(str(tmp_path / "hidden"), str(tmp_path / "out"), Presize(16), "")
     assert [path.name for path in tmp_path.iterdir()] == ["hidden"]
     report = preprocess(

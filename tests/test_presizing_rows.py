@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from convzoo.presizing_rows import Presize
 
@@ -87,6 +87,26 @@ def test_small_jpegs_keep_their_bytes_and_nothing_else_does():
         assert opened(presize(changed)).mode == "RGB"
     cropped = saved(picture(48, 99))
     assert Presize(48, crop=True)(cropped) != cropped
+
+
+@pytest.mark.parametrize("side", [40, 70])  # left at its size, and made smaller
+def test_no_copy_has_an_exif_rotation_and_all_are_turned_or_none(side):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the left side belongs to the top
+    turned = saved(picture(side, side + 20), quality=95, exif=exif)
+    upright = saved(picture(side, side + 20), quality=95)
+    for exif_rotation, expected in (
+        (False, opened(turned)),
+        (True, ImageOps.exif_transpose(opened(turned))),
+    ):
+        presize = Presize(48, quality=95, subsampling="444", exif_rotation=exif_rotation)
+        result = opened(presize(turned))
+        assert 0x0112 not in result.getexif()
+        scale = min(48, side) / side
+        assert result.size == tuple(int(length * scale) for length in expected.size)
+        wanted = np.asarray(expected.resize(result.size, Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(np.asarray(result) - wanted).mean() < 1.5
+        assert (presize(upright) == upright) == (side == 40)
 
 
 def test_cmyk_and_transparent_pictures_keep_their_colours():

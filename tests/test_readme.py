@@ -90,3 +90,18 @@ def test_measured_numbers_are_those_of_the_result_file():
         f"sample, in a median of {result['train_and_evaluate_seconds_median']:.0f} s"
     )
     assert sentence in " ".join(TEXT.split())
+
+
+def test_the_speed_is_that_of_the_result_file():
+    path = ROOT / "benchmarks" / "results" / "input_pipeline_2cpu_202611.json"
+    (run,) = (r for r in json.loads(path.read_text())["runs"] if r["data"] == "imagenet-sample")
+    ours = run["crop"]["convzoo"]["images_per_second_median"]
+    (peer,) = (
+        row for name, row in run["crop"].items() if name.startswith("Pillow + torchvision v1")
+    )
+    low, middle, high = (peer[f"ratio_{key}"] for key in ("min", "median", "max"))
+    sentence = (
+        f"makes {ours:.0f} crops a second on one CPU thread from ImageNet photographs; torchvision's "
+        f"transforms on Pillow pictures need {middle:.2f} [{low:.2f}, {high:.2f}] times its CPU time"
+    )
+    assert sentence in " ".join(TEXT.split())

@@ -57,6 +57,8 @@ def test_overrides_are_toml_values_or_words():
         ("run.name=../../elsewhere", ["run.name", "folder name", "../../elsewhere"]),
         ("run.seed=100000000000000000000", ["seed", "100000000000000000000"]),
         ("epochs=3", ["section.key=value", "epochs=3"]),
+        ("augmentation.repeats=3", ["global_batch_size", "a multiple of augmentation.repeats, 3"]),
+        ("augmentation.first_crop=8", ["growing_epochs", "must be set together; got 8 and 0.0"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_rule(override, words):
@@ -103,3 +105,30 @@ def test_defaults_obey_their_own_limits():
                 assert low is None or value >= low
                 assert high is None or value <= high
                 assert not isinstance(value, float) or math.isfinite(value)
+
+
+@pytest.mark.parametrize("setting", ["schedule.name=plateau", "train.keep_best=true"])
+@pytest.mark.parametrize("without", ["data.eval_split=", "train.evaluate_every_epochs=0"])
+def test_what_follows_evaluations_needs_them(setting, without):
+    load_recipe(QUICKSTART, [setting])
+    with pytest.raises(ValueError, match="need data.eval_split and train.evaluate_every_epochs"):
+        load_recipe(QUICKSTART, [setting, without])
+
+
+def test_evaluations_move_weights_under_a_plateau_schedule_only():
+    often = "train.evaluate_every_epochs=0.5"
+    for schedule, differences in (("cosine", 0), ("plateau", 1)):
+        name = f"schedule.name={schedule}"
+        recipes = (load_recipe(QUICKSTART, [name]), load_recipe(QUICKSTART, [name, often]))
+        assert len(recipe_differences(*recipes)) == differences
+
+
+def test_a_name_may_be_a_number(tmp_path):
+    assert load_recipe(QUICKSTART, ["run.name=2024"]).run.name == "2024"
+
+
+def test_a_section_that_is_none_is_named(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("train = 5")
+    with pytest.raises(ValueError, match=r"must be a section, as in \[train\]; got 5"):
+        load_recipe(path, ["train.epochs=1"])

@@ -68,3 +68,13 @@ def test_processes_share_a_folder(tmp_path):
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len(list(tmp_path.iterdir())) == 150
+
+
+def test_a_file_whose_end_is_damaged_is_fetched_again(tmp_path, calls, read):
+    cache = RowCache(tmp_path, 10**6)
+    whole = cache.get("a", read(1))
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    data[-200:-160] = bytes([255] * 40)  # pyarrow raises OSError, not ArrowInvalid
+    path.write_bytes(data)
+    assert cache.get("a", read(1)).equals(whole) and calls == [1, 1]

@@ -1,6 +1,8 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from convzoo.sources import DatasetOptions, open_source, split_names
+from convzoo.sources import DatasetOptions, open_source, open_splits, split_names
 from tests.conftest import COLOURS, coloured_images, write_split
 
 
@@ -44,7 +46,10 @@ def test_an_unknown_split_or_column_is_named(colour_data):
         ValueError, match="split must be one of train, test in .*; got 'validation'"
     ):
         open_source(str(colour_data), "validation")
-    with pytest.raises(ValueError, match="data.image_column must name .*, one of image; got 'x'"):
+    with pytest.raises(
+        ValueError,
+        match=r"data.image_column \(--image-column\) must name .*, one of image; got 'x'$",
+    ):
         open_source(str(colour_data), "train", image_column="x")
 
 
@@ -85,3 +90,69 @@ def test_a_folder_of_pictures_is_read_by_class(tmp_path):
     )
     assert source.where(0, 0) == source.files[0]
     assert source.describe()["num_samples"] == 61
+
+
+CARD = """---
+dataset_info:
+  features:
+  - name: image
+    dtype: image
+  - name: label
+    dtype: LABEL
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: train.parquet
+---
+"""
+
+
+def write_columns(folder, images, labels, label_type):
+    """A split of plain columns, whose types the dataset's card says."""
+    folder.mkdir()
+    pq.write_table(pa.table({"image": images, "label": labels}), folder / "train.parquet")
+    (folder / "README.md").write_text(CARD.replace("LABEL", label_type))
+    return str(folder)
+
+
+def test_columns_of_another_type_are_named_with_the_way_to_cast_them(tmp_path):
+    images, labels = coloured_images(4, seed=0)
+    pictures = [{"bytes": data, "path": "name.jpg"} for data in images]
+    numbers = write_columns(tmp_path / "numbers", pictures, labels, "int64")
+    cast = r"ds.cast_column\('label', datasets.ClassLabel\(names=\[...\]\)\)$"
+    with pytest.raises(ValueError, match=rf"got none among \['image', 'label'\]\. .*{cast}"):
+        open_source(numbers, "train")
+    message = rf"data.label_column \(--label-column\) must .*, one of none; got 'label'\. .*{cast}"
+    with pytest.raises(ValueError, match=message):
+        open_source(numbers, "train", label_column="label")
+
+
+def test_a_plain_column_of_bytes_is_refused_with_the_way_to_rewrite_it(tmp_path):
+    classes = "{class_label: {names: {'0': red, '1': green, '2': blue}}}"
+    folder = write_columns(tmp_path / "binary", *coloured_images(4, seed=0), classes)
+    message = r"hold its pictures as image.bytes, .* it has image, label\. Rewrite it: .*to_parquet"
+    with pytest.raises(ValueError, match=message):
+        open_source(folder, "train")
+
+
+def test_of_several_splits_the_empty_one_is_named_with_the_way_to_leave_it_out(tmp_path):
+    write_split(tmp_path / "data", "train", *coloured_images(4, seed=0))
+    write_split(tmp_path / "data", "test", [], [], files=1)
+    message = r"split 'test' .* has none\. Leave split 'test' out with --splits train$"
+    with pytest.raises(FileNotFoundError, match=message):
+        open_splits(str(tmp_path / "data"))
+    (source,) = open_splits(str(tmp_path / "data"), ("train",))
+    assert source.num_rows == 4
+
+
+def test_pictures_in_no_folder_of_their_class_are_warned_of(tmp_path, caplog):
+    write_image_folder(tmp_path / "classes")
+    open_source(str(tmp_path / "classes"), "train")
+    assert not caplog.records
+    for number, data in enumerate(coloured_images(4, seed=0)[0]):
+        path = tmp_path / "flat" / "train" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    open_source(str(tmp_path / "flat"), "train")
+    assert "lie in one folder, so in one class; use FOLDER/CLASS/NAME.jpg" in caplog.text

@@ -46,6 +46,11 @@ def test_only_ends_of_files_and_needed_row_groups_are_asked_for(first_batch):
     assert first_batch["needed_row_groups"] <= 3  # 128 pictures of 100 a group
 
 
+def fault(status, drop_after, retry_after):
+    always = {"pattern": "", "times": 1, "take": None, "skip": 0}
+    return Fault(status=status, drop_after=drop_after, retry_after=retry_after, **always)
+
+
 class UnreliableHub(HubServer):
     """Every answer with data is late; every 29th is a failure, every 23rd breaks off half-way."""
 
@@ -58,15 +63,15 @@ class UnreliableHub(HubServer):
             time.sleep(0.02)
             with self.lock:
                 self.answers += 1
-                return Fault("", 503, 1, None, 0) if self.answers % 29 == 0 else None
+                return fault(503, None, 0) if self.answers % 29 == 0 else None
         with self.lock:
             self.bodies += 1
-            return Fault("", 206, 1, body_bytes // 2, None) if self.bodies % 23 == 0 else None
+            return fault(206, body_bytes // 2, None) if self.bodies % 23 == 0 else None
 
 
 SHARDS, SHARD_ROWS, RANKS, STEPS = 32, 6, 2, 8  # one epoch of 24 pictures a step
 READS = f"""
-import json
+import json, sys
 from convzoo import row_groups
 from convzoo.data import TrainStream, train_batches
 from convzoo.order import DataOrder
@@ -79,7 +84,7 @@ source = open_source("user/many", "train")
 order = DataOrder(source.group_rows, source.group_bytes, 24, 30_000, seed=0)
 transform = TrainTransform(Augmentation(), Preprocessing(resize=16, crop=16))
 labels = [
-    [batch["labels"].tolist() for batch in train_batches(stream, 0)]
+    [batch["labels"].tolist() for batch in train_batches(stream, int(sys.argv[1]))]
     for rank in range({RANKS})
     for stream in [TrainStream(source, order, transform, rank, {RANKS}, 0, {STEPS})]
 ]
@@ -88,7 +93,8 @@ json.dump([labels, rows, source.groups], open("saw.json", "w"))
 """
 
 
-def test_nothing_is_lost_or_doubled_when_answers_are_late_fail_or_break_off(tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_nothing_is_lost_or_doubled_when_answers_are_late_fail_or_break_off(tmp_path, workers):
     """The label of each picture is its number."""
     count = SHARDS * SHARD_ROWS
     noise = np.random.default_rng(0).integers(0, 256, (count, 20, 20, 3), dtype=np.uint8)
@@ -97,7 +103,7 @@ def test_nothing_is_lost_or_doubled_when_answers_are_late_fail_or_break_off(tmp_
     write_split(*split, files=SHARDS, rows_per_group=3, names=names)
     with UnreliableHub(tmp_path / "hub", {"hf_user": "user"}) as hub:
         hub.add_repo("datasets", "user/many", tmp_path / "many")
-        hub.run("-c", READS, home=tmp_path / "home", token="hf_user", cwd=tmp_path)
+        hub.run("-c", READS, str(workers), home=tmp_path / "home", token="hf_user", cwd=tmp_path)
         statuses = collections.Counter(one.status for one in hub.requests("GET /storage/"))
     labels, rows, groups = json.loads((tmp_path / "saw.json").read_text())
     assert statuses[503] >= 3 and hub.bodies >= 4 * 23

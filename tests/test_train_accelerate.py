@@ -20,7 +20,16 @@ from convzoo.environment import file_sha256
 from convzoo.metrics_log import read_metrics
 from convzoo.recipe import load_recipe
 from convzoo.sources import open_source
-from tests.conftest import ENVIRONMENT, ROOT, launch_arguments, run, train
+from tests.conftest import (
+    ENVIRONMENT,
+    ROOT,
+    coloured_images,
+    launch_arguments,
+    run,
+    train,
+    write_split,
+)
+from tests.hub_server import HubServer
 
 # Without batch norm a training step is the same for any number of processes, up to rounding.
 ALEXNET = """
@@ -224,7 +233,7 @@ def alone(alexnet_recipe, tmp_path_factory):
     return recipe, output / "alexnet"
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, 3, 4])
 def test_losses_do_not_depend_on_the_number_of_processes(alone, tmp_path, processes):
     recipe, expected = alone
     train(recipe, f"run.output_dir={tmp_path}", processes=processes)
@@ -372,11 +381,38 @@ def test_a_diverging_run_stops_and_says_where(alexnet_recipe, tmp_path):
     assert done.returncode
     assert "the training loss must be finite; it is nan in step" in done.stderr
     report = json.loads((tmp_path / "alexnet/nonfinite_batch.json").read_text())
-    assert len({image["image"] for image in report["images"]}) == 12
-    first = min(image["position"] for image in report["images"])
-    assert first == 12 * report["step"] and report["loss"] == "nan"
+    assert len(set(report["images"])) == 12 and "row group" in report["images"][0]
+    assert report["loss"] == "nan"
     for path in tmp_path.glob("*/checkpoints/*/model.safetensors"):
         assert all(value.isfinite().all() for value in load_file(path).values())
+
+
+def test_splits_with_other_classes_are_refused(alexnet_recipe, tmp_path):
+    write_split(tmp_path / "data", "train", *coloured_images(24, seed=0))
+    names = ("green", "red", "blue")
+    write_split(tmp_path / "data", "test", *coloured_images(12, seed=1), names=names)
+    settings = (f"data.path={tmp_path / 'data'}", f"run.output_dir={tmp_path}")
+    done = train(alexnet_recipe(0.0), *settings, check=False)
+    assert done.returncode and "must have the same classes in the same order" in done.stderr
+
+
+def test_a_push_that_fails_costs_nothing_but_itself(tiny_recipe, tmp_path):
+    settings = (f"run.output_dir={tmp_path}", "train.epochs=0.2", "run.push_to=user/tiny")
+    done = train(tiny_recipe, *settings)  # the tests' processes are told to be offline
+    assert "not pushed: " in done.stderr and "hub_cards push" in done.stderr
+    assert (tmp_path / "tiny/model/model.safetensors").is_file()
+
+
+def test_a_finished_model_is_pushed(tiny_recipe, tmp_path):
+    script = (ROOT / "train_accelerate.py", tiny_recipe, f"run.output_dir={tmp_path / 'runs'}")
+    settings = ("train.epochs=0.2", "run.push_to=user/tiny", "run.push_private=true")
+    with HubServer(tmp_path / "hub", {"hf_user": "user"}) as hub:
+        done = hub.run(*script, *settings, home=tmp_path / "home", token="hf_user", cwd=ROOT)
+    assert "pushed: http" in done.stderr and "hf_user" not in done.stderr
+    weights = (tmp_path / "runs/tiny/model/model.safetensors").read_bytes()
+    assert any(
+        path.read_bytes() == weights for path in (tmp_path / "hub").rglob("*") if path.is_file()
+    )
 
 
 def test_a_folder_in_use_is_not_trained_in(alexnet_recipe, tmp_path, monkeypatch):

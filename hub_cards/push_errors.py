@@ -1,0 +1,129 @@
+"""Why a push ended, and what a person can do about it."""
+
+import json
+
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import httpx
+
+FIRST_WAIT_SECONDS = 1.0  # doubles with each attempt
+MAX_WAIT_SECONDS = 300  # also where the Hub asks for more
+# 412 says that the Hub has changed since it was compared.
+TRANSIENT_STATUSES = (408, 412, 429, 500, 502, 503, 504)
+TRANSIENT_ERRORS = (
+    httpx.TimeoutException,
+    httpx.NetworkError,
+    httpx.RemoteProtocolError,
+    ConnectionError,
+    TimeoutError,
+    json.JSONDecodeError,  # the page of a gateway instead of an answer
+)
+
+EXIT_CODES = {
+    "folder": 1,
+    "name": 2,
+    "token": 3,
+    "permission": 4,
+    "taken": 5,
+    "edited": 6,
+    "network": 7,
+    "gated": 8,
+    "refused": 9,
+}
+
+
+class PushError(Exception):
+    """A push that was given up. The files on the Hub are those of before, or all of the new ones.
+
+    Attributes:
+        reason: "folder" (not complete, or its card breaks a rule), "name" (no valid id or branch),
+            "token" (none, or the Hub does not know it), "permission" (read-only token or foreign
+            namespace), "taken" (the name is), "edited" (the card, on the Hub, by hand), "network"
+            (not reached, or failing again and again), "gated" (terms were not accepted) or
+            "refused" (by the Hub, for its own reason).
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+    @property
+    def exit_code(self) -> int:
+        """The status with which a command ends."""
+        return EXIT_CODES[self.reason]
+
+
+def failure(error: Exception, repo_id: str, revision: str, endpoint: str, user: str) -> PushError:
+    """What a person can do about an error of the Hub or of its client.
+
+    Args:
+        error: what ended the push.
+        repo_id: where the push went.
+        revision: and to which branch.
+        endpoint: address of the Hub.
+        user: whose token it was.
+    """
+    status, said = getattr(getattr(error, "response", None), "status_code", None), cause(error)
+    if isinstance(error, GatedRepoError):
+        return PushError(
+            "gated",
+            f"{repo_id} is gated: accept its terms on {endpoint}/{repo_id} and push again; {said}",
+        )
+    if isinstance(error, OfflineModeIsEnabled):
+        return PushError("network", "HF_HUB_OFFLINE=1 forbids all contact; unset it to push")
+    if is_transient(error):
+        return PushError(
+            "network",
+            f"{endpoint} was not reached, or failed again and again, the last time with: {said}. "
+            "Push again later; what has arrived is not sent twice.",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return PushError("name", f"the revision must be a branch; got {revision!r}")
+    if status == 401:
+        return PushError("token", f"the Hub does not accept the token; log in again ({said})")
+    if status == 403:
+        return PushError(
+            "permission", f"the token of {user} may not write to {repo_id} there; {said}"
+        )
+    if status == 409:
+        return PushError(
+            "taken", f"{repo_id} is taken by something that this token may not see; {said}"
+        )
+    return PushError("refused", f"the Hub refused the push to {repo_id}: {said}")
+
+
+def root(error: Exception) -> Exception:
+    """The error itself where the client wraps it, as it does for uploads."""
+    return error.__cause__ if type(error) is RuntimeError and error.__cause__ else error
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in TRANSIENT_STATUSES
+    return isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, OfflineModeIsEnabled)
+
+
+def wait_seconds(error: Exception, attempt: int) -> float:
+    """How long to wait after a transient error: what the Hub asks for, or twice as long each time.
+
+    Args:
+        error: the transient error.
+        attempt: how many attempts have failed, at least 1.
+    """
+    asked = error.response.headers.get("Retry-After", "") if hasattr(error, "response") else ""
+    wait = float(asked) if asked.isdigit() else FIRST_WAIT_SECONDS * 2 ** (attempt - 1)
+    return min(wait, MAX_WAIT_SECONDS)
+
+
+def cause(error: Exception) -> str:
+    """One line about an error."""
+    if isinstance(error, HfHubHTTPError):
+        said = f"HTTP {error.response.status_code} {error.server_message or ''}"
+    else:
+        said = f"{type(error).__name__}: {error}"
+    return " ".join(said.split())

@@ -1,0 +1,334 @@
+"""Push a model folder to the Hub: complete and in one commit, or not at all.
+
+The folder is copied aside, its card is rendered there, and the copy is compared with the Hub's list
+of files. What differs goes into one commit whose parent is the commit that was compared. After a
+transient failure everything from the comparison on is done again: a commit whose answer was lost
+is then found on the Hub and not made twice. Nothing is ever deleted on the Hub.
+"""
+
+import logging
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, httpx, validate_repo_id
+
+from hub_cards.model_card import is_generated
+from hub_cards.push_errors import PushError, cause, failure, is_transient, root, wait_seconds
+from hub_cards.staging import megabytes, stage_model, staged_files
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+OPEN = ("open", "draft")  # states of a pull request
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did.
+
+    Attributes:
+        url: the repository's page.
+        files: "new", "changed" or "unchanged" for each file, as it was before.
+        left_out: files and folders that are no part of a model folder.
+        oid: the commit, or None if none was made.
+        commit_url: its page, or None.
+        pull_request_url: page of the pull request that proposes these files, or None.
+    """
+
+    url: str
+    files: dict[str, str]
+    left_out: tuple[str, ...] = ()
+    oid: str | None = None
+    commit_url: str | None = None
+    pull_request_url: str | None = None
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+) -> PushResult:
+    """Make a model repository on the Hub hold a model folder, with one commit at most.
+
+    The token is the one that huggingface_hub finds (HF_TOKEN or `hf auth login`). What happens is
+    logged to "hub_cards.pushing".
+
+    Args:
+        folder: a finished model folder; nothing is written into it. Its README.md is rendered for
+            repo_id, unless it was edited by hand: then it is pushed as it is, if it is a good card.
+        repo_id: where to, as user/name; created if it does not exist.
+        private: create it as a private one; one that exists must be private then.
+        revision: a branch, created from the main one if it does not exist.
+        create_pr: open a pull request instead of committing to the branch.
+        dry_run: only log what would happen; a token is not needed then.
+        force: replace a card that was edited by hand on the Hub (a pull request may propose that
+            without), and make a model beside a dataset or Space of the same name.
+
+    Raises:
+        PushError: if the Hub could not be made to hold the folder; and nothing else.
+    """
+    check_repo_id(repo_id)
+    with tempfile.TemporaryDirectory(prefix="hub_cards-") as stage:
+        left_out = stage_model(Path(folder), Path(stage), repo_id)
+        options = (private, revision, create_pr, dry_run, force)
+        return _Push(Path(stage), left_out, repo_id, *options).run()
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Refuse what is no id of the form user/name.
+
+    Raises:
+        PushError: with reason "name".
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise PushError("name", f"{error} It must look like user/name.") from error
+    if "/" not in repo_id:
+        raise PushError("name", f"the id must look like user/name; got {repo_id!r}")
+
+
+class _Push:
+    """One push of a staged folder, all of whose files go to the Hub; see `push_folder`."""
+
+    def __init__(self, stage, left_out, repo_id, private, revision, create_pr, dry_run, force):
+        self.stage, self.left_out, self.repo_id = stage, left_out, repo_id
+        self.private, self.revision, self.create_pr = private, revision or "main", create_pr
+        self.dry_run, self.force = dry_run, force
+        self.files = staged_files(stage)
+        self.user = None
+        self.plan = None  # of the first look
+        self.sent = None  # the commit that was sent last: its parent
+        self.commit = None
+
+    def run(self) -> PushResult:
+        """Push, and again after transient failures.
+
+        Raises:
+            PushError: see `push_folder`.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._attempt()
+            except (OSError, ValueError, RuntimeError, httpx.HTTPError) as caught:
+                error = root(caught)
+                if not is_transient(error) or attempt == ATTEMPTS:
+                    place = (self.repo_id, self.revision, self.api.endpoint, self.user)
+                    raise failure(error, *place) from caught
+                wait = wait_seconds(error, attempt)
+                logger.info(
+                    f"{cause(error)}; trying again in {wait:g} s ({attempt + 1} of {ATTEMPTS})"
+                )
+                time.sleep(wait)
+
+    def _attempt(self):
+        if self.user is None:
+            self._log_in()
+        info, base_missing = self._look()
+        if self.private and info is not None and not info.private:
+            raise PushError(
+                "taken",
+                f"{self.repo_id} exists and is public; --private cannot change that. Change its "
+                "visibility on its settings page, or choose another name.",
+            )
+        states = self._compare(info)
+        changes = [path for path, state in states.items() if state != "unchanged"]
+        proposal = self._proposal() if self.create_pr and changes else None
+        if self.plan is None:
+            self.plan = states
+            self._show(info, base_missing, proposal)
+        if proposal:
+            return self._result(pull_request_url=proposal)
+        if not changes and not base_missing:
+            return self._result(info=info)
+        if self.commit:
+            raise PushError(
+                "refused",
+                f"{self.commit.commit_url} was committed, but the Hub still has not, or has no "
+                f"longer, these files: {', '.join(changes)}. Is there a .gitignore, or another "
+                "push under way?",
+            )
+        if states.get("README.md") == "changed":
+            self._check_card(info)
+        if self.dry_run:
+            return self._result()
+        if info is None or base_missing:
+            self._create(info)
+            return self._attempt()
+        self.sent = info.sha
+        self.commit = self.api.create_commit(
+            self.repo_id,
+            [CommitOperationAdd(path, self.stage / path) for path in changes],
+            commit_message="Upload model with hub_cards",
+            revision=self.revision,
+            create_pr=self.create_pr,
+            parent_commit=info.sha,
+        )
+        return self._attempt()  # finds all files there
+
+    def _log_in(self):
+        """Find out whose token it is, and refuse what cannot work before anything is sent."""
+        try:
+            token = get_token()
+        except Exception as error:  # trusted publishing in CI raises errors of its own
+            raise PushError("token", f"no token could be had; {error}") from error
+        if token is None and not self.dry_run:
+            raise PushError(
+                "token",
+                "a token is needed to push: run `hf auth login`, or set HF_TOKEN. Make one with "
+                "write access on https://huggingface.co/settings/tokens.",
+            )
+        if token is not None and not (token.isascii() and token.isprintable()):
+            # The HTTP client would show it in its message.
+            raise PushError("token", "the token has characters that no token has; log in again")
+        self.api = HfApi(token=token or False)
+        if token is None:
+            self.user = ""
+            logger.info("no token: the Hub is seen as anybody sees it")
+            return
+        who = self.api.whoami()
+        names = [who["name"], *(group["name"] for group in who.get("orgs", []))]
+        access = (who.get("auth") or {}).get("accessToken") or {}
+        if access.get("role") == "read":
+            raise PushError(
+                "permission",
+                f"the token of {who['name']} may only read; make one with write access on "
+                "https://huggingface.co/settings/tokens.",
+            )
+        namespace = self.repo_id.split("/")[0]
+        if not self.create_pr and namespace.lower() not in [name.lower() for name in names]:
+            raise PushError(
+                "permission",
+                f"{who['name']} may not push to {namespace}; the namespace must be one of "
+                f"{', '.join(names)}. Elsewhere a pull request can be opened: --create-pr.",
+            )
+        self.user = who["name"]
+
+    def _look(self):
+        """Newest commit and files of the repository, if there is one; whether the branch is not."""
+        about = {"repo_id": self.repo_id, "files_metadata": True}
+        try:
+            return self.api.repo_info(**about, revision=self.revision), False
+        except RevisionNotFoundError:
+            if self.create_pr:
+                raise
+            return self.api.repo_info(**about), True
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            if self.create_pr:
+                raise PushError(
+                    "name",
+                    f"{self.repo_id} must exist for a pull request; there is no such model, or it "
+                    "is private.",
+                ) from None
+            return None, self.revision != "main"
+
+    def _compare(self, info):
+        present = {file.rfilename: file for file in info.siblings or []} if info else {}
+        states = {}
+        for path, file in self.files.items():
+            old = present.get(path)
+            if old is None:
+                states[path] = "new"
+            elif old.lfs:
+                states[path] = "unchanged" if old.lfs.sha256 == file.sha256 else "changed"
+            else:
+                states[path] = "unchanged" if old.blob_id == file.git_oid else "changed"
+        return states
+
+    def _proposal(self):
+        """Page of an open pull request of ours that has all files, or None."""
+        if self.commit:
+            found = [(self.commit.pr_revision, self.commit.pr_url)]
+        else:
+            ours = self.api.get_repo_discussions(
+                self.repo_id, author=self.user, discussion_type="pull_request"
+            )
+            found = [(one.git_reference, one.url) for one in ours if one.status in OPEN]
+        for revision, url in found:
+            info = self.api.repo_info(self.repo_id, revision=revision, files_metadata=True)
+            if set(self._compare(info).values()) == {"unchanged"}:
+                return url
+        return None
+
+    def _show(self, info, base_missing, proposal):
+        visible = "private" if (info.private if info else self.private) else "public"
+        state = "exists" if info else "new"
+        logger.info(f"{self.repo_id}: {visible} model, {state}, branch {self.revision}")
+        if base_missing:
+            logger.info(f"  new        branch {self.revision}")
+        for path, state in sorted(self.plan.items(), key=lambda item: (item[1], item[0])):
+            logger.info(f"  {state:<9}  {path}  {megabytes(self.files[path].size)}")
+        others = [file.rfilename for file in info.siblings or []] if info else []
+        others = [path for path in others if path not in self.files and path != ".gitattributes"]
+        for title, names in (("only on the Hub, stay", others), ("left out", self.left_out)):
+            if names:
+                logger.info(f"  {title}: {', '.join(names)}")
+        changes = [path for path, state in self.plan.items() if state != "unchanged"]
+        size = megabytes(sum(self.files[path].size for path in changes))
+        logger.info(f"  {len(changes)} of {len(self.files)} files differ, {size}")
+        if proposal:
+            logger.info(f"  all of them are in the open pull request {proposal}")
+
+    def _check_card(self, info):
+        """Refuse to replace a card that a person has edited on the Hub."""
+        url = hf_hub_url(self.repo_id, "README.md", revision=info.sha, endpoint=self.api.endpoint)
+        answer = get_session().get(url, headers=build_hf_headers(token=self.api.token))
+        hf_raise_for_status(answer)
+        card = answer.content.decode("utf-8", errors="replace")
+        if is_generated(card):
+            return
+        what = f"README.md of {self.repo_id} was edited by hand on the Hub"
+        if not self.force and not self.create_pr:
+            raise PushError(
+                "edited",
+                f"{what}; nothing was pushed. Copy that text into your README.md and push again, "
+                "or replace it with --force.",
+            )
+        logger.info(f"{what}, and is replaced")
+
+    def _create(self, info):
+        """Create the repository or, where there is one, the branch."""
+        if info:
+            self.api.create_branch(
+                self.repo_id, branch=self.revision, revision=info.sha, exist_ok=True
+            )
+            return
+        for other in ("dataset", "space"):
+            if not self.force and self.api.repo_exists(self.repo_id, repo_type=other):
+                raise PushError(
+                    "taken",
+                    f"{self.repo_id} exists as a {other}. Choose another name, or make a "
+                    "model beside it with --force.",
+                )
+        try:
+            # Not private is left to the organization's settings.
+            self.api.create_repo(self.repo_id, private=self.private or None)
+        except HfHubHTTPError as error:
+            # Perhaps this push has created it before, and the answer was lost.
+            if error.response.status_code != 409 or self._look()[0] is None:
+                raise
+
+    def _result(self, info=None, pull_request_url=None):
+        page = f"{self.api.endpoint}/{self.repo_id}"
+        oid, commit_url = None, None
+        if self.commit:
+            oid, commit_url = self.commit.oid, self.commit.commit_url
+        elif self.sent and info and info.sha != self.sent:  # the answer to our commit was lost
+            oid, commit_url = info.sha, f"{page}/commit/{info.sha}"
+        return PushResult(page, self.plan, self.left_out, oid, commit_url, pull_request_url)
