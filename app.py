@@ -288,8 +288,8 @@ def explain(classifier: Classifier, image, label: str) -> tuple:
     row, column = divmod(heat.argmax().item(), heat.shape[1])
     left, top = 100 * (column + 0.5) / heat.shape[1], 100 * (row + 0.5) / heat.shape[0]
     return picture, (
-        f"Bright parts speak for \u201c{label}\u201d, most of all {left:.0f} % from the left and {top:.0f} % "
-        "from the top. Choose another class to see what speaks for it."
+        f"Bright parts speak for \u201c{label}\u201d, most of all {left:.0f} % from the left and "
+        f"{top:.0f} % from the top. Choose another class to see what speaks for it."
     )
 
 
