@@ -352,10 +352,9 @@ def main(argv: list[str] | None = None) -> None:
         smoothing=0.05,
         mininterval=0.5 if sys.stderr.isatty() else 10,
     )
-    # The same number on all processes, and none is empty.
-    num_parts = min(
-        settings.accumulation_steps, settings.global_batch_size // accelerator.num_processes
-    )
+    # The same number on all processes, and no part is empty.
+    smallest_share = pictures_per_step // accelerator.num_processes * augmentation.repeats
+    num_parts = min(settings.accumulation_steps, smallest_share)
     losses, grad_norm = [], None  # since the last log line
     logged_at, data_wait, stopping = time.perf_counter(), 0.0, False
     for step in range(start_step, total_steps):

@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from test_app import CARD, LABELS, picture, random_qlnet, save_model, serve
 
 from modeling import ConvZooImageProcessor
@@ -87,6 +86,8 @@ def wait_for_details(page, text):
 
 def assert_accessible(page):
     """No violation that axe-core finds, but one: the footer of gradio names an icon twice."""
+    from axe_playwright_python.sync_playwright import Axe  # of the extra [browser]
+
     violations = Axe().run(page).response["violations"]
     found = {v["id"]: [n["html"] for n in v["nodes"]] for v in violations}
     assert found.keys() <= {"image-redundant-alt"}, found
