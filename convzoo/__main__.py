@@ -194,7 +194,9 @@ def _evaluate(args):
     )
     from accelerate import PartialState
 
-    if not PartialState().is_main_process:
+    state = PartialState()
+    state.destroy_process_group()  # a process that ends with its group open may abort
+    if not state.is_main_process:
         return
     if args.output:
         write_json(Path(args.output), result)

@@ -275,6 +275,7 @@ def test_two_processes_give_the_results_of_one(model_folder, colour_data, tmp_pa
         "assert PartialState().num_processes == 2\n"
         "if PartialState().is_main_process:\n"
         "    json.dump(result, open(sys.argv[3], 'w'))\n"
+        "PartialState().destroy_process_group()\n"
     )
     run(*launch_arguments(2, script, model_folder, colour_data, tmp_path / "result.json"))
     two = json.loads((tmp_path / "result.json").read_text())
