@@ -128,16 +128,17 @@ def main(argv: list[str] | None = None) -> None:
 
     # ---- data ----------------------------------------------------------------------------------
     options = DatasetOptions(data.name, data.revision, data.image_column, data.label_column)
-    train_source = open_source(data.path, data.train_split, *options)
     cache = RowCache(Path(data.cache_dir), int(data.cache_gb * 1e9)) if data.cache_dir else None
-    if train_source.is_remote:
-        train_source = dataclasses.replace(train_source, cache=cache)
+
+    def open_split(split):
+        source = open_source(data.path, split, *options)
+        return dataclasses.replace(source, cache=cache) if source.is_remote else source
+
+    train_source = open_split(data.train_split)
     train_source = subset(train_source, data.classes, data.fraction, data.limit, seed)
     eval_source = None
     if data.eval_split:
-        eval_source = open_source(data.path, data.eval_split, *options)
-        if eval_source.is_remote:
-            eval_source = dataclasses.replace(eval_source, cache=cache)
+        eval_source = open_split(data.eval_split)
         eval_source = subset(eval_source, data.classes, limit=data.eval_limit, spaced=True)
         if eval_source.label_names != train_source.label_names:
             raise ValueError(
