@@ -273,12 +273,13 @@ def main(argv: list[str] | None = None) -> None:
             return lambda row: np.random.default_rng([seed, int(positions[row]), 1])
 
     def settle():
-        """Make batch-norm statistics the same on all processes; those of the average, too."""
+        """Make batch-norm statistics the same on all processes; what is not finite is not kept."""
         how = settings.batch_norm_statistics
         share_statistics(bare_model, accelerator, how)
         if ema:
             with ema.applied_to(bare_model):
                 share_statistics(bare_model, accelerator, how)
+        check_weights(bare_model)
 
     def published():
         """While it lasts, the model has the weights that are evaluated and published."""
@@ -567,6 +568,16 @@ def check_finite(window, done, run_folder, source, order, is_main):
         f"the training loss must be finite; it is {window[bad]} in step {step}, whose pictures "
         f"{report} names. {AFTER_DIVERGENCE}"
     )
+
+
+def check_weights(model):
+    """Refuse to evaluate or save what the last step may have ruined; its loss came before it."""
+    bad = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if bad:
+        raise FloatingPointError(
+            f"all weights must be finite; after the last step {len(bad)} of them are not, the "
+            f"first is {bad[0]}. {AFTER_DIVERGENCE}"
+        )
 
 
 def parse_args(argv):

@@ -12,6 +12,7 @@ residual scales and the biases of its convolutions. The networks take turns, rou
 import argparse
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,21 +25,24 @@ from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
 PARTS = ("forward", "backward", "optimizer")
 
 
-def networks() -> dict[str, tuple[torch.nn.Module, bool]]:
-    """Name -> network and whether it runs in channels-last memory."""
+PEER = "Transformers ResNet-50"
+
+
+def networks() -> dict[str, tuple[torch.nn.Module, bool, bool]]:
+    """Name -> network, whether it runs in channels-last memory, and compiled."""
+    peer = partial(ResNetForImageClassification, ResNetConfig(num_labels=1000))
     return {
-        "CNN, PReLU": (CNN(CNNConfig()), True),
-        "CNN, ReLU": (CNN(CNNConfig(use_prelu=False)), True),
-        "AlexNet": (AlexNet(AlexNetConfig()), True),
-        "QLNet": (QLNet(QLNetConfig()), True),
-        "Transformers ResNet-50": (
-            ResNetForImageClassification(ResNetConfig(num_labels=1000)),
-            False,
-        ),
-        "Transformers ResNet-50, channels last": (
-            ResNetForImageClassification(ResNetConfig(num_labels=1000)),
-            True,
-        ),
+        "CNN, PReLU": (CNN(CNNConfig()), True, False),
+        "CNN, ReLU": (CNN(CNNConfig(use_prelu=False)), True, False),
+        "AlexNet": (AlexNet(AlexNetConfig()), True, False),
+        "QLNet": (QLNet(QLNetConfig()), True, False),
+        PEER: (peer(), False, False),
+        f"{PEER}, channels last": (peer(), True, False),
+        "CNN, PReLU, compiled": (CNN(CNNConfig()), True, True),
+        "CNN, ReLU, compiled": (CNN(CNNConfig(use_prelu=False)), True, True),
+        "QLNet, compiled": (QLNet(QLNetConfig()), True, True),
+        f"{PEER}, compiled": (peer(), False, True),
+        f"{PEER}, channels last, compiled": (peer(), True, True),
     }
 
 
@@ -52,9 +56,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     steps = {}
-    for name, (model, channels_last) in networks().items():
+    for name, (model, channels_last, compiled) in networks().items():
         layout = torch.channels_last if channels_last else torch.contiguous_format
         model.train().to(memory_format=layout)
+        if compiled:
+            model.compile()
         steps[name] = Step(
             model, torch.randn(args.batch_size, 3, 224, 224).to(memory_format=layout)
         )
@@ -67,7 +73,7 @@ def main() -> None:
     rows = []
     for name, times in seconds.items():
         totals = [sum(each) for each in times]
-        peer = [sum(each) for each in seconds["Transformers ResNet-50"]]
+        peer = [sum(each) for each in seconds[PEER]]
         ratios = sorted(a / b for a, b in zip(peer, totals, strict=True))
         rows.append(
             {

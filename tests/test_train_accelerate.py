@@ -387,6 +387,15 @@ def test_a_diverging_run_stops_and_says_where(alexnet_recipe, tmp_path):
         assert all(value.isfinite().all() for value in load_file(path).values())
 
 
+def test_weights_that_the_last_step_ruined_are_not_published(alexnet_recipe, tmp_path):
+    # One step: its loss is finite, and comes before the weights overflow.
+    ruin = ("optimizer.learning_rate=1e30", "optimizer.weight_decay=1e20", "train.epochs=0.01")
+    done = train(alexnet_recipe(0.0), f"run.output_dir={tmp_path}", *ruin, check=False)
+    assert done.returncode
+    assert "error: all weights must be finite; after the last step" in done.stderr
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_splits_with_other_classes_are_refused(alexnet_recipe, tmp_path):
     write_split(tmp_path / "data", "train", *coloured_images(24, seed=0))
     names = ("green", "red", "blue")
