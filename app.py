@@ -5,12 +5,12 @@ clicked which parts of the picture speak for it. Models with learnt PReLU slopes
 stream that can be rotated (QLNet) show these, too.
 
 It needs gradio, transformers and torch but nothing else of this repository, because a Space gets
-this file (and perhaps a folder `examples`) alone. Code stored beside the weights is run, so name
-only models that you trust.
+this file without the rest; models.txt beside it names the models then. Code stored beside the
+weights is run, so name only models that you trust; ID@COMMIT is the model as it was then.
 
-    python app.py                            # the model of `make quickstart`
+    python app.py                            # those of models.txt, else of `make quickstart`
     python app.py MODEL [MODEL ...]          # model folders, or model ids on the Hub, side by side
-    CONVZOO_MODEL=MODEL,MODEL python app.py  # the same by environment, as on a Space
+    CONVZOO_MODEL=MODEL,MODEL python app.py  # the same by environment, for a copy of a Space
     CONVZOO_EXAMPLES=FOLDER python app.py    # other example pictures
 
 The page is also an API. With several models it returns these four of each, in their order:
@@ -41,6 +41,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 QUICKSTART = HERE / "runs/quickstart/model"
+# What is downloaded of a model on the Hub.
+MODEL_FILES = ("*.json", "*.py", "*.safetensors", "README.md", "examples/*")
 # What Pillow decodes by itself; it hands other formats to programs of the system.
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_FILE_BYTES = 20 * 2**20
@@ -75,7 +77,7 @@ NAME_EXAMPLES = """() => document.querySelectorAll("#examples button").forEach(
 
 @dataclass
 class Classifier:
-    """A model of one label per picture, and what the page tells about it.
+    """A model, and what the page tells about it.
 
     Attributes:
         title: what to call the model.
@@ -108,7 +110,9 @@ class Classifier:
 
     def likeliest(self, logits) -> dict[str, float]:
         """Return the five likeliest classes and their confidences, best first."""
-        best = (logits / (self.temperature or 1)).softmax(-1).topk(min(5, len(logits)))
+        logits = logits / (self.temperature or 1)
+        several = self.model.config.problem_type == "multi_label_classification"
+        best = (logits.sigmoid() if several else logits.softmax(-1)).topk(min(5, len(logits)))
         indices = best.indices.tolist()
         return dict(zip((self.labels[i] for i in indices), best.values.tolist(), strict=True))
 
@@ -121,8 +125,28 @@ class Classifier:
         return f"{parameters:,} parameters, {len(self.labels)} classes, confidence {confidence}"
 
 
+def fetch(model: str) -> Path:
+    """Return the folder of a model: the one that is named, or a copy of that on the Hub.
+
+    Args:
+        model: a folder, or an id on the Hub, perhaps with @ and a commit, tag or branch.
+
+    Raises:
+        OSError: if there is no such folder or Hub id.
+        ValueError: if it cannot be a Hub id.
+    """
+    from huggingface_hub import snapshot_download
+
+    if Path(model).is_dir():
+        return Path(model)
+    repo_id, _, revision = model.partition("@")
+    return Path(
+        snapshot_download(repo_id, revision=revision or None, allow_patterns=list(MODEL_FILES))
+    )
+
+
 def load_classifier(name: str) -> Classifier:
-    """Load a model folder or Hub id and warm it up.
+    """Load the model that `fetch` finds and warm it up.
 
     Raises:
         OSError: if there is no such folder or Hub id, or it lacks a file that is needed.
@@ -132,50 +156,46 @@ def load_classifier(name: str) -> Classifier:
     from PIL import Image
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=True)
+    folder = fetch(name)
+    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForImageClassification.from_pretrained(
-        name, trust_remote_code=True, dtype=torch.float32
+        folder, trust_remote_code=True, dtype=torch.float32
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     count = Counter(labels)  # ImageNet has two classes "crane"
     labels = [f"{n} ({i})" if count[n] > 1 else n for i, n in enumerate(labels)]
-    title, card = read_card(name)
-    classifier = Classifier(title, card, model, processor, labels, read_temperature(name))
+    title, card = read_card(folder)
+    title = title or re.sub(r"@[0-9a-f]{40}$", "", name)
+    classifier = Classifier(title, card, model, processor, labels, read_temperature(folder))
     classifier.logits(Image.new("RGB", (64, 64)))  # the first call is slower than those to come
     return classifier
 
 
-def read_model_file(model: str, name: str) -> str:
-    """Return the text of a file of a model folder or Hub id; without the file, ""."""
-    from transformers.utils import cached_file
-
-    try:
-        return Path(cached_file(model, name)).read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
-def read_card(model: str) -> tuple[str, str]:
-    """Return the title and the text of the model's card; without one, the model and "".
+def read_card(folder: Path) -> tuple[str, str]:
+    """Return the title and the text of the model's card, "" for what it has not.
 
     Front matter and pictures are left out: a visit to the page loads nothing from elsewhere.
     """
-    text = read_model_file(model, "README.md")
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)|<img\b[^>]*>", "", text)
     title, text = re.fullmatch(r"\s*(?:# ([^\n]+))?(.*)", text, flags=re.DOTALL).groups()
-    return title or model, text
+    return title or "", text
 
 
-def read_temperature(model: str) -> float | None:
+def read_temperature(folder: Path) -> float | None:
     """Return the calibration temperature of the first result that has one, else None."""
-    results = json.loads(read_model_file(model, "eval_results.json") or "{}").get("results", [])
+    file = folder / "eval_results.json"
+    if not file.is_file():
+        return None
+    results = json.loads(file.read_text(encoding="utf-8")).get("results", [])
     found = (result.get("calibration", {}).get("temperature") for result in results)
     return next(filter(None, found), None)
 
 
-def find_examples(model: str) -> list[str]:
+def find_examples(model: Path) -> list[str]:
     """Return some pictures of CONVZOO_EXAMPLES, else the model's, the app's or the photos'.
 
     Raises:
@@ -186,7 +206,7 @@ def find_examples(model: str) -> list[str]:
             raise FileNotFoundError(f"CONVZOO_EXAMPLES must be a folder of pictures; got {given!r}")
         folders = [Path(given)]
     else:
-        folders = [Path(model, "examples"), HERE / "examples", HERE / "data/photos"]
+        folders = [model / "examples", HERE / "examples", HERE / "data/photos"]
     for folder in filter(Path.is_dir, folders):
         suffixes = {".jpg", ".jpeg", ".png"}
         pictures = sorted(str(file) for file in folder.iterdir() if file.suffix.lower() in suffixes)
@@ -481,14 +501,23 @@ def build_demo(classifiers: list[Classifier], examples: list[str]):
     return demo
 
 
+def default_models() -> list[str]:
+    """Return the models of CONVZOO_MODEL, else of models.txt, else that of `make quickstart`."""
+    listed = HERE / "models.txt"
+    if given := os.environ.get("CONVZOO_MODEL"):
+        return [name.strip() for name in given.split(",") if name.strip()]
+    if listed.is_file():  # its folders lie beside it
+        names = listed.read_text(encoding="utf-8").split()
+        return [str(HERE / name) if (HERE / name).is_dir() else name for name in names]
+    return [str(QUICKSTART)] if QUICKSTART.is_dir() else []
+
+
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    given = os.environ.get("CONVZOO_MODEL", "").split(",")
-    default = [name.strip() for name in given if name.strip()]
-    if not default and QUICKSTART.is_dir():
-        default = [str(QUICKSTART)]
-    parser.add_argument("model", nargs="*", default=default, help="model folders or Hub ids")
+    parser.add_argument(
+        "model", nargs="*", default=default_models(), help="model folders or Hub ids"
+    )
     parser.add_argument("--host", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     args = parser.parse_args(argv)
@@ -498,11 +527,11 @@ def main(argv: list[str] | None = None) -> None:
             "the environment variable CONVZOO_MODEL"
         )
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read by `import gradio`
-    classifiers, name = [], args.model[0]
+    classifiers = []
     try:
-        examples = find_examples(name)
         for name in args.model:
             classifiers.append(load_classifier(name))
+        examples = find_examples(fetch(args.model[0]))
     except (OSError, ValueError) as error:
         parser.exit(1, f"app.py: cannot show the model {name!r}: {error}\n")
     demo = build_demo(classifiers, examples)

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from convzoo.environment import command_line, describe_environment, now, write_json
+from convzoo.sources import open_source
 
 ROOT = Path(__file__).parent.parent
 SCHEDULE = [
@@ -112,6 +113,7 @@ def run_once(model: str, data: str, settings: list[str], seed: int) -> dict:
         "num_parameters": results["num_parameters"],
         "mixed_precision": results["mixed_precision"],
         "dataset": results["dataset"] | {"path": Path(data).name},
+        "num_samples": open_source(data, "test").num_rows,
         "training_seconds": results["duration_seconds"],
         "seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(cpu_seconds() - cpu_start, 1),

@@ -90,7 +90,7 @@ def subset(
         class_numbers=class_numbers,
         fingerprint=f"sha256:{hashlib.sha256(facts).hexdigest()}",
         subset={"of": before["of"], "taken": before["taken"] + taken},
-        **_choose(source, rows),
+        **choose_rows(source, rows),
     )
 
 
@@ -124,7 +124,7 @@ def _draw(labels, fraction, rng):
     return np.sort(by_class[place_in_class < np.repeat(wanted, counts)])
 
 
-def _choose(source, rows):
+def choose_rows(source, rows):
     """The fields of a source that say which rows of which row groups count."""
     ends = np.cumsum(source.group_rows)
     group = np.searchsorted(ends, rows, side="right")

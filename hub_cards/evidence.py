@@ -4,27 +4,16 @@ A card may only say what these files say, so everything doubtful stops here: a f
 read, numbers that disagree, or results that were measured with other weights.
 """
 
-import hashlib
 import json
 import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from hub_cards.weights import Weights, read_weights
+
 FAMILIES = ("alexnet", "cnn", "qlnet")
-BUFFER_NAMES = ("running_mean", "running_var", "num_batches_tracked")
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The content of model.safetensors, by its header and its bytes."""
-
-    sha256: str
-    num_bytes: int
-    num_parameters: int
-    num_buffer_elements: int
-    dtypes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -54,11 +43,13 @@ class Evidence:
         return [id2label[key] for key in sorted(id2label, key=int)]
 
 
-def read_evidence(folder: str | Path) -> Evidence:
+def read_evidence(folder: str | Path, weights: Weights | None = None) -> Evidence:
     """Read a model folder and check that its files agree with each other.
 
     Args:
         folder: a folder as `save_pretrained`, training and evaluation leave it.
+        weights: what is known of weights that lie elsewhere, with the code: then neither is
+            looked for in the folder.
 
     Raises:
         FileNotFoundError: if the folder, config.json, the weights, the preprocessing or the code
@@ -84,9 +75,9 @@ def read_evidence(folder: str | Path) -> Evidence:
     evidence = Evidence(
         folder=folder,
         config=config,
-        weights=_read_weights(folder),
+        weights=weights or read_weights(folder),
         preprocessor=preprocessor,
-        code_files=_code_files(folder, config, preprocessor),
+        code_files=() if weights else _code_files(folder, config, preprocessor),
         recipe=_read_recipe(folder),
         conversion=_read_json(folder, "conversion.json") or {},
         train_results=_read_json(folder, "train_results.json"),
@@ -179,36 +170,6 @@ def _code_files(folder, config, preprocessor):
             "Save the model and its image processor again with save_pretrained."
         )
     return tuple(sorted(files))
-
-
-def _read_weights(folder):
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"model.safetensors is missing in {folder}; a card describes finished weights"
-        )
-    with path.open("rb") as file:
-        try:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-            header.pop("__metadata__", None)
-            sizes = {name: math.prod(tensor["shape"]) for name, tensor in header.items()}
-            dtypes = tuple(sorted({tensor["dtype"] for tensor in header.values()} - {"I64"}))
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} must be a safetensors file; its header cannot be read ({error}). "
-                "Save the model again."
-            ) from error
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    buffers = sum(size for name, size in sizes.items() if name.endswith(BUFFER_NAMES))
-    return Weights(
-        sha256=sha256,
-        num_bytes=path.stat().st_size,
-        num_parameters=sum(sizes.values()) - buffers,
-        num_buffer_elements=buffers,
-        dtypes=dtypes,
-    )
 
 
 def _read_eval_results(folder):

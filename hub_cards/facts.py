@@ -29,13 +29,11 @@ def detail_rows(evidence: Evidence) -> Rows:
     """Size and identity of the weights, then the architecture's own settings."""
     weights, processor = evidence.weights, evidence.preprocessor
     shape = (processor["num_channels"], *(processor["crop_size"][k] for k in ("height", "width")))
-    records = [evidence.train_results or {}, *(result["model"] for result in evidence.eval_results)]
-    multiply_adds = next(filter(None, (r.get("num_multiply_adds") for r in records)), None)
     fields = {k: v for k, v in evidence.config.items() if k not in GENERIC_CONFIG_KEYS}
     rows = [
-        ("Parameters", f"{weights.num_parameters:,} ({_short_count(weights.num_parameters)})"),
+        ("Parameters", f"{weights.num_parameters:,} ({short_count(weights.num_parameters)})"),
         ("Batch-norm buffers", scalar(weights.num_buffer_elements or None)),
-        ("Multiply-adds per image", scalar(multiply_adds)),
+        ("Multiply-adds per image", scalar(multiply_adds(evidence))),
         ("Input", " x ".join(map(str, shape))),
         ("Classes", _class_names(evidence)),
         ("Weights", f"safetensors, {', '.join(weights.dtypes)}, {weights.num_bytes / 1e6:.1f} MB"),
@@ -46,7 +44,13 @@ def detail_rows(evidence: Evidence) -> Rows:
     return present(rows)
 
 
-def _short_count(count: int) -> str:
+def multiply_adds(evidence: Evidence) -> int | None:
+    """Multiplications with additions for one image, where a result file has them."""
+    records = [evidence.train_results or {}, *(result["model"] for result in evidence.eval_results)]
+    return next(filter(None, (record.get("num_multiply_adds") for record in records)), None)
+
+
+def short_count(count: int) -> str:
     """A large count in thousands (k) or millions (M)."""
     for size, unit in ((1_000_000, "M"), (1_000, "k")):
         if count >= size:

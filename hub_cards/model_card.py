@@ -6,6 +6,7 @@ it, and it is only replaced on demand.
 
 import hashlib
 import re
+import shlex
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from hub_cards import evaluation_facts, facts, training_facts
 from hub_cards.architecture import diagram
 from hub_cards.emissions import emission_metadata, emission_rows, read_emissions
+from hub_cards.eval_result_files import write_eval_result_files
 from hub_cards.evidence import Evidence, read_evidence
 from hub_cards.formatting import dataset_link, dataset_name
 from hub_cards.reliability import FILE as RELIABILITY_DIAGRAM
@@ -52,6 +54,7 @@ def write_card(
     folder = Path(folder)
     evidence = read_evidence(folder)
     write_reliability_diagram(evidence)
+    write_eval_result_files(evidence, create=False)
     card = render_card(evidence, repo_id)
     path = Path(output) if output else folder / "README.md"
     present = path.read_text(encoding="utf-8") if path.is_file() else None
@@ -110,7 +113,12 @@ def render_card(evidence: Evidence, repo_id: str | None = None) -> str:
             f"the card of {evidence.folder} breaks {len(problems)} rule(s), and was not written:\n"
             + "\n".join(f"- {problem}" for problem in problems)
         )
-    return f"{text}<!-- hub_cards sha256:{_sha256(text)} -->\n"
+    return signed(text)
+
+
+def signed(card: str) -> str:
+    """A card with its hash behind it, by which `is_generated` knows it."""
+    return f"{card}<!-- hub_cards sha256:{_sha256(card)} -->\n"
 
 
 def card_metadata(evidence: Evidence, name: str, repo_id: str | None = None) -> ModelCardData:
@@ -237,11 +245,21 @@ def _context(evidence, name, repo_id):
         "robustness": evaluation_facts.robustness_sentences(evidence),
         "emissions": emission_rows(emissions) if emissions else [],
         "commands": list(dict.fromkeys(filter(None, commands))),
+        "verify_command": _verify_command(evidence, repo_id),
         "convzoo_version": (train.get("environment") or {}).get("versions", {}).get("convzoo"),
         "license": facts.weights_license(evidence),
         "code_license": facts.CODE_LICENSE,
         "project": evidence.conversion.get("project"),
     }
+
+
+def _verify_command(evidence, repo_id):
+    """What checks the model on the Hub with the data of its evaluations; "" without them."""
+    datasets = [result["dataset"] for result in evidence.eval_results]
+    data = dict.fromkeys(filter(None, (each.get("id") or each.get("path") for each in datasets)))
+    if not (repo_id and data):
+        return ""
+    return f"python -m hub_cards verify {repo_id} --data {shlex.join(data)}"
 
 
 def _sha256(text):

@@ -1,6 +1,11 @@
 """Why a push ended, and what a person can do about it."""
 
 import json
+import re
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
 
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -10,6 +15,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 1.0  # doubles with each attempt
 MAX_WAIT_SECONDS = 300  # also where the Hub asks for more
 # 412 says that the Hub has changed since it was compared.
@@ -55,6 +63,28 @@ class PushError(Exception):
     def exit_code(self) -> int:
         """The status with which a command ends."""
         return EXIT_CODES[self.reason]
+
+
+def persist(action: Callable[[], Any], explain: Callable[[Exception], PushError]) -> Any:
+    """Call something that asks the Hub, and again after errors that may pass.
+
+    Args:
+        action: what to call; its result is returned.
+        explain: makes of the error that it ends with what to tell a person.
+
+    Raises:
+        PushError: that one, or one of the action's own.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return action()
+        except (OSError, ValueError, RuntimeError, httpx.HTTPError) as caught:
+            error = root(caught)
+            if not is_transient(error) or attempt == ATTEMPTS:
+                raise explain(error) from caught
+            wait = wait_seconds(error, attempt)
+            logger.info(f"{cause(error)}; trying again in {wait:g} s ({attempt + 1} of {ATTEMPTS})")
+            time.sleep(wait)
 
 
 def failure(error: Exception, repo_id: str, revision: str, endpoint: str, user: str) -> PushError:
@@ -105,6 +135,8 @@ def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in TRANSIENT_STATUSES
+    if re.search(r"client error \((?!408|412|429)4\d\d", str(error)):
+        return False  # from Xet, which makes a ConnectionError of it
     return isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, OfflineModeIsEnabled)
 
 

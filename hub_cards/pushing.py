@@ -1,4 +1,4 @@
-"""Push a model folder to the Hub: complete and in one commit, or not at all.
+"""Push a model folder or a Space to the Hub: complete and in one commit, or not at all.
 
 The folder is copied aside, its card is rendered there, and the copy is compared with the Hub's list
 of files. What differs goes into one commit whose parent is the commit that was compared. After a
@@ -8,27 +8,26 @@ is then found on the Hub and not made twice. Nothing is ever deleted on the Hub.
 
 import logging
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token, hf_hub_url
+from huggingface_hub import CommitOperationAdd, get_session, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, httpx, validate_repo_id
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
+from hub_cards.access import check_repo_id, open_hub
 from hub_cards.model_card import is_generated
-from hub_cards.push_errors import PushError, cause, failure, is_transient, root, wait_seconds
+from hub_cards.push_errors import PushError, failure, persist
 from hub_cards.staging import megabytes, stage_model, staged_files
+from hub_cards.validation import is_default_space_card
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 5
 OPEN = ("open", "draft")  # states of a pull request
 
 
@@ -39,7 +38,7 @@ class PushResult:
     Attributes:
         url: the repository's page.
         files: "new", "changed" or "unchanged" for each file, as it was before.
-        left_out: files and folders that are no part of a model folder.
+        left_out: files and folders that are no part of it and stayed at home.
         oid: the commit, or None if none was made.
         commit_url: its page, or None.
         pull_request_url: page of the pull request that proposes these files, or None.
@@ -85,27 +84,23 @@ def push_folder(
     with tempfile.TemporaryDirectory(prefix="hub_cards-") as stage:
         left_out = stage_model(Path(folder), Path(stage), repo_id)
         options = (private, revision, create_pr, dry_run, force)
-        return _Push(Path(stage), left_out, repo_id, *options).run()
+        return Push("model", Path(stage), left_out, repo_id, *options).run()
 
 
-def check_repo_id(repo_id: str) -> None:
-    """Refuse what is no id of the form user/name.
+class Push:
+    """One push of a staged folder, all of whose files go to the Hub.
 
-    Raises:
-        PushError: with reason "name".
+    Args:
+        kind: "model" or "space", which is one of Gradio.
+        stage: the folder; its README.md is the card.
+        left_out: for the plan: what was not staged.
+        repo_id, private, revision, create_pr, dry_run, force: as in `push_folder`.
     """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise PushError("name", f"{error} It must look like user/name.") from error
-    if "/" not in repo_id:
-        raise PushError("name", f"the id must look like user/name; got {repo_id!r}")
 
-
-class _Push:
-    """One push of a staged folder, all of whose files go to the Hub; see `push_folder`."""
-
-    def __init__(self, stage, left_out, repo_id, private, revision, create_pr, dry_run, force):
+    def __init__(
+        self, kind, stage, left_out, repo_id, private, revision, create_pr, dry_run, force
+    ):
+        self.kind, self.repo = kind, {"repo_id": repo_id, "repo_type": kind}
         self.stage, self.left_out, self.repo_id = stage, left_out, repo_id
         self.private, self.revision, self.create_pr = private, revision or "main", create_pr
         self.dry_run, self.force = dry_run, force
@@ -121,19 +116,10 @@ class _Push:
         Raises:
             PushError: see `push_folder`.
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return self._attempt()
-            except (OSError, ValueError, RuntimeError, httpx.HTTPError) as caught:
-                error = root(caught)
-                if not is_transient(error) or attempt == ATTEMPTS:
-                    place = (self.repo_id, self.revision, self.api.endpoint, self.user)
-                    raise failure(error, *place) from caught
-                wait = wait_seconds(error, attempt)
-                logger.info(
-                    f"{cause(error)}; trying again in {wait:g} s ({attempt + 1} of {ATTEMPTS})"
-                )
-                time.sleep(wait)
+        return persist(
+            self._attempt,
+            lambda e: failure(e, self.repo_id, self.revision, self.api.endpoint, self.user),
+        )
 
     def _attempt(self):
         if self.user is None:
@@ -163,7 +149,7 @@ class _Push:
                 "push under way?",
             )
         if states.get("README.md") == "changed":
-            self._check_card(info)
+            self._check_card(info, changed=[p for p in changes if states[p] == "changed"])
         if self.dry_run:
             return self._result()
         if info is None or base_missing:
@@ -171,9 +157,9 @@ class _Push:
             return self._attempt()
         self.sent = info.sha
         self.commit = self.api.create_commit(
-            self.repo_id,
-            [CommitOperationAdd(path, self.stage / path) for path in changes],
-            commit_message="Upload model with hub_cards",
+            **self.repo,
+            operations=[CommitOperationAdd(path, self.stage / path) for path in changes],
+            commit_message=f"Upload {self.kind} with hub_cards",
             revision=self.revision,
             create_pr=self.create_pr,
             parent_commit=info.sha,
@@ -182,21 +168,8 @@ class _Push:
 
     def _log_in(self):
         """Find out whose token it is, and refuse what cannot work before anything is sent."""
-        try:
-            token = get_token()
-        except Exception as error:  # trusted publishing in CI raises errors of its own
-            raise PushError("token", f"no token could be had; {error}") from error
-        if token is None and not self.dry_run:
-            raise PushError(
-                "token",
-                "a token is needed to push: run `hf auth login`, or set HF_TOKEN. Make one with "
-                "write access on https://huggingface.co/settings/tokens.",
-            )
-        if token is not None and not (token.isascii() and token.isprintable()):
-            # The HTTP client would show it in its message.
-            raise PushError("token", "the token has characters that no token has; log in again")
-        self.api = HfApi(token=token or False)
-        if token is None:
+        self.api = open_hub(anonymous=self.dry_run)
+        if not self.api.token:
             self.user = ""
             logger.info("no token: the Hub is seen as anybody sees it")
             return
@@ -220,7 +193,7 @@ class _Push:
 
     def _look(self):
         """Newest commit and files of the repository, if there is one; whether the branch is not."""
-        about = {"repo_id": self.repo_id, "files_metadata": True}
+        about = self.repo | {"files_metadata": True}
         try:
             return self.api.repo_info(**about, revision=self.revision), False
         except RevisionNotFoundError:
@@ -233,8 +206,8 @@ class _Push:
             if self.create_pr:
                 raise PushError(
                     "name",
-                    f"{self.repo_id} must exist for a pull request; there is no such model, or it "
-                    "is private.",
+                    f"{self.repo_id} must exist for a pull request; there is no such "
+                    f"{self.kind}, or it is private.",
                 ) from None
             return None, self.revision != "main"
 
@@ -257,11 +230,11 @@ class _Push:
             found = [(self.commit.pr_revision, self.commit.pr_url)]
         else:
             ours = self.api.get_repo_discussions(
-                self.repo_id, author=self.user, discussion_type="pull_request"
+                **self.repo, author=self.user, discussion_type="pull_request"
             )
             found = [(one.git_reference, one.url) for one in ours if one.status in OPEN]
         for revision, url in found:
-            info = self.api.repo_info(self.repo_id, revision=revision, files_metadata=True)
+            info = self.api.repo_info(**self.repo, revision=revision, files_metadata=True)
             if set(self._compare(info).values()) == {"unchanged"}:
                 return url
         return None
@@ -269,7 +242,7 @@ class _Push:
     def _show(self, info, base_missing, proposal):
         visible = "private" if (info.private if info else self.private) else "public"
         state = "exists" if info else "new"
-        logger.info(f"{self.repo_id}: {visible} model, {state}, branch {self.revision}")
+        logger.info(f"{self.repo_id}: {visible} {self.kind}, {state}, branch {self.revision}")
         if base_missing:
             logger.info(f"  new        branch {self.revision}")
         for path, state in sorted(self.plan.items(), key=lambda item: (item[1], item[0])):
@@ -285,31 +258,38 @@ class _Push:
         if proposal:
             logger.info(f"  all of them are in the open pull request {proposal}")
 
-    def _check_card(self, info):
-        """Refuse to replace a card that a person has edited on the Hub."""
-        url = hf_hub_url(self.repo_id, "README.md", revision=info.sha, endpoint=self.api.endpoint)
-        answer = get_session().get(url, headers=build_hf_headers(token=self.api.token))
+    def _check_card(self, info, changed):
+        """Refuse to replace a card, or a Space, that a person has edited on the Hub."""
+        address = hf_hub_url(
+            self.repo_id,
+            "README.md",
+            repo_type=self.kind,
+            revision=info.sha,
+            endpoint=self.api.endpoint,
+        )
+        answer = get_session().get(address, headers=build_hf_headers(token=self.api.token))
         hf_raise_for_status(answer)
         card = answer.content.decode("utf-8", errors="replace")
-        if is_generated(card):
+        untouched = is_default_space_card(card) and changed == ["README.md"]
+        if is_generated(card) or untouched:
             return
-        what = f"README.md of {self.repo_id} was edited by hand on the Hub"
+        what, files = f"{self.repo_id} was edited by hand on the Hub", ", ".join(changed)
         if not self.force and not self.create_pr:
+            keep = "Copy its README.md into the folder" if self.kind == "model" else "Rename one"
             raise PushError(
                 "edited",
-                f"{what}; nothing was pushed. Copy that text into your README.md and push again, "
-                "or replace it with --force.",
+                f"{what}; nothing was pushed. {keep}, or let {files} be replaced with --force.",
             )
-        logger.info(f"{what}, and is replaced")
+        logger.info(f"{what}; {files}: replaced")
 
     def _create(self, info):
         """Create the repository or, where there is one, the branch."""
         if info:
             self.api.create_branch(
-                self.repo_id, branch=self.revision, revision=info.sha, exist_ok=True
+                **self.repo, branch=self.revision, revision=info.sha, exist_ok=True
             )
             return
-        for other in ("dataset", "space"):
+        for other in ("dataset", "space") if self.kind == "model" else ():
             if not self.force and self.api.repo_exists(self.repo_id, repo_type=other):
                 raise PushError(
                     "taken",
@@ -318,14 +298,16 @@ class _Push:
                 )
         try:
             # Not private is left to the organization's settings.
-            self.api.create_repo(self.repo_id, private=self.private or None)
+            sdk = "gradio" if self.kind == "space" else None
+            self.api.create_repo(**self.repo, private=self.private or None, space_sdk=sdk)
         except HfHubHTTPError as error:
             # Perhaps this push has created it before, and the answer was lost.
             if error.response.status_code != 409 or self._look()[0] is None:
                 raise
 
     def _result(self, info=None, pull_request_url=None):
-        page = f"{self.api.endpoint}/{self.repo_id}"
+        prefix = "spaces/" if self.kind == "space" else ""
+        page = f"{self.api.endpoint}/{prefix}{self.repo_id}"
         oid, commit_url = None, None
         if self.commit:
             oid, commit_url = self.commit.oid, self.commit.commit_url

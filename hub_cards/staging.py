@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from hub_cards.eval_result_files import write_eval_result_files
+from hub_cards.evidence import read_evidence
 from hub_cards.model_card import is_generated, write_card
 from hub_cards.push_errors import PushError
 from hub_cards.validation import card_problems
@@ -100,4 +102,5 @@ def _add_card(stage, repo_id):
             + "\n".join(f"- {problem}" for problem in problems)
         )
     else:
+        write_eval_result_files(read_evidence(stage), create=False)
         logger.info("README.md was edited by hand and is pushed as it is")

@@ -1,4 +1,4 @@
-"""Check a model card offline, with the Hub's rules and our own.
+"""Check the card of a model or of a Space offline, with the Hub's rules and our own.
 
 The Hub refuses a card only when it is pushed; here all that is wrong with it is known before, and
 at once. Our own rules are stricter: a card is finished or it is not published. All lists are data,
@@ -29,17 +29,10 @@ def card_problems(card: str, folder: str | Path) -> list[str]:
     Returns:
         One sentence for each problem, none for a good card.
     """
-    card = card.replace("\r\n", "\n")
-    match = FRONT_MATTER.match(card)
-    if not match:
-        return ["the card must start with metadata between two lines of ---"]
     try:
-        metadata = yaml.safe_load(match[1])
-    except yaml.YAMLError as error:
-        return [f"the metadata must be valid YAML; {' '.join(str(error).split())}"]
-    if not isinstance(metadata, dict):
-        return ["the metadata must be keys with values, as in `license: mit`"]
-    body = card[match.end() :]
+        metadata, body = split_card(card)
+    except ValueError as error:
+        return [str(error)]
     return [
         *_metadata_problems(metadata, folder),
         *_model_index_problems(metadata.get("model-index", [])),
@@ -50,19 +43,87 @@ def card_problems(card: str, folder: str | Path) -> list[str]:
     ]
 
 
+def space_problems(folder: str | Path) -> list[str]:
+    """Everything that is wrong with the card and the requirements of a Space.
+
+    Args:
+        folder: the Space, with its README.md and requirements.txt.
+
+    Returns:
+        One sentence for each problem, none for a good Space.
+    """
+    folder = Path(folder)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    try:
+        metadata, body = split_card(card)
+    except ValueError as error:
+        return [str(error)]
+    return [
+        *_space_metadata_problems(metadata, folder),
+        *_license_problems(metadata, folder),
+        *_unfinished_problems(card),
+        *_link_problems(body, folder),
+        *(
+            f"requirements.txt must name exact public versions, as torch==2.8.0; got {line!r}"
+            for line in (folder / "requirements.txt").read_text(encoding="utf-8").splitlines()
+            if not re.fullmatch(RULES["space"]["requirement_pattern"], line)
+        ),
+    ]
+
+
+def is_default_space_card(card: str) -> bool:
+    """Whether this is the card that the Hub itself puts into a new Space."""
+    try:
+        return split_card(card)[1].strip() in RULES["space"]["default_bodies"]
+    except ValueError:
+        return False
+
+
+def split_card(card: str) -> tuple[dict, str]:
+    """The metadata of a card, and its body.
+
+    Raises:
+        ValueError: if it does not start with metadata.
+    """
+    card = card.replace("\r\n", "\n")
+    match = FRONT_MATTER.match(card)
+    if not match:
+        raise ValueError("the card must start with metadata between two lines of ---")
+    try:
+        metadata = yaml.safe_load(match[1])
+    except yaml.YAMLError as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"the metadata must be valid YAML; {message}") from error
+    if not isinstance(metadata, dict):
+        raise ValueError("the metadata must be keys with values, as in `license: mit`")
+    return metadata, card[match.end() :]
+
+
+def _space_metadata_problems(metadata, folder):
+    rules = RULES["space"]
+    for key in rules["required"]:
+        if not metadata.get(key):
+            yield f"metadata must have {key}"
+    for key, allowed in rules["choices"].items():
+        if key in metadata and metadata[key] not in allowed:
+            yield f"{key} must be one of {', '.join(allowed)}; got {metadata[key]!r}"
+    for key, pattern in rules["patterns"].items():
+        values = metadata.get(key) or []
+        for value in values if isinstance(values, list) else [values]:
+            if not isinstance(value, str) or not re.fullmatch(pattern, value):
+                yield f"{key} must be text that matches {pattern}; got {value!r}"
+    if len(metadata.get("preload_from_hub", [])) > rules["max_preloads"]:
+        yield f"preload_from_hub must name at most {rules['max_preloads']} repositories"
+    if not (folder / str(metadata.get("app_file"))).is_file():
+        yield f"app_file must be a file of the Space; got {metadata.get('app_file')!r}"
+
+
 def _metadata_problems(metadata, folder):
     rules = RULES["metadata"]
     for key in rules["required"]:
         if not metadata.get(key):
             yield f"metadata must have {key}"
-    licenses = metadata.get("license") or []
-    for identifier in licenses if isinstance(licenses, list) else [licenses]:
-        if identifier not in rules["licenses"]:
-            yield f"license must be an identifier of the Hub, as apache-2.0; got {identifier!r}"
-        elif identifier == "other":
-            text = metadata.get("license_link") or (Path(folder) / "LICENSE").is_file()
-            if not (metadata.get("license_name") and text):
-                yield "license 'other' needs license_name, and license_link or a file LICENSE"
+    yield from _license_problems(metadata, folder)
     tag = metadata.get("pipeline_tag")
     if tag and tag not in rules["pipeline_tags"]:
         yield f"pipeline_tag must be a task of the Hub, as image-classification; got {tag!r}"
@@ -88,6 +149,17 @@ def _metadata_problems(metadata, folder):
         emissions = emissions.get("emissions")
     if emissions is not None and (type(emissions) not in (int, float) or not emissions >= 0):
         yield f"co2_eq_emissions must be grams, a number of at least 0; got {emissions!r}"
+
+
+def _license_problems(metadata, folder):
+    licenses = metadata.get("license") or []
+    for identifier in licenses if isinstance(licenses, list) else [licenses]:
+        if identifier not in RULES["metadata"]["licenses"]:
+            yield f"license must be an identifier of the Hub, as apache-2.0; got {identifier!r}"
+        elif identifier == "other":
+            text = metadata.get("license_link") or (Path(folder) / "LICENSE").is_file()
+            if not (metadata.get("license_name") and text):
+                yield "license 'other' needs license_name, and license_link or a file LICENSE"
 
 
 def _model_index_problems(index):

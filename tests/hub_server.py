@@ -6,9 +6,9 @@ another host name (`localhost` instead of `127.0.0.1`) that refuses tokens. Repo
 a folder: one JSON file each, and one content file per SHA-256. Every request is in a journal, and
 requests can be made to fail.
 
-There is no Xet, no paging, no merging of pull requests and no running Space: clients need
-HF_HUB_DISABLE_XET=1, which `run` sets. Only the front matter of cards needs more than the standard
-library (PyYAML, which huggingface_hub requires). To try things by hand:
+There is no paging, no merging of pull requests and no running Space. Xet takes uploads (see
+tests/xet_store.py) and offers no downloads; clients use it where `run` is told so. Only that and
+the front matter of cards need more than the standard library. To try things by hand:
 
     python tests/hub_server.py --port 8765 FOLDER
 """
@@ -26,6 +26,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,19 @@ GITATTRIBUTES = "".join(
     f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES.split()
 )
 SPACE_COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+SPACE_README = """---
+title: {name}
+emoji: \U0001f680
+colorFrom: red
+colorTo: gray
+sdk: {sdk}
+sdk_version: 5.0.0
+app_file: app.py
+pinned: false
+---
+
+Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
+"""
 
 # Runs at the start of every client: names of other hosts are noted in $OUTSIDE_LOG and refused.
 GUARD = """
@@ -68,7 +82,7 @@ class Request:
     """One line of the journal.
 
     Attributes:
-        method: GET, HEAD, POST, PUT or DELETE.
+        method: GET, HEAD, POST, PUT, PATCH or DELETE.
         path: address without the host, with the query.
         host: name the client used for this server.
         range: Range header, or "".
@@ -261,6 +275,7 @@ class HubServer:
         self.read_only = set(read_only)
         self.journal: list[Request] = []
         self.repositories: dict[tuple[str, str], Repository] = {}
+        self.collections: dict[str, dict] = {}  # by slug, until the server ends
         self.lock = threading.RLock()
         self.signature = secrets.token_hex(8)  # opens addresses of the storage host
         self._faults: list[Fault] = []
@@ -303,6 +318,7 @@ class HubServer:
         gated: bool = False,
         granted: Collection[str] = (),
         link: bool = False,
+        readme: str = "",
     ) -> str:
         """Create a repository, with the files of a folder.
 
@@ -315,6 +331,7 @@ class HubServer:
             granted: users with access.
             link: serve LFS files from where they are, under made-up hashes: data of many gigabytes
                 can be simulated by small, sparse or repeated files.
+            readme: text of a README.md that the first commit has.
 
         Returns:
             The commit.
@@ -322,8 +339,10 @@ class HubServer:
         with self.lock:
             settings = {"private": private, "gated": "manual" if gated else False}
             repo = Repository(self.root, kind, repo_id, **settings, granted=list(granted))
-            attributes = self._store(GITATTRIBUTES.encode())
-            repo.commit("main", {".gitattributes": attributes}, title="initial commit")
+            initial = {".gitattributes": self._store(GITATTRIBUTES.encode())}
+            if readme:
+                initial["README.md"] = self._store(readme.encode())
+            repo.commit("main", initial, title="initial commit")
             self.repositories[kind, repo_id] = repo
         return self.add_commit(kind, repo_id, folder, link=link) if folder else repo.resolve("main")
 
@@ -432,7 +451,7 @@ class HubServer:
 
     # Clients ---------------------------------------------------------------------------------
 
-    def environment(self, home: Path, token: str = "") -> dict[str, str]:
+    def environment(self, home: Path, token: str = "", xet: bool = False) -> dict[str, str]:
         """Variables of a client that knows only this Hub, with its caches under `home`."""
         home.mkdir(parents=True, exist_ok=True)
         (home / "sitecustomize.py").write_text(GUARD)
@@ -445,7 +464,7 @@ class HubServer:
         return inherited | {
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(home / "hf"),
-            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_XET": "0" if xet else "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",
@@ -455,7 +474,15 @@ class HubServer:
             **({"HF_TOKEN": token} if token else {}),
         }
 
-    def run(self, *arguments, home: Path, token: str = "", cwd: Path | None = None, check=True):
+    def run(
+        self,
+        *arguments,
+        home: Path,
+        token: str = "",
+        cwd: Path | None = None,
+        check: bool = True,
+        xet: bool = False,
+    ):
         """Run Python with arguments as a client; it fails on contact with any other machine.
 
         Options -I and -S keep the guard out: put GUARD in front of the code then.
@@ -463,7 +490,7 @@ class HubServer:
         done = subprocess.run(
             [sys.executable, *(str(argument) for argument in arguments)],
             cwd=cwd,
-            env=self.environment(home, token),
+            env=self.environment(home, token, xet),
             stdin=subprocess.DEVNULL,  # nobody answers questions
             capture_output=True,
             text=True,
@@ -577,7 +604,7 @@ class _Handler(BaseHTTPRequestHandler):
         for _ in self.body:
             pass  # what was not read would be taken for the next request
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
     def _answer(self):
         fault = self.hub._fault(self.request_entry)
@@ -595,6 +622,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("/storage/") and authorization:
             raise HubError(400, "Only one auth mechanism allowed")
         token = authorization.removeprefix("Bearer ")
+        if path.startswith("/cas/") and token == self.hub.signature:
+            token = ""  # Xet has tokens of its own, and knows no users
+        elif path.startswith("/cas/"):
+            raise HubError(401, "The token of Xet is not valid")
         if token and token not in self.hub.tokens:
             raise HubError(401, "Invalid credentials in Authorization header")
         self.user = self.request_entry.user = self.hub.tokens.get(token, "")
@@ -736,7 +767,10 @@ class _Handler(BaseHTTPRequestHandler):
             status, error = 409, {"error": f"You already created this {kind} repo: {repo_id}"}
         else:
             private = bool(data.get("private")) or data.get("visibility") == "private"
-            self.hub.add_repo(kind + "s", repo_id, private=private)
+            if kind == "space" and "sdk" not in data:
+                raise HubError(400, '"sdk" is required')
+            readme = SPACE_README.format(**data) if kind == "space" else ""
+            self.hub.add_repo(kind + "s", repo_id, private=private, readme=readme)
         url = self.hub.endpoint + self.hub.repositories[kind + "s", repo_id].page
         self._send_json({"url": url, "name": repo_id, "id": repo_id} | error, status)
 
@@ -959,6 +993,110 @@ class _Handler(BaseHTTPRequestHandler):
                 oid = repo.commit(*what)
         self._send_json(answer | {"commitOid": oid, "commitUrl": f"{page}/commit/{oid}"})
 
+    # Uploads by Xet --------------------------------------------------------------------------
+
+    def _xet_token(self, kind, name, revision):
+        propose = self._query("create_pr") != ""
+        self._repo(kind, name, write=not propose, propose=propose)
+        url, token, end = f"{self.hub.storage}/cas", self.hub.signature, int(time.time()) + 3600
+        answer = {"casUrl": url, "accessToken": token, "exp": end}
+        headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token}
+        self._send_json(answer, headers=headers | {"X-Xet-Token-Expiration": end})
+
+    def _xorb(self, xorb):
+        new = not self._xorb_path(xorb).exists()
+        self._xorb_path(xorb).write_bytes(b"".join(self.body))
+        self._send_json({"was_inserted": new})
+
+    def _xorb_path(self, xorb):
+        folder = self.hub.root / "xorbs"
+        folder.mkdir(exist_ok=True)
+        return folder / xorb
+
+    def _shard(self):
+        """Put the files of a shard together; they then are what LFS would have brought."""
+        from tests.xet_store import chunks_of, files_of
+
+        for pieces in files_of(b"".join(self.body)):
+            chunks = []
+            for xorb, start, end in pieces:
+                path = self._xorb_path(xorb)
+                if not path.is_file():
+                    raise HubError(400, f"The xorb {xorb} was not uploaded")
+                chunks += chunks_of(path.read_bytes())[start:end]
+            self.hub._store(b"".join(chunks))
+        self._send(200, b'{"type": "result", "result": 1}\n')
+
+    # Collections -----------------------------------------------------------------------------
+
+    def _collections(self):
+        """List those of an owner, with four items each at most; or make one."""
+        if self.command == "GET":
+            owner = self._query("owner")
+            found = [self._shown(one, 4) for one in self.hub.collections.values()]
+            found = [one for one in found if one and owner in ("", one["owner"]["name"])]
+            for one in found:
+                del one["position"]  # the client counts
+            return self._send_json(found)
+        self._check_login()
+        data = self._json()
+        namespace, title = data["namespace"], data["title"]
+        if not (self._is_member(namespace) and self.may_write):
+            raise HubError(403, f"You cannot make collections of {namespace}", "Forbidden")
+        with self.hub.lock:
+            for slug, one in self.hub.collections.items():
+                if (one["owner"]["name"], one["title"]) == (namespace, title):
+                    return self._send_json({"error": "It exists already", "slug": slug}, 409)
+            name = re.sub("[^a-z0-9]+", "-", title.lower())
+            slug = f"{namespace}/{name}-{secrets.token_hex(12)}"
+            self.hub.collections[slug] = {
+                "slug": slug,
+                "title": title,
+                "owner": {"name": namespace},
+                "private": data["private"],
+                "items": [],
+                "lastUpdated": datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+                "position": 0,
+                "theme": "blue",
+                "upvotes": 0,
+            }
+        self._send_json(self.hub.collections[slug])
+
+    def _shown(self, collection, items=None):
+        """A collection as this user sees it; None if it is hidden from them."""
+        if collection["private"] and not self._is_member(collection["owner"]["name"]):
+            return None
+        numbered = enumerate(collection["items"][:items])
+        return collection | {"items": [item | {"position": n} for n, item in numbered]}
+
+    def _collection(self, slug, item=""):
+        """Read one, add to its items, or change the note or place of an item."""
+        collection = self.hub.collections.get(slug)
+        shown = collection and self._shown(collection)
+        if not shown:
+            raise HubError(404, "Collection not found")
+        if self.command == "GET":
+            return self._send_json(shown)
+        self._check_login()
+        if not (self._is_member(slug.split("/")[0]) and self.may_write):
+            raise HubError(403, "You cannot change this collection", "Forbidden")
+        data, items = self._json(), collection["items"]
+        note = {"note": {"text": data["note"]}} if "note" in data else {}
+        with self.hub.lock:
+            if self.command == "POST":
+                self._repo(f"{data['item']['type']}s", data["item"]["id"])
+                if any(data["item"].items() <= one.items() for one in items):
+                    raise HubError(409, "Item already in collection")
+                items.append({"_id": secrets.token_hex(12), **data["item"], **note})
+                return self._send_json(self._shown(collection))
+            number = next((n for n, one in enumerate(items) if one["_id"] == item), None)
+            if number is None:
+                raise HubError(404, "Item not found")
+            items[number] |= note
+            if "position" in data:
+                items.insert(data["position"], items.pop(number))
+        self._send_json({"success": True})
+
     # Downloads -------------------------------------------------------------------------------
 
     def _resolve(self, kind, name, revision, path):
@@ -1025,6 +1163,14 @@ ROUTES = [
     for methods, pattern, action in (
         (("GET",), "/api/whoami-v2", _Handler._whoami),
         (("POST",), "/api/repos/create", _Handler._create),
+        (("GET", "POST"), "/api/collections", _Handler._collections),
+        (("GET",), r"/api/collections/(?P<slug>[^/]+/[^/]+)", _Handler._collection),
+        (("POST",), r"/api/collections/(?P<slug>[^/]+/[^/]+)/items", _Handler._collection),
+        (
+            ("PATCH",),
+            r"/api/collections/(?P<slug>[^/]+/[^/]+)/items/(?P<item>[^/]+)",
+            _Handler._collection,
+        ),
         (("DELETE",), "/api/repos/delete", _Handler._delete),
         (("POST",), "/api/validate-yaml", _Handler._validate_yaml),
         (READ, "/api/telemetry/.*|/api/agent-harnesses", _Handler._nothing),
@@ -1037,6 +1183,9 @@ ROUTES = [
         (("POST", "DELETE"), API + "/(?P<group>branch|tag)/(?P<ref>[^/]+)", _Handler._change_ref),
         (("POST",), API + "/preupload" + REVISION, _Handler._preupload),
         (("POST",), API + "/commit" + REVISION, _Handler._commit),
+        (("GET",), API + "/xet-write-token" + REVISION, _Handler._xet_token),
+        (("POST",), "/cas/v1/xorbs/default/(?P<xorb>[0-9a-f]{64})", _Handler._xorb),
+        (("POST",), "/cas/v[12]/shards", _Handler._shard),
         (("POST",), PAGE + r"\.git/info/lfs/objects/batch", _Handler._lfs_batch),
         (("POST",), PAGE + r"\.git/info/lfs/objects/verify", _Handler._lfs_verify),
         (("PUT", *READ), r"/storage/.+?/(?P<sha256>[0-9a-f]{64})/.+", _Handler._storage),

@@ -338,6 +338,22 @@ def test_confidence_is_calibrated_by_the_temperature_of_the_results(tmp_path):
     assert list(classifier.likeliest(logits).values()) == pytest.approx(expected.tolist())
 
 
+def test_classes_that_do_not_exclude_each_other_get_the_scores_of_the_pipeline(tmp_path):
+    from transformers import pipeline
+
+    folder = save_model(tmp_path / "model", LABELS[:3])
+    config = json.loads((folder / "config.json").read_text())
+    config["problem_type"] = "multi_label_classification"
+    (folder / "config.json").write_text(json.dumps(config))
+    classifier = app.load_classifier(str(folder))
+    expected = pipeline("image-classification", model=str(folder), trust_remote_code=True)(
+        picture(1), top_k=3
+    )
+    scores = classifier.likeliest(classifier.logits(picture(1)))
+    assert scores == pytest.approx({each["label"]: each["score"] for each in expected})
+    assert sum(scores.values()) != pytest.approx(1)
+
+
 @pytest.mark.parametrize("channels", [2, 7, 32])
 def test_the_rotation_turns_every_paired_direction_by_the_angle(channels):
     matrix = app.rotation(channels, 40)
@@ -380,10 +396,10 @@ def test_the_chart_of_slopes_has_a_mark_for_each_layer_at_its_median():
 def test_the_environment_chooses_the_examples(tmp_path, monkeypatch):
     pictures = save_model(tmp_path / "model", ["cat", "dog"]) / "examples"
     monkeypatch.setenv("CONVZOO_EXAMPLES", str(pictures))
-    assert app.find_examples("other")[:2] == [str(pictures / "0.png"), str(pictures / "2.png")]
+    assert app.find_examples(tmp_path)[:2] == [str(pictures / "0.png"), str(pictures / "2.png")]
     monkeypatch.setenv("CONVZOO_EXAMPLES", str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match="CONVZOO_EXAMPLES must be a folder"):
-        app.find_examples("other")
+        app.find_examples(tmp_path)
 
 
 def test_16_bit_grey_is_scaled_not_cut_off(tmp_path):
@@ -427,7 +443,9 @@ def test_help_and_import_load_no_large_library():
 
 
 def test_the_app_imports_nothing_of_the_project():
-    allowed = {"gradio", "transformers", "torch", "PIL"} | set(sys.stdlib_module_names)
+    allowed = {"gradio", "huggingface_hub", "transformers", "torch", "PIL"} | set(
+        sys.stdlib_module_names
+    )
     for node in ast.walk(ast.parse((ROOT / "app.py").read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0 and node.module.split(".")[0] in allowed
