@@ -279,6 +279,7 @@ def main(argv: list[str] | None = None) -> None:
         if ema:
             with ema.applied_to(bare_model):
                 share_statistics(bare_model, accelerator, how)
+                check_weights(bare_model)
         check_weights(bare_model)
 
     def published():

@@ -7,7 +7,8 @@ Each seed is a training run in a process of its own, evaluated at its end on all
 CPU time includes the start, the compilation and the evaluation. `resnet` is Transformers' ResNet
 with the layers and widths of `cnn_relu`, trained by the same loop with the same recipe: an outside
 reference. FOLDER holds CIFAR-10 as parquet, or is a Hub id; the result file says which data it was.
-The file is written after each seed, and seeds that it has with the same settings are not repeated.
+The file is written after each seed, and seeds that it has with the same settings and data are not
+repeated.
 """
 
 import argparse
@@ -65,7 +66,12 @@ def main() -> None:
         for seed in range(42, 42 + args.seeds):
             known = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
             settings = [*SCHEDULE, *MODELS[model][2], f"train.epochs={args.epochs:g}"]
-            runs = [run for run in known if run["overrides"] == settings]
+            where = Path(args.data).name
+            runs = [
+                run
+                for run in known
+                if run["overrides"] == settings and run["dataset"]["path"] == where
+            ]
             if seed not in [run["seed"] for run in runs]:
                 runs.append(run_once(model, args.data, settings, seed))
                 write_json(path, record(model, args.epochs, runs))

@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _parser():
@@ -123,7 +126,8 @@ def _parser():
         "its card with its result files, load it strictly in a process of its own, and repeat its "
         "evaluations on data that has the recorded fingerprint. Numbers hold if at most 0.1 % of "
         "the images (rounded up), or 0.001 or 0.1 % of the loss, are between them; of a sample, "
-        "if the interval for all images has them.",
+        "if the interval for all images has them. A card that was edited by hand, or written by "
+        "another version, counts as not checked.",
         epilog="Exit status: 0 all holds; 1 input unusable or Hub not reached; 2 wrong command "
         "line; 3 something does not hold; 4 nothing contradicts the card, but something could not "
         "be checked.",
@@ -325,6 +329,8 @@ def _verify(args):
     from hub_cards.push_errors import PushError
     from hub_cards.verification import EXIT_CODES, report, verify, write_result
 
+    if args.result and not Path(args.result).absolute().parent.is_dir():
+        raise ValueError(f"--result must lie in a folder that exists; got {args.result}")
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("hub_cards").setLevel(logging.INFO)
     arguments = {key: value for key, value in vars(args).items() if key not in ("run", "result")}

@@ -57,6 +57,8 @@ def update_collection(
     """
     for repo_id in (*model_ids, *filter(None, [space_id])):
         check_repo_id(repo_id)
+    if not title.rpartition("/")[2].strip():
+        raise PushError("name", f"the title of a collection must have text; got {title!r}")
     update = _Update(title, model_ids, space_id, private, dry_run)
     return persist(
         update.attempt,

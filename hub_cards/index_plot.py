@@ -7,7 +7,7 @@ from pathlib import Path
 from hub_cards.index import Table
 
 INK = "#808080"  # on white and on near-black alike
-MARKERS = "os^Dv<>Ph*"
+MARKERS = "os^Dv<>P*"  # one less than there are colours, so that pairs repeat late
 
 
 def write_plot(path: str | Path, tables: Sequence[Table]) -> None:
@@ -45,13 +45,19 @@ def _draw(axes, title, rows):
             fmt=MARKERS[number % len(MARKERS)],
             markerfacecolor="none",  # models of almost the same size stay visible
             capsize=3,
-            label=f"{row.name} ({row.family})",
+            label=_plain(f"{row.name} ({row.family})"),
         )
     axes.set_xscale("log")
     axes.margins(0.2)
     axes.set(xlabel="multiply-adds" if counted else "parameters", ylabel="top-1 accuracy in %")
-    axes.set_title(re.sub(r"\[(.*?)\]\(.*?\)", r"\1", title).replace("`", ""), loc="left", size=9)
+    title = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", title).replace("`", "")
+    axes.set_title(_plain(title), loc="left", size=9)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _plain(text):
+    """A text in which matplotlib finds no formulas."""
+    return text.replace("$", r"\$")
 
 
 def _bars(accuracy):

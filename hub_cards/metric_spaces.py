@@ -9,7 +9,7 @@ from pathlib import Path
 from hub_cards.access import check_repo_id
 from hub_cards.push_errors import PushError
 from hub_cards.pushing import Push, PushResult
-from hub_cards.space_staging import copy_file, finish_space, pinned
+from hub_cards.space_staging import copy_file, finish_space, parse_python, pinned
 
 
 def push_metric(
@@ -53,7 +53,7 @@ def build_metric(folder: str | Path, repo_id: str, target: str | Path) -> None:
             f"evaluate looks in {repo_id} for {name}.py, so the Space must be called as the "
             f"metric's module; those of {folder}: {there}",
         )
-    about = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8")))
+    about = ast.get_docstring(parse_python(script))
     if not about:
         raise PushError("folder", f"{script} must have a docstring: it becomes the Space's card")
     target = Path(target)

@@ -1,8 +1,8 @@
 """Why a push ended, and what a person can do about it."""
 
 import json
-import re
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any

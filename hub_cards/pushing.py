@@ -23,6 +23,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from hub_cards.access import check_repo_id, open_hub
 from hub_cards.model_card import is_generated
 from hub_cards.push_errors import PushError, failure, persist
+from hub_cards.space_staging import written_files
 from hub_cards.staging import megabytes, stage_model, staged_files
 from hub_cards.validation import is_default_space_card
 
@@ -148,8 +149,9 @@ class Push:
                 f"longer, these files: {', '.join(changes)}. Is there a .gitignore, or another "
                 "push under way?",
             )
-        if states.get("README.md") == "changed":
-            self._check_card(info, changed=[p for p in changes if states[p] == "changed"])
+        changed = [path for path in changes if states[path] == "changed"]
+        if "README.md" in changed or (changed and self.kind == "space"):
+            self._check_card(info, changed)
         if self.dry_run:
             return self._result()
         if info is None or base_missing:
@@ -260,6 +262,24 @@ class Push:
 
     def _check_card(self, info, changed):
         """Refuse to replace a card, or a Space, that a person has edited on the Hub."""
+        oids = {file.rfilename: file.blob_id for file in info.siblings or []}
+        card = self._read_card(info) if "README.md" in oids else ""
+        written = written_files(card) if is_generated(card) else {}
+        edited = any(oids[path] != written.get(path, oids[path]) for path in changed)
+        untouched = is_default_space_card(card) and changed == ["README.md"]
+        if untouched or (is_generated(card) and not edited):
+            return
+        what, files = f"{self.repo_id} was edited by hand on the Hub", ", ".join(changed)
+        if not self.force and not self.create_pr:
+            model = self.kind == "model"
+            keep = "Copy its README.md into the folder" if model else "Choose another name"
+            raise PushError(
+                "edited",
+                f"{what}; nothing was pushed. {keep}, or let {files} be replaced with --force.",
+            )
+        logger.info(f"{what}; {files}: replaced")
+
+    def _read_card(self, info):
         address = hf_hub_url(
             self.repo_id,
             "README.md",
@@ -269,18 +289,7 @@ class Push:
         )
         answer = get_session().get(address, headers=build_hf_headers(token=self.api.token))
         hf_raise_for_status(answer)
-        card = answer.content.decode("utf-8", errors="replace")
-        untouched = is_default_space_card(card) and changed == ["README.md"]
-        if is_generated(card) or untouched:
-            return
-        what, files = f"{self.repo_id} was edited by hand on the Hub", ", ".join(changed)
-        if not self.force and not self.create_pr:
-            keep = "Copy its README.md into the folder" if self.kind == "model" else "Rename one"
-            raise PushError(
-                "edited",
-                f"{what}; nothing was pushed. {keep}, or let {files} be replaced with --force.",
-            )
-        logger.info(f"{what}; {files}: replaced")
+        return answer.content.decode("utf-8", errors="replace")
 
     def _create(self, info):
         """Create the repository or, where there is one, the branch."""

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -13,7 +14,10 @@ import yaml
 from hub_cards.facts import CODE_LICENSE
 from hub_cards.model_card import signed
 from hub_cards.push_errors import PushError
+from hub_cards.staging import staged_files
 from hub_cards.validation import space_problems
+
+FILE_LINE = re.compile(r"^<!-- file (\S+) ([0-9a-f]{40}) -->$", re.MULTILINE)
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -32,6 +36,23 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
 
+def parse_python(path: Path) -> ast.Module:
+    """Read a Python file.
+
+    Raises:
+        PushError: with reason "folder", if it is none.
+    """
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise PushError("folder", f"{path} must be a Python file; {error}") from error
+
+
+def written_files(card: str) -> dict[str, str]:
+    """Files beside a card when it was written, with the names that git gives their contents."""
+    return dict(FILE_LINE.findall(card))
+
+
 def pinned(folder: Path, *more: str) -> list[str]:
     """Installed versions of what the Python files of a Space import, but gradio: it is the SDK.
 
@@ -44,7 +65,7 @@ def pinned(folder: Path, *more: str) -> list[str]:
     """
     imported = set()
     for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse_python(path)):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -102,8 +123,11 @@ def finish_space(
     )
     body = environment.get_template(template).render(context | metadata, repo_id=repo_id)
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
-    card = folder / "README.md"
-    card.write_text(signed(f"---\n{front}---\n\n{body}\n\n"), encoding="utf-8", newline="\n")
+    # By these a push knows which of them a person has edited on the Hub.
+    files = {path: file.git_oid for path, file in staged_files(folder).items() if "/" not in path}
+    record = "".join(f"<!-- file {path} {oid} -->\n" for path, oid in files.items())
+    text = signed(f"---\n{front}---\n\n{body}\n\n{record}")
+    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
     if problems := space_problems(folder):
         raise PushError(
             "folder",

@@ -6,6 +6,7 @@ in rules.toml.
 """
 
 import math
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -243,10 +244,11 @@ def _cell_problems(body):
 
 
 def _link_problems(body, folder):
+    folder = Path(os.path.abspath(folder))  # not resolved: the Hub's cache is made of links
     for match in LINK.finditer(FENCE.sub("", body)):
         target = (match[1] or match[2]).split("#")[0]
         if not target or re.match(r"(https?|mailto):", target):
             continue
-        path = (folder / target).resolve()
-        if not path.is_relative_to(folder.resolve()) or not path.exists():
+        path = Path(os.path.abspath(folder / target))
+        if not path.is_relative_to(folder) or not path.exists():
             yield f"link to {target}, which is not in {folder}"

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_CODES = {HOLDS: 0, FAILS: 3, OPEN: 4}  # 1 is an error, and 2 a wrong command line
 CLOSING = {
-    HOLDS: "The card's numbers hold.",
+    HOLDS: "The results on the card hold.",
     FAILS: "Something does not hold.",
     OPEN: "Nothing contradicts the card, but not all of it was checked.",
 }
@@ -108,16 +108,17 @@ def verify(
         FileNotFoundError: if files of a model folder are missing.
         PushError: if the Hub does not give the files.
     """
-    checks, commit, folder = [], None, Path(model)
+    checks, info, folder = [], None, Path(model)
     if folder.is_dir():
         if revision:
             raise ValueError(f"a folder has no revisions; got {model} and {revision!r}")
-        found = staged_files(folder)
+        logger.info(f"the folder {folder.resolve()}; nothing is compared with the Hub")
     else:
         info, folder = _download(model, revision)
-        commit, found = info.sha, staged_files(folder)
-        checks.append(check_files(info.siblings, found, folder))
-    checks += _check_card(folder, trust_remote_code)
+    checks += _check_card(folder, info and info.id, trust_remote_code)
+    found = staged_files(folder)  # after a wrong folder, which may be large, was refused
+    if info:
+        checks.insert(0, check_files(info.siblings, found, folder))
     results, environment = _recorded(folder), None
     if sample and seed is None:
         seed = secrets.randbelow(2**31)
@@ -138,7 +139,7 @@ def verify(
         checks += check_results(results, answer["results"])
     return Verification(
         model=model,
-        commit=commit,
+        commit=info and info.sha,
         folder=str(folder),
         files={name: file.sha256 for name, file in found.items()},
         sample=sample,
@@ -184,7 +185,7 @@ def _explain(error, repo_id, revision, endpoint):
     return PushError("network", f"{endpoint} did not give {repo_id}; {cause(error)}")
 
 
-def _check_card(folder, trust_remote_code):
+def _check_card(folder, repo_id, trust_remote_code):
     """Whether the files agree with each other, and the card with them."""
     try:
         evidence = read_evidence(folder)
@@ -204,7 +205,7 @@ def _check_card(folder, trust_remote_code):
     if not card.is_file():
         return [*checks, Check("card", OPEN, "there is no README.md")]
     text = card.read_text(encoding="utf-8", errors="replace")
-    return [*checks, check_metadata(evidence, text), check_text(evidence, text)]
+    return [*checks, check_metadata(evidence, text), check_text(evidence, text, repo_id)]
 
 
 def _family(folder):
@@ -260,9 +261,12 @@ def report(verification: Verification) -> str:
             lines.append(f"\n{about}")
         lines.append(f"{check.name:<14}  {check.verdict:<13}  {check.detail}")
     facts = [check.facts for check in verification.checks if "interval" in check.facts]
-    intervals = [each["interval"] for each in facts if each["metric"] != "loss"]
-    if intervals:
-        half = 50 * max(high - low for low, high in intervals)
+    accuracies = [each for each in facts if each["metric"] != "loss"]
+    if accuracies:
+        half = max(
+            50 * (each["interval"][1] - each["interval"][0]) + 100 * each["tolerance"]
+            for each in accuracies
+        )
         lines.append(
             f"\nSeed {verification.seed}. A card that is right is called wrong by at most 1 in 100 "
             f"such samples. An accuracy that is off by {half:.1f} points is found out by about "

@@ -77,6 +77,8 @@ def test_a_result_that_cannot_be_repeated_says_why(folder, colour_data):
     assert "views must be 1 or 10" in again(folder, result, colour_data)["reason"]
     del result["protocol"]
     assert again(folder, result, colour_data)["reason"] == "KeyError: 'protocol'"
+    result["dataset"]["subset"] = "some"
+    assert again(folder, result, colour_data)["reason"].startswith("AttributeError")
 
 
 def test_every_image_is_drawn_equally_often_and_with_any_other_one():
@@ -129,10 +131,34 @@ def test_weights_load_strictly_or_not_at_all(folder):
     assert "model.safetensors" in facts["error"] and model is None
 
 
-def test_code_of_another_repository_is_never_fetched(folder):
+def test_other_weights_than_those_of_the_hash_are_not_loaded(folder):
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "other/model"}')
+    facts, model, _ = load_strictly(folder)
+    assert "adapter_config.json" in facts["error"] and model is None
+    (folder / "adapter_config.json").unlink()
+    (folder / "other.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config["transformers_weights"] = "other.safetensors"
+    (folder / "config.json").write_text(json.dumps(config))
+    facts, model, _ = load_strictly(folder)
+    assert "transformers_weights" in facts["error"] and model is None
+
+
+def test_code_for_other_classes_is_compared_too(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"]["AutoModel"] = "other.CNN"
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "other.py").write_text("raise SystemExit\n")
+    facts, model, _ = load_strictly(folder)
+    assert facts["files"].pop("other.py") is False and set(facts["files"].values()) == {True}
+    assert model is not None
+
+
+@pytest.mark.parametrize("auto_class", ["AutoConfig", "AutoModel"])
+def test_code_of_another_repository_is_never_fetched(auto_class, folder):
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    config["auto_map"]["AutoConfig"] = "other/place--configuration_cnn.CNNConfig"
+    config["auto_map"][auto_class] = "other/place--configuration_cnn.CNNConfig"
     path.write_text(json.dumps(config))
     facts, model, _ = load_strictly(folder, trust_remote_code=True)
     assert "auto_map must name code of this folder only" in facts["error"] and model is None

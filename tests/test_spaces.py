@@ -307,7 +307,12 @@ def test_what_was_made_or_edited_by_hand_is_replaced_only_by_force(hub, push, tm
     (tmp_path / "README.md").write_text(SPACE_README.format(name="app", sdk="gradio"))
     (tmp_path / "app.py").write_text("print('mine')\n")
     hub.add_repo("spaces", "user/app", tmp_path)
-    for repo_id, file in {"mine": "README.md", "edited": "README.md", "app": "app.py"}.items():
+    (tmp_path / "README.md").unlink()
+    hub.add_repo("spaces", "user/bare", tmp_path)
+    push("user/below")  # its card stays as it is
+    hub.add_commit("spaces", "user/below", tmp_path)
+    edited = {"mine": "README.md", "edited": "README.md"}
+    for repo_id, file in {**edited, **dict.fromkeys(["app", "bare", "below"], "app.py")}.items():
         refused = push(f"user/{repo_id}")
         assert (refused["reason"], refused["exit_code"]) == ("edited", 6)
         assert file in refused["message"] and "--force" in refused["message"]

@@ -1,5 +1,6 @@
 """`hub_cards verify` as a stranger uses it: the real client, a Hub on loopback, fresh processes."""
 
+import collections
 import json
 import math
 import re
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hub_cards.checks import check_results
-from hub_cards.model_card import write_card
+from hub_cards.model_card import signed, write_card
 from hub_cards.sample_intervals import (
     hits_interval,
     mean_interval,
@@ -135,7 +136,7 @@ def test_a_pushed_model_holds_as_a_whole(hub, model, data, verify):
     assert done.returncode == 0, done.stdout
     commit = hub.commits("models", "user/tiny")[0]
     assert content["commit"] == commit and f"user/tiny at commit {commit}" in done.stdout
-    assert done.stdout.endswith("The card's numbers hold.\n")
+    assert done.stdout.endswith("The results on the card hold.\n")
     assert {check["verdict"] for check in content["checks"]} == {"holds"}
     assert [*verdicts(content)] == [
         *("files", "evidence", "card, metadata", "card, text", "code", "weights")
@@ -237,6 +238,23 @@ def test_a_card_edited_on_the_hub_is_found_out(hub, verify, tamper):
     assert others == {"holds"}
     assert "the card says 0.99, eval_results.json" in done.stdout
     assert verdicts(content, "many") == {"images": "not checked"}  # no data was given
+
+
+def test_sentences_of_others_are_never_said_to_hold(model, verify, tmp_path):
+    """Neither on a card that an author signs anew, nor on one that keeps what is true aside."""
+    shutil.copytree(model, tmp_path / "model")
+    path = tmp_path / "model" / "README.md"
+    write_card(tmp_path / "model")  # for a folder
+    card = path.read_text()
+    top1 = re.search(r"^\*\*.* top-1 accuracy\*\* on .*$", card, re.MULTILINE)[0]
+    boast = card.replace(top1, f"**99.00 % top-1 accuracy**\n\n<!--\n{top1}\n-->")
+    assert boast != card
+    resigned = signed(boast[: boast.index("<!-- hub_cards sha256:")])
+    for text, verdict in ((card, "holds"), (boast, "not checked"), (resigned, "not checked")):
+        path.write_text(text)
+        done, content = verify(tmp_path / "model")
+        assert done.returncode == 4  # no data was given
+        assert verdicts(content)["card, text"] == verdict
 
 
 def test_one_changed_weight_is_found_out(verify, tamper):
@@ -428,6 +446,35 @@ RESULT = {
 def test_numbers_hold_within_what_machines_or_samples_differ_by(failing, measured):
     checks = check_results([RESULT], [measured])
     assert {check.name for check in checks if check.verdict != "holds"} == failing
+
+
+def test_a_sample_without_the_few_large_losses_of_a_good_model_is_no_contradiction():
+    """Where 1 in 100 images is wrong, a third of all samples of 100 have none of them."""
+    rng = np.random.default_rng(0)
+    losses = np.where(np.arange(2000) % 100 == 0, 4.0, 0.01)
+    verdicts = collections.Counter()
+    for _ in range(300):
+        drawn = rng.choice(losses, 100, replace=False)
+        hits = int((drawn < 1).sum())
+        found = {"loss": float(drawn.mean()), "loss_deviation": float(drawn.std(ddof=1))}
+        metrics = {"top1_accuracy": 0.99, "loss": float(losses.mean())}
+        checks = check_results([RESULT | {"metrics": metrics}], [answer(hits, 100, **found)])
+        verdicts.update(check.verdict for check in checks if check.name == "loss")
+    assert verdicts["not checked"] > 60 and verdicts["does not hold"] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": [{"num_samples": 2000}]},
+        {"protocol": "one view"},
+        {"dataset": {"name": "d", "split": "test", "subset": "x"}},
+        {"metrics": {"loss": "low"}},
+    ],
+)
+def test_a_result_of_another_form_does_not_hold(change):
+    (*_, last) = check_results([RESULT | change], [answer(1600)])
+    assert (last.name, last.verdict) == ("result", "does not hold")
 
 
 def test_a_mean_of_few_images_is_not_judged():

@@ -7,6 +7,7 @@ pushes, nor are the hashes of chunks checked; the SHA-256 of each finished file 
 """
 
 import json
+import math
 
 import pytest
 import torch
@@ -96,6 +97,19 @@ def test_a_call_of_xet_may_fail_once(call, how, hub, model, tmp_path):
     assert len(hub.commits("models", repo_id)) == 2  # the Hub's own first one, and ours
     there = hub.files("models", repo_id)["training_curve.png"]
     assert there.read_bytes() == (model / "training_curve.png").read_bytes()
+
+
+def test_a_refusal_by_the_store_is_not_tried_again(hub, model, tmp_path):
+    (model / "training_curve.png").write_bytes(b"\0 refused")
+    fault = hub.fail("POST /cas/v1/xorbs", status=403, times=math.inf)
+    since = len(hub.journal)
+    done = push(hub, model, "user/refused", tmp_path / "home", xet=True, check=False)
+    fault.times = 0
+    assert done.returncode == 9 and "403" in done.stderr
+    assert "trying again" not in done.stdout
+    tries = [one for one in hub.journal[since:] if one.matches("POST /cas/v1/xorbs")]
+    assert 0 < len(tries) < 5
+    assert len(hub.commits("models", "user/refused")) == 1
 
 
 def test_a_push_by_a_token_that_may_not_write_sends_nothing(hub, model, tmp_path):
