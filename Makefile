@@ -32,7 +32,7 @@ lint: .venv/ready
 	$(BIN) -m ruff format --check .
 
 test: lint  ## what CI runs
-	$(BIN) -m pytest
+	$(BIN) -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: .venv/ready
 	$(BIN) -m pytest -m slow

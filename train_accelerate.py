@@ -36,9 +36,10 @@ from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from convzoo import checkpointing
+from convzoo.allocator import keep_freed_memory
 from convzoo.batch_augmentation import build_mix, erase
 from convzoo.batch_norm import share_statistics
-from convzoo.building import build_model, build_processor, freeze, stage_of
+from convzoo.building import build_model, build_processor, freeze, freeze_cancelled_biases, stage_of
 from convzoo.data import TrainStream, UnreadableImages, save_examples, train_batches
 from convzoo.ema import ModelEma
 from convzoo.environment import (
@@ -93,6 +94,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{os.environ['WORLD_SIZE']} processes were launched, and each would train alone. On "
             f"CPUs set ACCELERATE_USE_CPU=true"
         )
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     is_main = accelerator.is_main_process
     disable_progress_bar()  # of Transformers, for each file it writes
     logging.basicConfig(format="%(message)s")
@@ -167,6 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     if settings.batch_norm_statistics == "sync" and accelerator.num_processes > 1:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         freeze(model, recipe.finetune.frozen_stages)
+    freeze_cancelled_biases(model)
     optimizer = build_optimizer(
         model, recipe.optimizer, recipe.finetune.layer_decay, stage_of(model)
     )

@@ -172,6 +172,11 @@ class Monitors:
         Activation checkpointing runs a block a second time, which adds to both or to none.
         """
         squares = {name: [0.0, 0.0] for name in self.blocks}
+        # In training mode bn3 has multiplied by the scale (`CNNBlock.forward`).
+        scales = {
+            name: 1.0 if self.blocks[name].training else F.softplus(scale).item()
+            for name, scale in self.scales.items()
+        }
 
         def adder(name, index):
             def add(module, inputs, output):
@@ -185,7 +190,6 @@ class Monitors:
             handles.append(block.bn3.register_forward_hook(adder(name, 0)))
             handles.append(block.shortcut.register_forward_hook(adder(name, 1)))
         try:
-            scales = {name: F.softplus(scale).item() for name, scale in self.scales.items()}
             yield
         finally:
             for handle in handles:

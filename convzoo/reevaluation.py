@@ -22,6 +22,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils.logging import disable_progress_bar
 
 import modeling
+from convzoo.allocator import keep_freed_memory
 from convzoo.breakdown import break_down
 from convzoo.data import eval_rows
 from convzoo.environment import describe_environment, write_json
@@ -78,6 +79,8 @@ def reevaluate(
     answers = [{"reason": "the model could not be loaded"} for _ in results]
     if model is not None:
         accelerator = Accelerator(mixed_precision="no")
+        if accelerator.device.type == "cpu":
+            keep_freed_memory()
         model.to(accelerator.device)
         options = (split, image_column, label_column)
         for number, result in enumerate(results):

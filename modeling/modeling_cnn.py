@@ -16,6 +16,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -102,13 +103,19 @@ class CNNBlock(GradientCheckpointingLayer):
     def forward(self, x: Tensor) -> Tensor:
         branch = self.act1(self.bn1(self.conv1(x)))
         branch = self.act2(self.bn2(self.conv2(branch)))
-        branch = self.bn3(self.conv3(branch))
-        # In the type of the branch: autocast's float32 softplus would widen the residual stream.
-        scale = F.softplus(self.residual_scale).to(branch.dtype)
-        if self.training and self.drop_path_rate > 0:
-            keep = 1 - self.drop_path_rate
-            scale = scale * branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep
-        return self.final_act(torch.addcmul(self.shortcut(x), branch, scale))
+        branch, scale = self.conv3(branch), F.softplus(self.residual_scale)
+        if not self.training:
+            branch = self.bn3(branch)
+            # In the type of the branch: autocast's softplus would widen the residual stream.
+            return self.final_act(torch.addcmul(self.shortcut(x), branch, scale.to(branch.dtype)))
+        # The batch norm multiplies by the scale, too: the backward pass then has nothing to add.
+        affine = {"weight": self.bn3.weight * scale, "bias": self.bn3.bias * scale}
+        branch = functional_call(self.bn3, affine, (branch,))
+        if self.drop_path_rate == 0:
+            return self.final_act(branch.add_(self.shortcut(x)))
+        keep = 1 - self.drop_path_rate
+        kept = branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep
+        return self.final_act(torch.addcmul(self.shortcut(x), branch, kept))
 
 
 class ScratchStatistics:

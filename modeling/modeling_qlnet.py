@@ -54,6 +54,28 @@ class QLNetStem(nn.Module):
         return self.pool(F.relu(self.bn(self.conv(x))))
 
 
+class DepthwiseConv2d(nn.Conv2d):
+    """Depthwise convolution without bias, with one or more outputs for each channel.
+
+    On CPUs each of these outputs is a convolution by itself, in float32 if it has a stride: oneDNN
+    is slow at several outputs, and at strided gradients in bfloat16.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = self.out_channels // self.in_channels
+        if count == 1 or x.device.type != "cpu":
+            return super().forward(x)
+        widen = x.dtype == torch.bfloat16 and self.stride[0] > 1
+        dtype = torch.float32 if widen else x.dtype
+        with torch.autocast("cpu", enabled=False):
+            weight, wide = self.weight.to(dtype), x.to(dtype)
+            outputs = [self._conv_forward(wide, weight[i::count], None) for i in range(count)]
+        if x.is_contiguous(memory_format=torch.channels_last):
+            outputs = [output.movedim(1, -1) for output in outputs]
+            return torch.stack(outputs, -1).flatten(-2).movedim(-1, 1).to(x.dtype)
+        return torch.stack(outputs, 2).flatten(1, 2).to(x.dtype)
+
+
 class QLNetBlock(GradientCheckpointingLayer):
     """shortcut(x) + project(depthwise(first half * second half of widen(x)))."""
 
@@ -64,7 +86,9 @@ class QLNetBlock(GradientCheckpointingLayer):
         out_width = width * config.depthwise_multiplier
         self.conv1 = nn.Conv2d(in_channels, 2 * width, 1, bias=False)
         self.bn1 = batch_norm(config, 2 * width)
-        self.conv2 = nn.Conv2d(width, out_width, 3, stride, padding=1, groups=width, bias=False)
+        self.conv2 = DepthwiseConv2d(
+            width, out_width, 3, stride, padding=1, groups=width, bias=False
+        )
         self.bn2 = batch_norm(config, out_width)
         self.conv3 = nn.Conv2d(out_width, out_channels, 1, bias=False)
         self.bn3 = batch_norm(config, out_channels)

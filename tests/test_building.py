@@ -15,6 +15,7 @@ from convzoo.building import (
     build_model,
     build_processor,
     freeze,
+    freeze_cancelled_biases,
     stage_of,
     unique_names,
 )
@@ -186,6 +187,36 @@ def test_frozen_statistics_survive_accelerate_copies_and_synchronised_batch_norm
             one.stages[0](torch.randn(4, 8, 32, 32))
         assert torch.equal(one.state_dict()["stages.0.0.bn1.running_mean"], before)
         assert not one.stages[0][0].bn1.training and one.stages[1][0].bn1.training
+
+
+def test_biases_that_batch_norms_cancel_have_no_gradient_and_are_not_trained(pretrained):
+    torch.manual_seed(0)
+    model = build_model(recipe_of(pretrained["cnn"]), list("abcde")).double()
+    x, labels = torch.randn(8, 3, 16, 16, dtype=torch.float64), torch.arange(8) % 5
+    model(x, labels=labels).loss.backward()
+    gradients = {name: value.grad for name, value in model.named_parameters()}
+    freeze_cancelled_biases(model)
+    left_out = {name for name, value in model.named_parameters() if not value.requires_grad}
+    convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    assert left_out == {f"{name}.bias" for name in convolutions if "shortcut" not in name}
+    for name in left_out:
+        weight = gradients[name.replace("bias", "weight")]
+        assert gradients[name].abs().max() < 1e-12 * max(1, weight.abs().max()), name
+    model.zero_grad()
+    model(x, labels=labels).loss.backward()
+    for name, value in model.named_parameters():
+        assert name in left_out or torch.allclose(value.grad, gradients[name], atol=1e-12), name
+
+
+def test_biases_in_front_of_frozen_batch_norms_and_without_any_stay_in_training(pretrained):
+    model = build_model(recipe_of(pretrained["cnn"]), list("abcde"))
+    model.stem.bn.eval()
+    freeze_cancelled_biases(model)
+    assert model.stem.conv.bias.requires_grad and not model.stages[0][0].conv1.bias.requires_grad
+    for family in ("alexnet", "qlnet"):
+        model = build_model(recipe_of(pretrained[family]), list("abcde"))
+        freeze_cancelled_biases(model)
+        assert all(value.requires_grad for value in model.parameters())
 
 
 def test_stages_are_counted_from_the_input(pretrained):

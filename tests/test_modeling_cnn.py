@@ -232,6 +232,33 @@ def test_drop_path_skips_the_branch_of_some_images_and_scales_the_others():
     assert is_kept.sum().item() == pytest.approx(300, abs=4 * 75**0.5)  # four standard deviations
 
 
+@pytest.mark.parametrize("frozen_norms", [False, True])
+def test_the_scale_in_the_batch_norm_gives_the_gradients_of_the_plain_formula(frozen_norms):
+    torch.manual_seed(0)
+    block = CNNBlock(CNNConfig(), 8, 16, 2, drop_path_rate=0.0).double()
+    with torch.no_grad():
+        for value in block.parameters():
+            value.add_(0.3 * torch.randn_like(value))
+    if frozen_norms:  # what fine-tuning with frozen stages does
+        for module in block.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+    plain, x = copy.deepcopy(block), torch.randn(6, 8, 8, 8, dtype=torch.float64)
+    branch = plain.act1(plain.bn1(plain.conv1(x)))
+    branch = plain.bn3(plain.conv3(plain.act2(plain.bn2(plain.conv2(branch)))))
+    scaled = torch.log1p(plain.residual_scale.exp()) * branch
+    expected = plain.final_act(plain.shortcut(x) + scaled)
+    actual = block(x)
+    assert torch.allclose(actual, expected, atol=1e-12)
+    upstream = torch.randn_like(actual)
+    for output in (actual, expected):
+        output.backward(upstream)
+    for (name, value), other in zip(block.named_parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(value.grad, other.grad, atol=1e-10), name
+    for (name, value), other in zip(block.named_buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(value, other), name
+
+
 def test_initialisation_has_the_deviations_of_the_original():
     torch.manual_seed(0)
     model = CNN(CNNConfig(prelu_init=0.1))

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from modeling import QLNet, QLNetConfig
-from modeling.modeling_qlnet import hardball
+from modeling.modeling_qlnet import DepthwiseConv2d, hardball
 from tests.golden_weights import golden, images, rotation, weights
 
 SMALL = {"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [1, 2, 2], "num_labels": 5}
@@ -266,3 +267,25 @@ def test_the_small_stem_keeps_the_resolution():
 def test_wrong_fields_are_refused_by_name_and_value(fields, message):
     with pytest.raises(ValueError, match=message):
         QLNetConfig(**fields)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_split_depthwise_convolutions_equal_the_grouped_one(stride, count, layout):
+    torch.manual_seed(0)
+    conv = DepthwiseConv2d(8, 8 * count, 3, stride, padding=1, groups=8, bias=False).double()
+    x = torch.randn(2, 8, 9, 9, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    actual, expected = conv(x), F.conv2d(x, conv.weight, None, stride, 1, groups=8)
+    assert torch.allclose(actual, expected, atol=1e-12)
+    assert actual.is_contiguous(memory_format=layout)
+    upstream = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, (x, conv.weight), upstream)
+    for value, other in zip(
+        torch.autograd.grad(actual, (x, conv.weight), upstream), wanted, strict=True
+    ):
+        assert torch.allclose(value, other, atol=1e-11)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = conv.float()(x.detach().bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(half.double(), expected, atol=0.02)
