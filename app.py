@@ -180,7 +180,7 @@ def read_card(folder: Path) -> tuple[str, str]:
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    text = re.sub(r"!\[[^\]]*\]\([^)]*\)|<img\b[^>]*>", "", text)
+    text = re.sub(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])?|<(img|source|video|image)\b[^>]*>", "", text)
     title, text = re.fullmatch(r"\s*(?:# ([^\n]+))?(.*)", text, flags=re.DOTALL).groups()
     return title or "", text
 

@@ -1,6 +1,7 @@
 """Values of result files as text for people."""
 
 import json
+import re
 
 from hub_cards.evidence import Evidence
 
@@ -55,6 +56,11 @@ def joined(parts, separator: str = ", ") -> str:
 def present(rows: Rows) -> Rows:
     """The rows that say something."""
     return [(label, text) for label, text in rows if text]
+
+
+def plain(text: str) -> str:
+    """Text whose brackets, backticks and the like Markdown shows as they are."""
+    return re.sub(r"([\\\[\]`*<])", r"\\\1", text)
 
 
 def hub_dataset(dataset_id: str, text: str | None = None) -> str:

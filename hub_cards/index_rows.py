@@ -18,7 +18,7 @@ from huggingface_hub.utils import httpx
 from hub_cards.evaluation_facts import protocol_label
 from hub_cards.evidence import Evidence, read_evidence
 from hub_cards.facts import QUOTED, multiply_adds, weights_license
-from hub_cards.formatting import dataset_name, joined
+from hub_cards.formatting import dataset_name, joined, plain
 from hub_cards.hub_evidence import read_hub_model
 from hub_cards.push_errors import cause
 
@@ -143,7 +143,7 @@ def _evidence_rows(evidence: Evidence, name, link, license, source):
 
 
 def _setting(id, name, config, split, num_samples, protocol):
-    dataset = f"[{id}](https://huggingface.co/datasets/{id})" if id else name
+    dataset = f"[{id}](https://huggingface.co/datasets/{id})" if id else plain(name)
     images = f"{num_samples:,} images" if num_samples else ""
     return joined([dataset, config, f"split `{split}`", images, protocol or "one view"])
 
@@ -170,7 +170,7 @@ def _quoted_row(entry):
     views, averaged = entry.get("views", 1), entry.get("averaged")
     protocol = joined([views > 1 and f"{views} views", averaged and f"mean of the {averaged}"])
     return Row(
-        model=f"[{entry['name']}]({entry['url']})",
+        model=f"[{plain(entry['name'])}]({entry['url']})",
         name=entry["name"],
         family=entry["model_type"],
         num_parameters=entry["num_parameters"],
@@ -196,7 +196,7 @@ def _benchmark_row(entry, folder):
     deviation = record["top1_accuracy_standard_deviation"]
     top5 = [run["top5_accuracy"] for run in runs if "top5_accuracy" in run]
     return Row(
-        model=f"`{entry['name']}`",
+        model=plain(entry["name"]),
         name=entry["name"],
         family=entry.get("model_type") or recipe["model"]["model_type"],
         num_parameters=runs[0]["num_parameters"],

@@ -136,13 +136,14 @@ def test_a_benchmark_is_shown_with_its_deviation_over_seeds(tmp_path):
     put(tmp_path, "result.json", record)
     recipe = '[model]\nmodel_type = "cnn"\n[data]\neval_split = "test"\n'
     put(tmp_path, "recipe.toml", recipe + "[preprocessing]\nresize = 36\ncrop = 32\n")
-    entry = '[[results]]\nname = "small"\nfile = "result.json"\nrecipe = "recipe.toml"\n'
+    entry = '[[results]]\nname = "a [small] `one`"\nfile = "result.json"\nrecipe = "recipe.toml"\n'
     put(tmp_path, "zoo.toml", entry)
     put(tmp_path, "README.md", f"{BEGIN}\n{END}\n")
     readme = tmp_path / "README.md"
     assert main(["index", str(tmp_path / "zoo.toml"), "--readme", str(readme)]) == 0
     ((title, (row,)),) = grids(readme.read_text(encoding="utf-8")).items()
     assert title.endswith("split `test`, 60 images, one view")
+    assert row["model"] == r"a \[small\] \`one\`"
     assert row["top-1 %"] == "55.00 \u00b1 7.07 (n = 2)" and row["top-5 %"] == "90.00 (n = 2)"
     assert row["image size"] == "32 of 36" and row["evidence"] == "[measured](result.json)"
     put(tmp_path, "result.json", record | {"runs": [{}]})
