@@ -8,6 +8,7 @@ import json
 import re
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -124,6 +125,9 @@ def test_fashion_mnist_readme_lists_the_checksum_of_every_file():
 # Fashion-MNIST: the script
 
 
+compress = partial(gzip.compress, mtime=0)  # the same bytes in every process
+
+
 def idx_bytes(sizes, data, header=b"\x00\x00\x08"):
     return header + bytes([len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + bytes(data)
 
@@ -131,7 +135,7 @@ def idx_bytes(sizes, data, header=b"\x00\x00\x08"):
 def test_read_idx_returns_the_array_in_the_shape_of_the_header(tmp_path):
     path = tmp_path / "tiny.gz"
     content = idx_bytes((2, 1, 3), [0, 1, 2, 253, 254, 255])
-    path.write_bytes(gzip.compress(content))
+    path.write_bytes(compress(content))
     array = make_fashion_mnist.read_idx(path, hashlib.sha256(content).hexdigest())
     assert array.dtype == np.uint8
     assert array.tolist() == [[[0, 1, 2]], [[253, 254, 255]]]
@@ -141,13 +145,13 @@ def test_read_idx_returns_the_array_in_the_shape_of_the_header(tmp_path):
     ("content", "message"),
     [
         (b"plainly not gzip", "must be a complete gzip file"),
-        (gzip.compress(idx_bytes((2,), [1, 2]))[:-9], "must be a complete gzip file"),
-        (gzip.compress(b""), "must begin with an IDX header"),
-        (gzip.compress(b"\x00\x00\x08\x03\x00\x00"), "must begin with an IDX header"),
-        (gzip.compress(idx_bytes((2,), [1, 2], b"\x00\x00\x0d")), "must begin with an IDX header"),
-        (gzip.compress(idx_bytes((2, 2), [1, 2, 3])), r"4 bytes after its header.*\(2, 2\); got 3"),
-        (gzip.compress(idx_bytes((2,), [1, 2, 3])), r"2 bytes after its header.*got 3"),
-        (gzip.compress(idx_bytes((2,), [1, 2])), "must uncompress to the original"),
+        (compress(idx_bytes((2,), [1, 2]))[:-9], "must be a complete gzip file"),
+        (compress(b""), "must begin with an IDX header"),
+        (compress(b"\x00\x00\x08\x03\x00\x00"), "must begin with an IDX header"),
+        (compress(idx_bytes((2,), [1, 2], b"\x00\x00\x0d")), "must begin with an IDX header"),
+        (compress(idx_bytes((2, 2), [1, 2, 3])), r"4 bytes after its header.*\(2, 2\); got 3"),
+        (compress(idx_bytes((2,), [1, 2, 3])), r"2 bytes after its header.*got 3"),
+        (compress(idx_bytes((2,), [1, 2])), "must uncompress to the original"),
     ],
 )
 def test_read_idx_refuses_what_is_not_the_expected_idx(tmp_path, content, message):
@@ -161,7 +165,7 @@ def test_fashion_mnist_script_writes_nothing_from_wrong_sources(tmp_path):
     arguments = ["--source", str(tmp_path), "--output", str(tmp_path / "output")]
     with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte.gz must exist"):
         make_fashion_mnist.main(arguments)
-    tiny = gzip.compress(idx_bytes((1, 2, 2), range(4)))
+    tiny = compress(idx_bytes((1, 2, 2), range(4)))
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(tiny)
     with pytest.raises(ValueError, match="must uncompress to the original"):
         make_fashion_mnist.main(arguments)
