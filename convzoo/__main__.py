@@ -175,10 +175,12 @@ def _disable_progress_bars():
 
 
 def _evaluate(args):
+    from convzoo.allocator import keep_freed_memory
     from convzoo.environment import command_line, write_json
     from convzoo.evaluation import evaluate_folder
 
     _disable_progress_bars()
+    keep_freed_memory()
     result = evaluate_folder(
         args.model,
         args.data,

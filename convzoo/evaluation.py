@@ -25,7 +25,6 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from convzoo.allocator import keep_freed_memory
 from convzoo.batch_augmentation import ten_crop
 from convzoo.breakdown import break_down
 from convzoo.data import eval_rows
@@ -231,8 +230,6 @@ def evaluate_folder(
 ) -> dict:
     """Evaluate a model and record the result in its folder.
 
-    On a CPU this process keeps its memory from now on, see `keep_freed_memory`.
-
     Args:
         model_folder: a saved model; a Hub id is evaluated too, its result is only returned.
         data: folder of parquet files, or Hub dataset id.
@@ -259,8 +256,6 @@ def evaluate_folder(
     import modeling  # noqa: F401  registers our families with the Auto classes
 
     accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
     model = AutoModelForImageClassification.from_pretrained(model_folder)
     processor = AutoImageProcessor.from_pretrained(model_folder)
     source = open_source(data, split, *options)

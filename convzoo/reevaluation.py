@@ -79,8 +79,6 @@ def reevaluate(
     answers = [{"reason": "the model could not be loaded"} for _ in results]
     if model is not None:
         accelerator = Accelerator(mixed_precision="no")
-        if accelerator.device.type == "cpu":
-            keep_freed_memory()
         model.to(accelerator.device)
         options = (split, image_column, label_column)
         for number, result in enumerate(results):
@@ -286,6 +284,7 @@ def _measure(
 def main() -> None:
     """Answer one request."""
     disable_progress_bar()
+    keep_freed_memory()
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
     try:
         write_json(Path(sys.argv[1]), reevaluate(**json.load(sys.stdin)))
