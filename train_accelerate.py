@@ -170,10 +170,10 @@ def main(argv: list[str] | None = None) -> None:
     if settings.batch_norm_statistics == "sync" and accelerator.num_processes > 1:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         freeze(model, recipe.finetune.frozen_stages)
-    freeze_cancelled_biases(model)
     optimizer = build_optimizer(
         model, recipe.optimizer, recipe.finetune.layer_decay, stage_of(model)
     )
+    freeze_cancelled_biases(model)  # after it: older checkpoints have them in the optimizer
     preprocessing = recipe.preprocessing
     normalize = Normalize(preprocessing.rescale_factor, preprocessing.mean, preprocessing.std).to(
         accelerator.device
@@ -206,7 +206,13 @@ def main(argv: list[str] | None = None) -> None:
         else None
     )
     if checkpoint:
-        optimizer.load_state_dict(state["optimizer"])
+        try:
+            optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise ValueError(
+                f"optimizer settings and trained parameters must be those of {checkpoint}; "
+                f"they differ ({error}). Restore them, or set run.name for a new run"
+            ) from error
         if state["scaler"]:
             accelerator.scaler.load_state_dict(state["scaler"])
         if ema:

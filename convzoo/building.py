@@ -64,7 +64,7 @@ def _pretrained_model(recipe, names):
     path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
     try:
         found = AutoConfig.from_pretrained(path, revision=revision)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a folder without config.json
         raise OSError(
             f"finetune.pretrained must be a model folder or a Hub id; got {path!r}. ({error})"
         ) from error

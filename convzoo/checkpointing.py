@@ -76,13 +76,20 @@ def lock_folder(folder: Path, patience_seconds: float = 15.0) -> int | None:
         What holds the lock: an open file descriptor, or None on Windows, which has no such lock.
 
     Raises:
+        OSError: if the folder cannot be made.
         ValueError: if another process has the folder.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"run.output_dir must be a folder that can be written; {folder} cannot be made "
+            f"({error.strerror}). Set run.output_dir to another one"
+        ) from error
     try:
         import fcntl
     except ImportError:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     deadline = time.monotonic() + patience_seconds
     while True:

@@ -585,7 +585,10 @@ def _check_scalar(key, value, kind, setting, where):
     if too_low or too_high or (kind is float and not math.isfinite(value)):
         low = "-inf" if limits.low is None else limits.low
         high = "inf" if limits.high is None else limits.high
-        raise ValueError(f"{key} in {where} must lie in [{low}, {high}]; got {value}")
+        rule = (
+            f"be finite and lie in [{low}, {high}]" if kind is float else f"lie in [{low}, {high}]"
+        )
+        raise ValueError(f"{key} in {where} must {rule}; got {value}")
     return value
 
 

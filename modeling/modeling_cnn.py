@@ -104,18 +104,22 @@ class CNNBlock(GradientCheckpointingLayer):
         branch = self.act1(self.bn1(self.conv1(x)))
         branch = self.act2(self.bn2(self.conv2(branch)))
         branch, scale = self.conv3(branch), F.softplus(self.residual_scale)
-        if not self.training:
-            branch = self.bn3(branch)
+        kept = None
+        if self.training and self.drop_path_rate > 0:
+            keep = 1 - self.drop_path_rate
+            kept = branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep
+        if self.training and not torch.jit.is_tracing():  # which takes no functional_call
+            # The batch norm multiplies by the scale, too: the backward pass then has nothing to
+            # add. Hooks of bn3 see the scaled branch.
+            affine = {"weight": self.bn3.weight * scale, "bias": self.bn3.bias * scale}
+            branch, scale = functional_call(self.bn3, affine, (branch,)), kept
+        else:
             # In the type of the branch: autocast's softplus would widen the residual stream.
-            return self.final_act(torch.addcmul(self.shortcut(x), branch, scale.to(branch.dtype)))
-        # The batch norm multiplies by the scale, too: the backward pass then has nothing to add.
-        affine = {"weight": self.bn3.weight * scale, "bias": self.bn3.bias * scale}
-        branch = functional_call(self.bn3, affine, (branch,))
-        if self.drop_path_rate == 0:
-            return self.final_act(branch.add_(self.shortcut(x)))
-        keep = 1 - self.drop_path_rate
-        kept = branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep
-        return self.final_act(torch.addcmul(self.shortcut(x), branch, kept))
+            branch, scale = self.bn3(branch), scale.to(branch.dtype)
+            scale = scale if kept is None else scale * kept
+        if scale is None:
+            return self.final_act(branch + self.shortcut(x))
+        return self.final_act(torch.addcmul(self.shortcut(x), branch, scale))
 
 
 class ScratchStatistics:
@@ -197,6 +201,10 @@ class CNN(PreTrainedModel):
     def _set_gradient_checkpointing(
         self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs
     ):
+        if getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
+            raise ValueError(
+                "use_reentrant must be False: batch norms would count each batch twice; got True"
+            )
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
         for block in self.modules():
             if isinstance(block, GradientCheckpointingLayer):

@@ -63,14 +63,15 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         count = self.out_channels // self.in_channels
-        if count == 1 or x.device.type != "cpu":
+        exporting = torch.jit.is_tracing() or torch.compiler.is_exporting()  # for any device
+        if count == 1 or x.device.type != "cpu" or exporting:
             return super().forward(x)
         widen = x.dtype == torch.bfloat16 and self.stride[0] > 1
         dtype = torch.float32 if widen else x.dtype
         with torch.autocast("cpu", enabled=False):
             weight, wide = self.weight.to(dtype), x.to(dtype)
             outputs = [self._conv_forward(wide, weight[i::count], None) for i in range(count)]
-        if x.is_contiguous(memory_format=torch.channels_last):
+        if x.stride(1) == 1:  # channels last
             outputs = [output.movedim(1, -1) for output in outputs]
             return torch.stack(outputs, -1).flatten(-2).movedim(-1, 1).to(x.dtype)
         return torch.stack(outputs, 2).flatten(1, 2).to(x.dtype)
@@ -181,6 +182,10 @@ class QLNet(PreTrainedModel):
     def _set_gradient_checkpointing(
         self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs
     ):
+        if getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
+            raise ValueError(
+                "use_reentrant must be False: batch norms would count each batch twice; got True"
+            )
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
         for block in self.modules():
             if isinstance(block, GradientCheckpointingLayer):

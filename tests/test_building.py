@@ -385,8 +385,10 @@ def test_a_fine_tuning_goes_on_without_its_pretrained_model(tiny_recipe, tmp_pat
     tables["model"] = {}
     tables["finetune"] = {"pretrained": str(tmp_path / "gone"), "frozen_stages": -1}
     recipe = recipe_from_tables(tables)
-    with pytest.raises(OSError, match="finetune.pretrained must be a model folder or a Hub id"):
-        build_model(recipe, list(COLOURS))
+    for make in (lambda: None, (tmp_path / "gone").mkdir):  # then a folder without a model
+        make()
+        with pytest.raises(OSError, match="finetune.pretrained must be a model folder or a Hub id"):
+            build_model(recipe, list(COLOURS))
     resumed = build_model(recipe, list(COLOURS), tmp_path / "checkpoint")
     resumed.load_state_dict(model.state_dict())
     trained = [name for name, value in resumed.named_parameters() if value.requires_grad]

@@ -259,6 +259,32 @@ def test_the_scale_in_the_batch_norm_gives_the_gradients_of_the_plain_formula(fr
         assert torch.allclose(value, other), name
 
 
+def test_hooks_see_each_output_as_it_was():
+    torch.manual_seed(0)
+    model = CNN(CNNConfig(**SMALL)).train()
+    norm, seen = model.stages[0][0].bn3, []
+    norm.register_forward_hook(lambda module, args, output: seen.append((output, output.clone())))
+    norm.register_full_backward_hook(lambda module, given, taken: seen.append(taken[0]))
+    model(torch.randn(2, 3, 64, 64), labels=torch.tensor([0, 4])).loss.backward()
+    (output, copied), gradient = seen
+    assert torch.equal(output, copied) and gradient.shape == output.shape
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of torch's own batch norm
+def test_a_block_in_training_can_be_traced():
+    torch.manual_seed(0)
+    block, x = CNNBlock(CNNConfig(), 8, 16, 2, drop_path_rate=0.0), torch.randn(2, 8, 8, 8)
+    traced = torch.jit.trace(copy.deepcopy(block), x)
+    assert torch.allclose(traced(x), block(x), atol=1e-5)
+
+
+def test_reentrant_checkpointing_is_refused():
+    settings = {"use_reentrant": True}
+    with pytest.raises(ValueError, match="use_reentrant must be False"):
+        CNN(CNNConfig(**SMALL)).activation_checkpointing_enable(settings)
+
+
 def test_initialisation_has_the_deviations_of_the_original():
     torch.manual_seed(0)
     model = CNN(CNNConfig(prelu_init=0.1))

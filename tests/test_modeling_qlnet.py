@@ -289,3 +289,24 @@ def test_split_depthwise_convolutions_equal_the_grouped_one(stride, count, layou
         half = conv.float()(x.detach().bfloat16())
     assert half.dtype == torch.bfloat16
     assert torch.allclose(half.double(), expected, atol=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_exported_depthwise_convolutions_are_whole():
+    torch.manual_seed(0)
+    conv, x = DepthwiseConv2d(8, 16, 3, 1, padding=1, groups=8, bias=False), torch.randn(2, 8, 9, 9)
+    exported = torch.export.export(conv, (x,))
+    assert sum("conv2d" in str(node.target) for node in exported.graph.nodes) == 1
+    traced = torch.jit.trace(conv, x)
+    assert str(traced.inlined_graph).count("aten::_convolution") == 1
+    for network in (exported.module(), traced):
+        assert torch.allclose(network(x), conv(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_depthwise_convolutions_can_be_mapped_over_a_batch_of_batches(layout):
+    torch.manual_seed(0)
+    conv = DepthwiseConv2d(8, 16, 3, 1, padding=1, groups=8, bias=False)
+    batches = torch.stack([torch.randn(2, 8, 9, 9).to(memory_format=layout) for _ in range(3)])
+    expected = torch.stack([conv(batch) for batch in batches])
+    assert torch.allclose(torch.func.vmap(conv)(batches), expected, atol=1e-5)

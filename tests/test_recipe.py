@@ -47,6 +47,7 @@ def test_overrides_are_toml_values_or_words():
         ("train.global_batch_size=1.5", ["global_batch_size", "int"]),
         ("train.label_smoothing=1.5", ["label_smoothing", "[0.0, 1.0]"]),
         ("optimizer.learning_rate=nan", ["learning_rate", "nan"]),
+        ("train.epochs=inf", ["epochs", "finite"]),
         ("preprocessing.mean=3", ["mean", "list"]),
         ("data.path=''", ["data.path", "must be set"]),
         ("augmentation.scale=[0.5]", ["scale", "two numbers, the smaller first"]),
