@@ -1,15 +1,15 @@
 """The families on CIFAR-10 under the same loop, several seeds, one result file for each model.
 
     python benchmarks/cifar10.py --data FOLDER --models cnn_prelu cnn_relu resnet --seeds 3
+    python benchmarks/cifar10.py --data FOLDER --models cnn_prelu_growing --epochs 22 --processes 2
 
-A CPU-sized version of the CIFAR-10 recipes: a smaller network, few epochs, one thread, most of them
-compiled.
-Each seed is a training run in a process of its own, evaluated at its end on all test pictures; its
-CPU time includes the start, the compilation and the evaluation. `resnet` is Transformers' ResNet
-with the layers and widths of `cnn_relu`, trained by the same loop with the same recipe: an outside
-reference. FOLDER holds CIFAR-10 as parquet, or is a Hub id; the result file says which data it was.
-The file is written after each seed, and seeds that it has with the same settings and data are not
-repeated.
+A CPU-sized version of the CIFAR-10 recipes: a smaller network, few epochs, one thread for each
+process, most of them compiled. `cnn_prelu_growing` is `cnn_prelu` with crops that grow. Each seed
+is a training run of its own, evaluated at its end on all test pictures; its CPU time includes the
+start, the compilation and the evaluation. `resnet` is Transformers' ResNet with the layers and
+widths of `cnn_relu`, trained by the same loop with the same recipe: an outside reference. FOLDER
+holds CIFAR-10 as parquet, or is a Hub id; the result file says which data it was. The file is
+written after each seed, and seeds that it has with the same settings and data are not repeated.
 """
 
 import argparse
@@ -43,6 +43,10 @@ OURS, THEIRS = "train_accelerate.py", "benchmarks/reference_resnet.py"
 # Script, recipe and overrides of each model.
 MODELS = {
     "cnn_prelu": (OURS, "cifar10_cnn_prelu", CNN),
+    "cnn_prelu_growing": (
+        *(OURS, "cifar10_cnn_prelu"),
+        [*CNN, "augmentation.first_crop=20", "augmentation.growing_epochs=14"],
+    ),
     "cnn_relu": (OURS, "cifar10_cnn_relu", CNN),
     "resnet": (THEIRS, "cifar10_reference", CNN),
     # On CPUs its depthwise convolutions are slower compiled.
@@ -61,6 +65,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, default=3, help="number of runs")
     parser.add_argument("--epochs", type=float, default=5.0)
+    parser.add_argument("--processes", type=int, default=1, help="of one thread each")
     parser.add_argument("--output", default="benchmarks/results/cifar10_{model}_cpu_202611.json")
     args = parser.parse_args()
     for model in args.models:
@@ -72,10 +77,12 @@ def main() -> None:
             runs = [
                 run
                 for run in known
-                if run["overrides"] == settings and run["dataset"]["path"] == where
+                if run["overrides"] == settings
+                and run["dataset"]["path"] == where
+                and run.get("num_processes", 1) == args.processes
             ]
             if seed not in [run["seed"] for run in runs]:
-                runs.append(run_once(model, args.data, settings, seed))
+                runs.append(run_once(model, args.data, settings, seed, args.processes))
                 write_json(path, record(model, args.epochs, runs))
         print(model, [run["top1_accuracy"] for run in runs], flush=True)
 
@@ -84,9 +91,11 @@ def record(model: str, epochs: float, runs: list[dict]) -> dict:
     """The result file of some runs."""
     accuracies = [run["top1_accuracy"] for run in runs]
     spread = round(statistics.stdev(accuracies), 4) if len(runs) > 1 else None
+    threads = runs[-1].get("num_processes", 1)
+    threads = "one CPU thread" if threads == 1 else f"{threads} CPU threads"
     compiled = "" if "train.compile=false" in MODELS[model][2] else ", torch.compile"
     return {
-        "what": f"{model} on CIFAR-10, {epochs:g} epochs, one CPU thread{compiled}",
+        "what": f"{model} on CIFAR-10, {epochs:g} epochs, {threads}{compiled}",
         "command": command_line("python benchmarks/cifar10.py"),
         "date": now(),
         "environment": describe_environment(),
@@ -97,13 +106,17 @@ def record(model: str, epochs: float, runs: list[dict]) -> dict:
     }
 
 
-def run_once(model: str, data: str, settings: list[str], seed: int) -> dict:
+def run_once(model: str, data: str, settings: list[str], seed: int, processes: int) -> dict:
     """Train with one seed; the last line of the log has the held-out accuracy."""
     script, name, _ = MODELS[model]
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / f"{name}.toml"
         recipe.write_text(recipe_text(name), encoding="utf-8")
-        command = [sys.executable, script, str(recipe), *settings]
+        several = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+        command = [sys.executable, "-m", "accelerate.commands.launch", "-q", *several]
+        command += ["--num_processes", str(processes), "--num_machines", "1"]
+        command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+        command += [script, str(recipe), *settings]
         command += [f"data.path={data}", f"run.seed={seed}"]
         start, cpu_start = time.perf_counter(), cpu_seconds()
         subprocess.run(
@@ -120,6 +133,7 @@ def run_once(model: str, data: str, settings: list[str], seed: int) -> dict:
         "top1_accuracy": held_out["eval_top1_accuracy"],
         "loss": held_out["eval_loss"],
         "num_parameters": results["num_parameters"],
+        "num_processes": results["num_processes"],
         "mixed_precision": results["mixed_precision"],
         "dataset": results["dataset"] | {"path": Path(data).name},
         "num_samples": open_source(data, "test").num_rows,
