@@ -45,11 +45,46 @@ def batch_norm(config: CNNConfig, channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, config.batch_norm_eps, config.batch_norm_momentum)
 
 
+class PReLUFunction(torch.autograd.Function):
+    """PReLU whose gradients on CPUs are those of PyTorch, by operations that use vectors."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, slopes: Tensor) -> Tensor:
+        return torch.prelu(x, slopes)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, slopes = (tensor.to(grad.dtype) for tensor in ctx.saved_tensors)  # as autocast did
+        positive = torch.ops.aten.threshold_backward(grad, x, 0)
+        negative = grad - positive  # grad where x <= 0, 0 elsewhere
+        grad_x = torch.addcmul(positive, negative, slopes.view(-1, 1, 1))
+        return grad_x, (negative * x).sum((0, 2, 3)).sum_to_size(slopes.shape)
+
+
+class PReLU(nn.PReLU):
+    """PReLU with `PReLUFunction` while training on CPUs, where it takes less than half the time.
+
+    Elsewhere, and in compiled, exported and traced graphs, it is PyTorch's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if x.device.type != "cpu" or graph or not self.training:
+            return super().forward(x)
+        return PReLUFunction.apply(x, self.weight)
+
+
 def activation(config: CNNConfig, channels: int) -> nn.Module:
     """PReLU or ReLU, as configured."""
     if not config.use_prelu:
         return nn.ReLU()
-    return nn.PReLU(channels if config.prelu_channel_wise else 1, init=config.prelu_init)
+    return PReLU(channels if config.prelu_channel_wise else 1, init=config.prelu_init)
 
 
 class CNNStem(nn.Module):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
 from modeling import CNN, CNNConfig
-from modeling.modeling_cnn import CNNBlock
+from modeling.modeling_cnn import CNNBlock, PReLU, PReLUFunction
 from tests.golden_weights import golden, images, picture, rotation, tensor, uniform, weights
 
 VARIANTS = {
@@ -277,6 +277,64 @@ def test_a_block_in_training_can_be_traced():
     block, x = CNNBlock(CNNConfig(), 8, 16, 2, drop_path_rate=0.0), torch.randn(2, 8, 8, 8)
     traced = torch.jit.trace(copy.deepcopy(block), x)
     assert torch.allclose(traced(x), block(x), atol=1e-5)
+    assert "PythonOp" not in str(traced.inlined_graph)  # which could not be saved
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("slopes", [6, 1])
+def test_prelu_has_the_bits_of_torchs_in_both_directions(slopes, dtype, layout):
+    torch.manual_seed(0)
+    theirs = torch.nn.PReLU(slopes, dtype=dtype)
+    torch.nn.init.uniform_(theirs.weight, -0.5, 1.5)
+    ours = PReLU(slopes, dtype=dtype)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(4, 6, 9, 7).to(dtype, memory_format=layout)
+    x[0, 0] = 0
+    results = []
+    for module in (ours, theirs):
+        leaf = x.clone().requires_grad_()
+        output = module(leaf)
+        output.backward(output.detach().flip(0))
+        results.append((output, leaf.grad, module.weight.grad))
+    for mine, expected in zip(results[0][:2], results[1][:2], strict=True):
+        assert torch.equal(mine, expected)
+    mine, expected = results[0][2], results[1][2]
+    if slopes == 6:
+        assert torch.equal(mine, expected)
+    else:  # summed in another order
+        tolerance = 4 * torch.finfo(dtype).eps * (x.double() ** 2).sum().item()
+        assert torch.allclose(mine, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_prelu_has_the_types_of_torchs_under_autocast(dtype):
+    x = torch.linspace(-1, 1, 48).view(2, 3, 2, 4).to(dtype)
+    gradients = []
+    for module in (PReLU(3), torch.nn.PReLU(3)):
+        module = module.to(dtype if dtype == torch.float64 else torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = module(x)
+        output.sum().backward()
+        gradients.append((output.dtype, module.weight.grad))
+    assert gradients[0][0] == gradients[1][0]
+    assert torch.equal(gradients[0][1], gradients[1][1])
+
+
+def test_gradients_of_prelu_are_right_twice_and_over_a_batch_of_batches():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    slopes = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(PReLUFunction.apply, (x, slopes))
+    assert torch.autograd.gradgradcheck(PReLUFunction.apply, (x, slopes))
+    batches = torch.randn(5, 2, 3, 4, 4, dtype=torch.float64)
+
+    def loss(slopes, x):
+        return PReLUFunction.apply(x, slopes).square().sum()
+
+    mapped = torch.func.vmap(torch.func.grad(loss), (None, 0))(slopes, batches)
+    alone = [torch.autograd.grad(loss(slopes, batch), slopes)[0] for batch in batches]
+    assert torch.allclose(mapped, torch.stack(alone))
 
 
 def test_reentrant_checkpointing_is_refused():
