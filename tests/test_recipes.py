@@ -10,6 +10,7 @@ import torch
 
 from convzoo.metrics_log import read_metrics
 from convzoo.optimization import learning_rate_at
+from convzoo.order import DataOrder
 from convzoo.recipe import load_recipe, recipe_differences
 from modeling import FAMILIES
 from tests.conftest import ROOT, run
@@ -97,6 +98,21 @@ def test_the_number_of_steps_in_a_header_is_the_engines(name):
     steps = math.ceil(train.epochs * IMAGENET / train.global_batch_size)
     for stated in re.findall(r"([\d,]+)\s+steps", header(name)):
         assert stated == f"{steps:,}"
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "imagenet" in name])
+@pytest.mark.parametrize("gpus", [1, 2, 4, 8])
+def test_imagenet_is_read_once_per_epoch(name, gpus):
+    """Its layout on the Hub: 294 files, row groups of 100 rows, 110 kB a picture."""
+    recipe, rows = load_recipe(RECIPES[name]), [100] * 12_811 + [67]
+    order = DataOrder(
+        rows,
+        [count * 110_000 for count in rows],
+        recipe.train.global_batch_size // recipe.augmentation.repeats,
+        recipe.data.shuffle_memory_mb * 2**20,
+        recipe.run.seed,
+    )
+    assert order.read_amplification(gpus * recipe.data.num_workers) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(
