@@ -36,11 +36,11 @@ from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from convzoo import checkpointing
-from convzoo.allocator import keep_freed_memory
 from convzoo.batch_augmentation import build_mix, erase
 from convzoo.batch_norm import share_statistics
 from convzoo.building import build_model, build_processor, freeze, freeze_cancelled_biases, stage_of
 from convzoo.data import TrainStream, UnreadableImages, save_examples, train_batches
+from convzoo.devices import check_deterministic, prepare_device
 from convzoo.ema import ModelEma
 from convzoo.environment import (
     command_line,
@@ -88,24 +88,20 @@ def main(argv: list[str] | None = None) -> None:
     recipe = load_recipe(args.recipe, args.overrides)
     settings, data, augmentation = recipe.train, recipe.data, recipe.augmentation
     seed, run_folder = recipe.run.seed, recipe.folder
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    # What `accelerate config` says of precision and compilation, the recipe says.
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision, dynamo_backend="no")
     if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes were launched, and each would train alone. On "
             f"CPUs set ACCELERATE_USE_CPU=true"
         )
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
     is_main = accelerator.is_main_process
     disable_progress_bar()  # of Transformers, for each file it writes
     logging.basicConfig(format="%(message)s")
     for name in ("train", "convzoo", "hub_cards"):  # not all: HTTP clients log each request at INFO
         logging.getLogger(name).setLevel(logging.INFO if is_main else logging.WARNING)
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # data without a card
-    check_run_folder(run_folder, recipe)
-    if (run_folder / "model" / "train_results.json").is_file():
-        logger.info("%s is finished; set run.name for another run, or delete it", run_folder)
-        return
+    prepare_device(accelerator.device, settings.mixed_precision, settings.deterministic)
     pictures_per_step = settings.global_batch_size // augmentation.repeats
     if pictures_per_step < accelerator.num_processes:
         raise ValueError(
@@ -125,6 +121,13 @@ def main(argv: list[str] | None = None) -> None:
         )
     if is_main:
         checkpointing.lock_folder(run_folder)
+        checkpointing.recover(run_folder / "checkpoints")
+    accelerator.wait_for_everyone()  # what is in the folder stays as it is now
+    check_run_folder(run_folder, recipe)
+    if (run_folder / "model" / "train_results.json").is_file():
+        logger.info("%s is finished; set run.name for another run, or delete it", run_folder)
+        accelerator.end_training()
+        return
     stop = StopRequest(accelerator)
     if recipe.run.push_to:
         import hub_cards.pushing  # noqa: F401  what it needs is missed now, not after the training
@@ -148,6 +151,11 @@ def main(argv: list[str] | None = None) -> None:
                 f"splits {data.train_split} and {data.eval_split} of {data.path} must have the "
                 f"same classes in the same order; they differ. Set data.eval_split to another one"
             )
+    if pictures_per_step > train_source.num_rows:
+        raise ValueError(
+            f"train.global_batch_size must be at most the number of training pictures, "
+            f"{train_source.num_rows}, times augmentation.repeats; got {settings.global_batch_size}"
+        )
     order = DataOrder(
         train_source.group_rows,
         train_source.group_bytes,
@@ -163,6 +171,8 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = checkpointing.latest_checkpoint(run_folder / "checkpoints")
     model = build_model(recipe, train_source.label_names, checkpoint)
     processor = build_processor(recipe.preprocessing, num_channels(recipe.model))
+    if settings.deterministic:
+        check_deterministic(model, accelerator.device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     if settings.gradient_checkpointing:
@@ -181,6 +191,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # ---- resume: 1. the newest checkpoint that is whole, 2. a fresh start ----------------------
     start_step, elapsed, best, eval_history = 0, 0.0, {}, []
+    unreadable = UnreadableImages(int(data.max_unreadable_share * train_source.num_rows))
     if checkpoint:
         state = checkpointing.load_state(checkpoint)
         if state["data_fingerprint"] != train_source.fingerprint:
@@ -192,6 +203,7 @@ def main(argv: list[str] | None = None) -> None:
         best, eval_history = state["best"], state["eval_history"]
         if settings.keep_best and not checkpointing.has_checkpoint(checkpoint.parent, best):
             best = {}  # it was not kept so far
+        unreadable.know(state.get("unreadable", {}))  # older checkpoints have none
         logger.info("resuming from %s", checkpoint)
         model.load_state_dict(state["raw_model"] or load_file(checkpoint / "model.safetensors"))
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -222,8 +234,6 @@ def main(argv: list[str] | None = None) -> None:
             f"all processes must see the same run folder and data; they would start at different "
             f"steps. Put {run_folder} on a file system that all share"
         )
-    if is_main:
-        write_text(run_folder / "recipe.toml", recipe_to_toml(recipe))
 
     stream = TrainStream(
         train_source,
@@ -240,7 +250,6 @@ def main(argv: list[str] | None = None) -> None:
         total_steps,
         data.exif_rotation,
     )
-    unreadable = UnreadableImages(int(data.max_unreadable_share * train_source.num_rows))
     num_labels = len(train_source.label_names)
     mix = build_mix(augmentation, settings.label_smoothing, num_labels)
     if "mixing" in recipe.monitor.names and not mix:
@@ -304,8 +313,9 @@ def main(argv: list[str] | None = None) -> None:
     def fill_model(folder):
         checkpointing.save_model(folder, bare_model, processor, recipe_to_toml(recipe))
 
-    def save(step):
+    def save(step, evaluation_due=False):
         settle()
+        unreadable.know(dict(gather_object(list(unreadable.reasons.items()))))
         if is_main:
             state = {
                 "optimizer": optimizer.state_dict(),
@@ -314,6 +324,8 @@ def main(argv: list[str] | None = None) -> None:
                 "raw_model": copy.deepcopy(bare_model.state_dict()) if ema else None,
                 "best": best,
                 "eval_history": eval_history,
+                "evaluation_due": evaluation_due,
+                "unreadable": unreadable.reasons,
                 "elapsed_seconds": elapsed,
                 "data_fingerprint": train_source.fingerprint,
             }
@@ -333,13 +345,18 @@ def main(argv: list[str] | None = None) -> None:
         accelerator.end_training()
 
     def evaluate(step):
+        """Whether the model is the best so far; None if a signal came, and nothing was noted."""
+        nonlocal best
         settle()
         with published():
             predictions = predict_split(
                 *(bare_model, processor, eval_source, accelerator),
                 *(settings.eval_batch_size, data.num_workers, settings.eval_crops),
                 exif_rotation=data.exif_rotation,
+                stopped=lambda: stop.signal is not None,
             )
+        if predictions is None:
+            return None
         values = predictions.summary()
         log(step, **{f"eval_{key}": value for key, value in values.items()})
         if is_main:
@@ -347,13 +364,31 @@ def main(argv: list[str] | None = None) -> None:
                 f"epoch {step / steps_per_epoch:.2f}: held-out loss {values['loss']:.4f}, "
                 f"top-1 {values['top1_accuracy']:.2%}, top-5 {values['top5_accuracy']:.2%}"
             )
-        return values
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(
+                f"the held-out loss must be finite; it is {values['loss']} after step {step}. "
+                f"{AFTER_DIVERGENCE}"
+            )
+        eval_history.append(plateau_value(values, recipe.schedule.plateau_metric))
+        if values["top1_accuracy"] <= best.get("top1_accuracy", -1.0):
+            return False
+        best = {"step": step, "top1_accuracy": values["top1_accuracy"]}
+        return True
+
+    def assess(step, saved):
+        """Evaluate; a checkpoint that was saved before it learns the outcome. Whether to stop."""
+        better = evaluate(step)
+        if better is None:
+            if not saved:
+                save(step, evaluation_due=True)
+            return True
+        if (saved or (better and settings.keep_best)) and step < total_steps:
+            save(step)
+        return False
 
     # ---- loop ----------------------------------------------------------------------------------
-    eval_every, save_every = (
-        max(1, round(epochs * steps_per_epoch)) if epochs else total_steps
-        for epochs in (settings.evaluate_every_epochs, settings.checkpoint_every_epochs)
-    )
+    if is_main:
+        write_text(run_folder / "recipe.toml", recipe_to_toml(recipe))
     batches = train_batches(stream, data.num_workers, pin=accelerator.device.type == "cuda")
     bar = tqdm(
         desc=recipe.run.name,
@@ -369,8 +404,10 @@ def main(argv: list[str] | None = None) -> None:
     smallest_share = pictures_per_step // accelerator.num_processes * augmentation.repeats
     num_parts = min(settings.accumulation_steps, smallest_share)
     losses, grad_norm = [], None  # since the last log line
-    logged_at, data_wait, stopping = time.perf_counter(), 0.0, False
-    for step in range(start_step, total_steps):
+    due = checkpoint and eval_source and state.get("evaluation_due")
+    stopping = bool(due) and assess(start_step, saved=True)
+    logged_at, data_wait = time.perf_counter(), 0.0
+    for step in range(start_step, start_step if stopping else total_steps):
         waiting = time.perf_counter()
         batch = next(batches)
         data_wait += time.perf_counter() - waiting
@@ -421,15 +458,20 @@ def main(argv: list[str] | None = None) -> None:
         done = step + 1
         bar.update(settings.global_batch_size)
 
-        rare = time.perf_counter()
         last = done == total_steps
         stopping = stop.agreed(done) and not last
-        evaluating = eval_source and (done % eval_every == 0 or last)
-        saving = (done % save_every == 0 or stopping) and not last
+        evaluating, saving = (
+            completes(done, epochs * steps_per_epoch)
+            for epochs in (settings.evaluate_every_epochs, settings.checkpoint_every_epochs)
+        )
+        evaluating = eval_source and (evaluating or last)
+        saving = (saving or stopping) and not last
         if done % settings.log_every_steps == 0 or evaluating or saving or last:
-            seconds = rare - logged_at
+            window = accelerator.reduce(
+                torch.stack(losses), "mean"
+            ).tolist()  # a GPU's work is done
+            seconds = time.perf_counter() - logged_at
             elapsed += seconds
-            window = accelerator.reduce(torch.stack(losses), "mean").tolist()
             check_finite(window, done, run_folder, train_source, order, is_main)
             values = {
                 "loss": sum(window) / len(window),
@@ -443,21 +485,13 @@ def main(argv: list[str] | None = None) -> None:
             log(done, **values)
             bar.set_postfix(loss=f"{values['loss']:.4f}", wait=f"{data_wait / seconds:.0%}")
             losses, data_wait, logged_at = [], 0.0, time.perf_counter()
-        rare = time.perf_counter()
-        if evaluating:
-            evaluated = evaluate(done)
-            if not math.isfinite(evaluated["loss"]):
-                raise FloatingPointError(
-                    f"the held-out loss must be finite; it is {evaluated['loss']} after step "
-                    f"{done}. {AFTER_DIVERGENCE}"
-                )
-            eval_history.append(plateau_value(evaluated, recipe.schedule.plateau_metric))
-            if evaluated["top1_accuracy"] > best.get("top1_accuracy", -1.0):
-                best = {"step": done, "top1_accuracy": evaluated["top1_accuracy"]}
-                saving |= settings.keep_best and not last
-        if saving:  # after the loss was found to be finite
-            save(done)
-        logged_at += time.perf_counter() - rare  # not training time
+        saved = saving or (evaluating and last)
+        if saved:  # after the loss was found to be finite, before an evaluation that may fail
+            save(done, evaluation_due=bool(evaluating))
+        if evaluating and not stopping:
+            stopping = assess(done, saved)
+        if saved or evaluating:
+            logged_at = time.perf_counter()  # not training time
         if stopping:
             break
     batches.close()
@@ -518,14 +552,14 @@ def main(argv: list[str] | None = None) -> None:
         with published():
             checkpointing.write_folder(run_folder / "model", fill_finished)
         logger.info("model, curves and training results: %s", run_folder / "model")
-        if recipe.run.push_to:
-            push(run_folder / "model", recipe.run.push_to, recipe.run.push_private)
         if recipe.monitor.names:
             plot_monitors(run_folder)
             for fault in diagnose(read_metrics(run_folder / "monitors.jsonl")):
                 logger.warning("monitors: %s", fault)
     accelerator.wait_for_everyone()
     end()
+    if is_main and recipe.run.push_to:  # nobody waits for it
+        push(run_folder / "model", recipe.run.push_to, recipe.run.push_private)
 
 
 def push(folder, repo_id, private):
@@ -539,6 +573,14 @@ def push(folder, repo_id, private):
         logger.error("not pushed: %s. The model is whole; push it with: %s", error, command)
 
 
+def completes(steps_done, period):
+    """Whether the last step completed a multiple of a period, in steps, 0 for never."""
+    if not period:
+        return False
+    before, after = ((step + 1e-6) // period for step in (steps_done - 1, steps_done))
+    return after > before
+
+
 def plateau_value(evaluated, metric):
     """What a plateau schedule watches: lower is better."""
     if metric == "loss":
@@ -549,8 +591,9 @@ def plateau_value(evaluated, metric):
 def check_run_folder(run_folder, recipe):
     """Refuse to mix two recipes, or to start over, in one run folder."""
     saved = run_folder / "recipe.toml"
-    if not saved.is_file():
-        return
+    began = [*run_folder.glob("checkpoints/step_*"), *run_folder.glob("model")]
+    if not saved.is_file() or not (began or read_metrics(run_folder / "metrics.jsonl")):
+        return  # nothing that another recipe could spoil
     if recipe.run.resume == "never":
         raise ValueError(
             f"run.resume='never' needs an empty run folder; {run_folder} has a run. Delete it, or "

@@ -183,7 +183,7 @@ class MixupCutmix:
         sides = np.array(size)[:, None]
         cut = (sides * np.sqrt(1 - shares) * use_cutmix).astype(int)
         centre = rng.integers(sides, size=(2, count))
-        low, high = (centre - cut // 2).clip(0, sides), (centre + (cut + 1) // 2).clip(0, sides)
+        low, high = (centre - cut // 2).clip(0, sides), (centre + cut // 2).clip(0, sides)
         shares = np.where(use_cutmix, 1 - (high - low).prod(axis=0) / math.prod(size), shares)
         return shares, np.stack([low[0], high[0], low[1], high[1]], axis=1)
 

@@ -30,8 +30,8 @@ def build_model(
     Args:
         recipe: the sections run, model and finetune are read, and preprocessing for a warning.
         label_names: one name for each class; repeated ones are numbered.
-        checkpoint: of a run that goes on; its configuration then stands for the pretrained
-            model's, which need not be there any more. Its weights are not read.
+        checkpoint: of a run that goes on; its configuration then stands for the recipe's, and for
+            that of a pretrained model, which need not be there any more. Its weights are not read.
 
     Returns:
         A model in training mode. What is not taken from `finetune.pretrained` is initialised from
@@ -47,17 +47,17 @@ def build_model(
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }
-    if recipe.finetune.pretrained:
-        if checkpoint:
-            config = AutoConfig.from_pretrained(checkpoint)
-            model = modeling.FAMILIES[type(config)](config)
-        else:
-            model = _pretrained_model(recipe, names)
-        freeze(model, recipe.finetune.frozen_stages)
-        return model
-    family = _family(recipe.model.model_type)
-    torch.manual_seed(recipe.run.seed)
-    return modeling.FAMILIES[family](family(**recipe.model.config, **names))
+    if checkpoint:
+        config = AutoConfig.from_pretrained(checkpoint)
+        model = modeling.FAMILIES[type(config)](config)
+    elif recipe.finetune.pretrained:
+        model = _pretrained_model(recipe, names)
+    else:
+        family = _family(recipe.model.model_type)
+        torch.manual_seed(recipe.run.seed)
+        model = modeling.FAMILIES[family](family(**recipe.model.config, **names))
+    freeze(model, recipe.finetune.frozen_stages)
+    return model
 
 
 def _pretrained_model(recipe, names):

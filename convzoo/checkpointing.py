@@ -6,11 +6,13 @@ renamed, so a crash at any moment leaves the older checkpoints as they were. A c
 does not agree with its manifest is skipped, and said so.
 """
 
+import atexit
 import json
 import logging
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -69,7 +71,7 @@ def lock_folder(folder: Path, patience_seconds: float = 15.0) -> int | None:
     A killed process lets go at once, its data workers a few seconds later: hence the patience.
 
     Args:
-        folder: the run folder; created if it is not there.
+        folder: the run folder; created if it is not there, and removed at the end if it is empty.
         patience_seconds: how long to wait for another process to end.
 
     Returns:
@@ -79,8 +81,10 @@ def lock_folder(folder: Path, patience_seconds: float = 15.0) -> int | None:
         OSError: if the folder cannot be made.
         ValueError: if another process has the folder.
     """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        atexit.register(_remove_empty, created)
     except OSError as error:
         raise OSError(
             f"run.output_dir must be a folder that can be written; {folder} cannot be made "
@@ -104,6 +108,12 @@ def lock_folder(folder: Path, patience_seconds: float = 15.0) -> int | None:
                     f"Wait for it, or stop it"
                 ) from error
             time.sleep(0.2)
+
+
+def _remove_empty(folders):
+    with suppress(OSError):  # one that is not empty
+        for folder in folders:
+            folder.rmdir()
 
 
 def save_model(folder: Path, model: PreTrainedModel, processor, recipe_toml: str) -> None:
@@ -145,13 +155,40 @@ def save_checkpoint(
     return checkpoint
 
 
+def recover(folder: Path) -> None:
+    """Put a checkpoint back whose replacement was cut off; remove what was half-written.
+
+    To be called by one process, before any looks for the latest checkpoint.
+    """
+    for old in folder.glob(".step_*.old"):
+        checkpoint = folder / old.name[1:].removesuffix(".old")
+        if checkpoint.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(checkpoint)
+    for aside in folder.glob(".step_*.partial"):
+        shutil.rmtree(aside)
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that agrees with its manifest, or None."""
+    """The newest checkpoint that agrees with its manifest, or None if there is none at all.
+
+    Raises:
+        OSError: if a file of a checkpoint is there and cannot be read.
+        ValueError: if there are checkpoints, and none agrees with its manifest.
+    """
+    problems = []
     for checkpoint in reversed(_checkpoints(folder)):
         problem = _problem(checkpoint)
         if not problem:
             return checkpoint
         logger.warning("checkpoint %s is skipped: %s", checkpoint, problem)
+        problems.append(f"{checkpoint.name}: {problem}")
+    if problems:
+        raise ValueError(
+            f"a checkpoint in {folder} must be whole; got {'; '.join(problems)}. Restore one, or "
+            f"delete {folder.parent} to start over"
+        )
     return None
 
 
@@ -179,7 +216,7 @@ def _problem(checkpoint):
         for name, sha256 in hashes.items():
             if file_sha256(checkpoint / name) != sha256:
                 return f"{name} was changed or cut off after it was written"
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         return str(error)
     return None
 

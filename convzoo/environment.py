@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +28,7 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict:
-    """Python, processor, accelerator and package versions, for result files."""
+    """Python, processor, accelerator, package versions and commit, for result files."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -39,8 +40,10 @@ def describe_environment() -> dict:
         "platform": platform.platform(),
         "processor": _processor_name(),
         "cpu_count": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": versions,
+        "commit": _commit(),
     }
 
 
@@ -68,8 +71,24 @@ def write_json(path: Path, content) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader never sees half of it."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written; {error}") from error
+
+
+def _commit():
+    """Commit of this checkout, "-dirty" where files differ from it; None outside a checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 def _processor_name():

@@ -13,7 +13,7 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +123,8 @@ def predict_split(
     num_workers: int = 0,
     crops: int = 1,
     exif_rotation: bool = False,
-) -> Predictions:
+    stopped: Callable[[], bool] = lambda: False,
+) -> Predictions | None:
     """Run a model over a whole split, on all processes together.
 
     Args:
@@ -136,9 +137,10 @@ def predict_split(
         crops: 1, the processor's crop, or 10: torchvision's ten crops of that size, of the square
             of the processor's `size`; the probabilities are averaged.
         exif_rotation: turn pictures as their EXIF data says.
+        stopped: asked after each batch; once it says yes on one process, all give up.
 
     Returns:
-        The predictions of all processes, on every process.
+        The predictions of all processes, on every process; None if they gave up.
 
     Raises:
         ValueError: if an image cannot be decoded, or for ten crops the processor has no square
@@ -162,7 +164,7 @@ def predict_split(
     )
     was_training = model.training
     model.eval()
-    rows = []
+    rows, given_up = [], False
     with torch.inference_mode():
         workers = {"num_workers": num_workers, "worker_init_fn": outlive_signals}
         for batch in DataLoader(stream, batch_size=None, **workers):
@@ -179,8 +181,12 @@ def predict_split(
             columns = (batch["labels"], ranked.cpu(), confidences.cpu(), losses.cpu())
             rows.append((batch["index"], *(c.numpy() for c in columns), batch["digests"]))
             bar.update(len(batch["index"]) * accelerator.num_processes)
+            if given_up := stopped():
+                break
     model.train(was_training)
     bar.close()
+    if any(gather_object([given_up])):
+        return None
     if accelerator.num_processes > 1:
         rows = gather_object(rows)
     *columns, digests = zip(*rows, strict=True)

@@ -30,8 +30,11 @@ class MetricsLog:
         """Append one line; floats are rounded to 6 significant digits, null if not finite."""
         if not self.enabled:
             return
-        with self.path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(_rounded(values)) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(_rounded(values)) + "\n")
+        except OSError as error:
+            raise OSError(f"{self.path} could not be written; {error}") from error
 
 
 def _rounded(value):

@@ -77,9 +77,10 @@ def build_optimizer(
 
 @torch.no_grad()
 def clamp_slopes(model: torch.nn.Module, limits: tuple[float, float]) -> None:
-    """Clamp all PReLU slopes to [low, high]; to be called after the optimizer's step."""
+    """Clamp the PReLU slopes that are trained to [low, high]; to be called after each step."""
     low, high = limits
-    slopes = [module.weight for module in model.modules() if isinstance(module, torch.nn.PReLU)]
+    prelus = [module for module in model.modules() if isinstance(module, torch.nn.PReLU)]
+    slopes = [prelu.weight for prelu in prelus if prelu.weight.requires_grad]
     if slopes:
         torch._foreach_clamp_min_(slopes, low)
         torch._foreach_clamp_max_(slopes, high)

@@ -19,19 +19,33 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Settings that a run may change when it resumes: they move no weight.
+# Settings that a run may change when it resumes: they move no weight. That data and pretrained
+# weights lie elsewhere is harmless: a checkpoint knows the fingerprint of its data.
 HARMLESS = {
     "run": ("name", "output_dir", "license", "resume", "trackers", "push_to", "push_private"),
-    "data": ("num_workers", "max_unreadable_share", "cache_dir", "cache_gb"),
+    "finetune": ("pretrained", "revision"),
+    "data": (
+        "path",
+        "revision",
+        "examples",
+        "num_workers",
+        "max_unreadable_share",
+        "cache_dir",
+        "cache_gb",
+    ),
     "monitor": ("names", "every_steps"),
     "train": (
         "log_every_steps",
-        "evaluate_every_epochs",
         "eval_batch_size",
         "checkpoint_every_epochs",
         "keep_checkpoints",
         "keep_best",
     ),
+}
+# Harmless, too, unless evaluations decide: the learning rate on a plateau, or which one is best.
+EVALUATION = {
+    "data": ("eval_split", "eval_limit"),
+    "train": ("evaluate_every_epochs", "eval_crops"),
 }
 
 
@@ -291,6 +305,9 @@ class Train:
         choices=("average", "first", "sync"),
     )
     compile: bool = _setting(False, "torch.compile; not bit-exact with eager steps")
+    deterministic: bool = _setting(
+        False, "the same bits in every run on GPUs, too, as on CPUs; slower, and not for AlexNet"
+    )
     gradient_checkpointing: bool = _setting(False, "compute activations twice, for less memory")
     channels_last: bool = _setting(True, "NHWC memory format, faster on GPUs and CPUs")
     log_every_steps: int = _setting(50, "steps between metric lines", low=1)
@@ -358,10 +375,9 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
     """
     path = Path(path)
     if not path.is_file():
-        known = sorted(str(recipe) for recipe in path.parent.glob("*.toml"))
-        raise FileNotFoundError(
-            f"recipe {path} does not exist; recipes there: {', '.join(known) or 'none'}"
-        )
+        known = sorted(recipe.name for recipe in path.parent.glob("*.toml"))
+        hint = _nearest(path.name, known) if known else f"; no .toml file is in {path.parent}"
+        raise FileNotFoundError(f"recipe {path} does not exist{hint}")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -470,14 +486,15 @@ def recipe_to_toml(recipe: Recipe) -> str:
 def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
     """Settings that change a run's result and differ, as "train.epochs: 6.0 -> 5.0"."""
     old_tables, new_tables = recipe_to_tables(old), recipe_to_tables(new)
+    decided = any(
+        recipe.schedule.name == "plateau" or recipe.train.keep_best for recipe in (old, new)
+    )
     differences = []
     for section in old_tables:
         before, after = old_tables[section], new_tables[section]
         for key in sorted({*before, *after}):
-            harmless = key in HARMLESS.get(section, ())
-            if key == "evaluate_every_epochs" and new.schedule.name == "plateau":
-                harmless = False
-            if not harmless and before.get(key) != after.get(key):
+            harmless = HARMLESS.get(section, ()) + (() if decided else EVALUATION.get(section, ()))
+            if key not in harmless and before.get(key) != after.get(key):
                 differences.append(f"{section}.{key}: {before.get(key)} -> {after.get(key)}")
     return differences
 

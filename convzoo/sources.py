@@ -79,7 +79,10 @@ def open_source(
     builder = _load_builder(path, name, revision)
     by_split = {str(key): list(files) for key, files in (builder.config.data_files or {}).items()}
     if split not in by_split:
-        raise ValueError(f"split must be one of {', '.join(by_split)} in {path}; got {split!r}")
+        raise ValueError(
+            f"split must be one of {', '.join(by_split)} in {path}; got {split!r}. Set "
+            f"data.train_split, data.eval_split or --split"
+        )
     files = tuple(by_split[split])
     card = _read_card(builder, path)
     if Path(files[0]).suffix.lower() in IMAGE_SUFFIXES:

@@ -1,7 +1,9 @@
 """Data that tests make for themselves."""
 
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -108,12 +110,12 @@ ENVIRONMENT = {
 }
 
 
-def run(*arguments, cwd=ROOT, check=True):
+def run(*arguments, cwd=ROOT, check=True, **environment):
     """Run this Python with arguments, as a user would; its output is shown when it fails."""
     done = subprocess.run(
         [sys.executable, *(str(argument) for argument in arguments)],
         cwd=cwd,
-        env=os.environ | ENVIRONMENT,
+        env=os.environ | ENVIRONMENT | environment,
         capture_output=True,
         text=True,
         timeout=600,
@@ -156,7 +158,36 @@ def launch_arguments(processes, *script):
     return [*launcher, *plain, *several, *(str(part) for part in script)]
 
 
-def train(recipe, *overrides, processes=1, check=True):
+def train(recipe, *overrides, processes=1, check=True, **environment):
     """`accelerate launch train_accelerate.py RECIPE OVERRIDES`."""
     script = (ROOT / "train_accelerate.py", recipe, *overrides)
-    return run(*launch_arguments(processes, *script), check=check)
+    return run(*launch_arguments(processes, *script), check=check, **environment)
+
+
+def result_file(name):
+    """The content of a file in benchmarks/results/."""
+    path = ROOT / "benchmarks" / "results" / f"{name}_202611.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+class Page:
+    """A page of docs/, whose figures are to be those of result files."""
+
+    def __init__(self, path):
+        self.path = ROOT / path
+        self.text = self.path.read_text(encoding="utf-8")
+        self.sentences = " ".join(self.text.split())
+
+    def table(self, heading):
+        """The rows of the table whose first line begins so."""
+        lines = self.text[self.text.index(heading) :].splitlines()[2:]
+        lines = "\n".join(lines).partition("\n\n")[0].splitlines()
+        return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in lines]
+
+    def check_form(self):
+        """At most 140 lines of 120 characters outside tables; links lead to files."""
+        assert self.text.count("\n") <= 140
+        prose = [line for line in self.text.splitlines() if not line.startswith("|")]
+        assert max(map(len, prose)) <= 120
+        for link in re.findall(r"\]\(([^)]+)\)", self.text):
+            assert (self.path.parent / link).exists(), link

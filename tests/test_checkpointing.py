@@ -6,6 +6,7 @@ import torch
 from convzoo.checkpointing import (
     latest_checkpoint,
     load_state,
+    recover,
     save_checkpoint,
     write_folder,
 )
@@ -102,9 +103,23 @@ def test_a_folder_is_replaced_whole(tmp_path):
 
 def test_no_checkpoint_is_none(tmp_path):
     assert latest_checkpoint(tmp_path / "none") is None
-    (tmp_path / "step_00000001").mkdir()
-    assert latest_checkpoint(tmp_path) is None
-    shutil.rmtree(tmp_path / "step_00000001")
+
+
+def test_no_whole_checkpoint_is_an_error_that_names_each(checkpoints):
+    for path in checkpoints.glob("*/weights"):
+        path.write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="step_00000100: weights was .*; step_00000020: weights"):
+        latest_checkpoint(checkpoints)
+
+
+def test_what_a_kill_leaves_is_put_back_or_removed(checkpoints):
+    (checkpoints / "step_00000100").rename(checkpoints / ".step_00000100.old")
+    shutil.copytree(checkpoints / "step_00000020", checkpoints / ".step_00000020.old")
+    (checkpoints / ".step_00000120.partial").mkdir()
+    recover(checkpoints)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step_00000020", "step_00000100"]
+    assert latest_checkpoint(checkpoints).name == "step_00000100"
+    recover(checkpoints.parent / "none")
 
 
 def test_checkpoints_of_a_run_that_was_not_continued_go(checkpoints):

@@ -178,6 +178,11 @@ def test_unreadable_pictures_are_counted_once_and_too_many_stop(damaged_source, 
     assert caplog.text.count("another picture takes its place") == 1
     with pytest.raises(ValueError, match="at most 1 pictures may be unreadable .* got 2, the last"):
         counter.add([("elsewhere", "cut off")])
+    counter = UnreadableImages(allowed=1)
+    counter.know({"on another process": "cut off"})
+    counter.add([])
+    with pytest.raises(ValueError, match="got 2, the last"):
+        counter.add([entry])
 
 
 def test_data_without_any_readable_picture_is_an_error(tmp_path):

@@ -1,32 +1,16 @@
 """docs/data.md tells the truth: its figures are those of the result files."""
 
-import json
 import re
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Page
+from tests.conftest import result_file as result
 
-TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-SENTENCES = " ".join(TEXT.split())
-
-
-def result(name):
-    path = ROOT / "benchmarks" / "results" / f"{name}_202611.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+PAGE = Page("docs/data.md")
+TEXT, SENTENCES, table = PAGE.text, PAGE.sentences, PAGE.table
 
 
-def table(heading):
-    """The rows of the table below a line that begins so."""
-    lines = TEXT[TEXT.index(heading) :].splitlines()[2:]
-    rows = [line for line in lines[: lines.index("")] if line.startswith("| ")]
-    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
-
-
-def test_it_fits_on_140_lines_and_links_to_files_that_exist():
-    assert TEXT.count("\n") <= 140
-    prose = [line for line in TEXT.splitlines() if not line.startswith("|")]
-    assert max(map(len, prose)) <= 120
-    for link in re.findall(r"\]\(([^)]+)\)", TEXT):
-        assert (ROOT / "docs" / link).exists(), link
+def test_it_is_a_short_page_with_links_to_files_that_exist():
+    PAGE.check_form()
 
 
 def test_the_shuffling_table_is_that_of_the_result_file():

@@ -2,10 +2,13 @@ import datetime
 import hashlib
 import json
 import platform
+import subprocess
 
+import pytest
 import torch
 
 from convzoo.environment import describe_environment, file_sha256, now, write_json
+from tests.conftest import ROOT
 
 
 def test_the_environment_names_what_ran():
@@ -14,6 +17,16 @@ def test_the_environment_names_what_ran():
     assert environment["versions"]["torch"] == torch.__version__
     assert environment["processor"]
     json.dumps(environment)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="in a checkout only")
+def test_the_commit_is_that_of_the_checkout():
+    git = ["git", "-C", str(ROOT)]
+    head, changes = (
+        subprocess.run([*git, *call], capture_output=True, text=True, check=True).stdout.strip()
+        for call in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    )
+    assert describe_environment()["commit"] == head + ("-dirty" if changes else "")
 
 
 def test_times_are_utc():

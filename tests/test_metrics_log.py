@@ -2,11 +2,13 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from convzoo.environment import write_text
 from convzoo.metrics_log import MetricsLog, plot_curves, read_metrics
 
 
@@ -28,6 +30,18 @@ def test_a_resumed_log_has_each_step_once(tmp_path):
 def test_only_one_process_writes(tmp_path):
     MetricsLog(tmp_path / "metrics.jsonl", 0, enabled=False).write(step=1)
     assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's device that is always full")
+def test_a_full_disk_is_named_with_the_file(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"metrics\.jsonl could not be written; .*No space left"):
+        log.write(step=1)
+    (tmp_path / "recipe.toml.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"recipe\.toml could not be written; .*No space left"):
+        write_text(tmp_path / "recipe.toml", "text")
 
 
 def test_lines_are_valid_json_with_rounded_numbers_at_any_depth(tmp_path):

@@ -150,6 +150,10 @@ def test_slopes_are_clamped_and_nothing_else(model):
     changed = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
     assert len(changed) == len(slopes) == 7
     clamp_slopes(torch.nn.Linear(2, 2), (0.0, 1.0))  # a model without slopes
+    slopes[0].requires_grad_(False)  # of a frozen stage
+    clamp_slopes(model, (0.4, 0.5))
+    assert slopes[0].min() == 0 and slopes[1].min() == pytest.approx(0.4)
+    slopes[0].requires_grad_(True)
 
 
 def test_cosine_with_warmup_meets_the_prelu_networks_schedule():

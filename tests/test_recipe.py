@@ -82,7 +82,10 @@ def test_differences_name_what_moves_weights_and_nothing_else():
     old = load_recipe(QUICKSTART)
     new = load_recipe(
         QUICKSTART,
-        ["data.num_workers=7", "run.name=x", "train.keep_checkpoints=9", "train.epochs=3"],
+        [
+            *("data.num_workers=7", "run.name=x", "train.keep_checkpoints=9", "train.epochs=3"),
+            *("data.path=elsewhere", "data.revision=abc"),
+        ],
     )
     assert recipe_differences(old, new) == [f"train.epochs: {old.train.epochs} -> 3.0"]
 
@@ -116,12 +119,16 @@ def test_what_follows_evaluations_needs_them(setting, without):
         load_recipe(QUICKSTART, [setting, without])
 
 
-def test_evaluations_move_weights_under_a_plateau_schedule_only():
-    often = "train.evaluate_every_epochs=0.5"
-    for schedule, differences in (("cosine", 0), ("plateau", 1)):
-        name = f"schedule.name={schedule}"
-        recipes = (load_recipe(QUICKSTART, [name]), load_recipe(QUICKSTART, [name, often]))
-        assert len(recipe_differences(*recipes)) == differences
+@pytest.mark.parametrize(
+    "change", ["train.evaluate_every_epochs=0.5", "data.eval_limit=9", "data.eval_split=train"]
+)
+@pytest.mark.parametrize(
+    ("decided", "differences"),
+    [("schedule.name=cosine", 0), ("schedule.name=plateau", 1), ("train.keep_best=true", 1)],
+)
+def test_evaluations_matter_where_they_decide(decided, differences, change):
+    recipes = (load_recipe(QUICKSTART, [decided]), load_recipe(QUICKSTART, [decided, change]))
+    assert len(recipe_differences(*recipes)) == differences
 
 
 def test_a_name_may_be_a_number(tmp_path):

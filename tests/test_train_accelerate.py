@@ -1,12 +1,14 @@
 """Training through the real launcher, in processes of their own."""
 
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
 import numpy as np
 import psutil
@@ -30,6 +32,7 @@ from tests.conftest import (
     write_split,
 )
 from tests.hub_server import HubServer
+from train_accelerate import completes
 
 # Without batch norm a training step is the same for any number of processes, up to rounding.
 ALEXNET = """
@@ -129,10 +132,22 @@ def test_the_log_has_every_step_and_evaluation(finished_run):
     lines = read_metrics(finished_run[0] / "metrics.jsonl")
     steps = [line["step"] for line in lines if "loss" in line]
     assert steps == list(range(1, 17))  # 3 epochs of 61 images in steps of 12: 15.25, rounded up
-    assert [line["step"] for line in lines if "eval_loss" in line] == [5, 10, 15, 16]
+    assert [line["step"] for line in lines if "eval_loss" in line] == [6, 11, 16]
     first = next(line for line in lines if "loss" in line)
     assert first["epoch"] == pytest.approx(12 / 61, rel=1e-5)
     assert first["learning_rate"] == 0.0  # step 0 of the warm-up
+
+
+@pytest.mark.parametrize(("images", "batch"), [(1_281_167, 128), (61, 12), (61, 60), (3, 12)])
+@pytest.mark.parametrize("epochs", [1.0, 0.7, 3.0])
+def test_what_comes_every_few_epochs_does_not_drift(images, batch, epochs):
+    per_epoch = Fraction(images, batch)
+    exact = Fraction(str(epochs)) * per_epoch
+    expected = sorted({max(1, math.ceil(number * exact)) for number in range(1, 13)})
+    last = expected[-1]
+    found = [step for step in range(1, last + 1) if completes(step, epochs * float(per_epoch))]
+    assert found == expected
+    assert not completes(1, 0.0)
 
 
 def test_training_results_agree_with_the_run(finished_run, tiny_recipe, colour_data):
@@ -279,6 +294,66 @@ def test_a_terminated_run_saves_and_goes_on_to_the_same_weights(ends, alone, tmp
     assert file_sha256(folder / weights) == file_sha256(expected / weights)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_evaluation_gives_way_to_a_signal_and_is_made_up_for(processes, alone, tmp_path):
+    """The first checkpoint is there before the evaluation, which here takes long."""
+    recipe, _ = alone
+    write_split(tmp_path / "many", "train", *coloured_images(60, seed=0))
+    images, labels = coloured_images(60, seed=1)
+    write_split(tmp_path / "many", "test", images * 400, labels * 400, rows_per_group=1000)
+    often = [f"data.path={tmp_path / 'many'}", "train.evaluate_every_epochs=1", "train.epochs=2"]
+    often += ["train.checkpoint_every_epochs=1", "train.eval_batch_size=100", "run.name=alexnet"]
+    output = tmp_path / "runs"
+    said = end_after_first_checkpoint(recipe, output, *often, processes=processes, by="terminate")
+    assert "stopped by" in said and "after step 5 of 10" in said and "held-out" not in said
+    state = load_state(latest_checkpoint(output / "alexnet/checkpoints"))
+    assert state["step"] == 5 and state["evaluation_due"] and not state["eval_history"]
+    write_split(tmp_path / "many", "test", images, labels)
+    train(recipe, f"run.output_dir={output}", *often, processes=processes)
+    lines = read_metrics(output / "alexnet/metrics.jsonl")
+    assert [line["step"] for line in lines if "eval_loss" in line] == [5, 10]
+
+
+def test_a_held_out_picture_that_cannot_be_read_costs_no_training(alone, tmp_path):
+    recipe, expected = alone
+    source = load_recipe(recipe).data.path
+    broken = shutil.copytree(source, tmp_path / "broken")
+    images, labels = coloured_images(23, seed=1)
+    write_split(broken, "test", [*images[:-1], b"no picture"], labels)
+    often = ("train.evaluate_every_epochs=2", "train.epochs=24", f"run.output_dir={tmp_path}")
+    done = train(recipe, *often, f"data.path={broken}", check=False)
+    assert done.returncode and "Traceback" not in done.stderr
+    folder = tmp_path / "alexnet"
+    kept = latest_checkpoint(folder / "checkpoints")
+    state = load_state(kept)
+    assert state["step"] == 11 and state["evaluation_due"]  # 2 epochs of 61 / 12 steps
+    done = train(recipe, *often)  # the same training pictures elsewhere, good held-out ones
+    assert "resuming from" in done.stderr
+    weights = "model/model.safetensors"
+    assert file_sha256(folder / weights) == file_sha256(expected / weights)
+
+
+def test_a_compiler_chosen_for_accelerate_is_not_used(alone, tmp_path):
+    """`accelerate config` asks about it; the recipe decides."""
+    recipe, expected = alone
+    arguments = (recipe, f"run.output_dir={tmp_path}", "train.ema_decay=0.9", "train.epochs=2")
+    run(ROOT / "train_accelerate.py", *arguments, ACCELERATE_DYNAMO_BACKEND="EAGER")
+    state = load_state(latest_checkpoint(tmp_path / "alexnet/checkpoints"))
+    assert state["raw_model"].keys() == load_file(expected / "model/model.safetensors").keys()
+
+
+def test_without_a_whole_checkpoint_nothing_starts_over(alone, tmp_path):
+    recipe, _ = alone
+    end_after_first_checkpoint(recipe, tmp_path)
+    folder = tmp_path / "alexnet/checkpoints"
+    for path in folder.glob("*/training_state.pt"):
+        path.write_bytes(path.read_bytes()[:-100])
+    before = sorted(folder.rglob("*"))
+    done = train(recipe, f"run.output_dir={tmp_path}", check=False)
+    assert done.returncode and "must be whole; got step_" in done.stderr
+    assert "to start over" in done.stderr and sorted(folder.rglob("*")) == before
+
+
 def test_two_terminated_processes_stop_after_the_same_step(alone, tmp_path):
     recipe, _ = alone
     said = end_after_first_checkpoint(recipe, tmp_path, processes=2, by="terminate")
@@ -348,8 +423,8 @@ def test_a_plateau_lowers_the_learning_rate(tiny_recipe, tmp_path):
     train(tiny_recipe, f"run.output_dir={tmp_path}", *plateau, "schedule.warmup_epochs=0")
     lines = read_metrics(tmp_path / "tiny/metrics.jsonl")
     rates = {line["step"]: line["learning_rate"] for line in lines if "loss" in line}
-    assert [line["step"] for line in lines if "eval_loss" in line] == [5, 10, 15, 16]
-    expected = [0.05] * 10 + [0.025] * 5 + [0.0125]
+    assert [line["step"] for line in lines if "eval_loss" in line] == [6, 11, 16]
+    expected = [0.05] * 11 + [0.025] * 5
     assert [rates[step] for step in range(1, 17)] == expected
 
 
@@ -444,9 +519,15 @@ def test_a_corrected_command_starts_in_the_same_folder(alexnet_recipe, tmp_path)
     (tmp_path / "file").touch()
     done = train(*arguments, f"run.output_dir={tmp_path / 'file'}", check=False)
     assert done.returncode and "run.output_dir must be a folder that can be" in done.stderr
+    done = train(*arguments, "augmentation.policy=rand-m99x", check=False)
+    assert done.returncode and "policy" in done.stderr
     train(*arguments)
     done = train(*arguments, "run.name=many", "train.global_batch_size=1", processes=2, check=False)
     assert done.returncode and "processes, 2, times augmentation.repeats; got 1" in done.stderr
+    large = ("train.global_batch_size=130", "augmentation.repeats=2")
+    done = train(*arguments, "run.name=large", *large, check=False)
+    assert "pictures, 61, times augmentation.repeats; got 130" in done.stderr
+    assert not (tmp_path / "large").exists()
 
 
 def test_help_and_wrong_recipes_answer_at_once():

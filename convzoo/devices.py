@@ -1,0 +1,71 @@
+"""What training sets in PyTorch for the device that it runs on: memory, speed, repeatable bits."""
+
+import logging
+import os
+
+import torch
+
+from convzoo.allocator import keep_freed_memory
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_device(device: torch.device, mixed_precision: str, deterministic: bool = False) -> None:
+    """Set PyTorch up for training, before the first tensor is on the device.
+
+    On CPUs freed memory is kept, and results are repeatable as they are. On GPUs cuDNN tries its
+    algorithms for each shape of a batch and keeps the fastest, and float32 products may use TF32;
+    or, deterministic, every operation gives the same bits each time or raises RuntimeError.
+
+    Args:
+        device: where the model will be.
+        mixed_precision: the recipe's train.mixed_precision.
+        deterministic: the recipe's train.deterministic.
+
+    Raises:
+        ValueError: if the device cannot train with this precision.
+
+    Source: PyTorch's notes on reproducibility and on CUDA semantics (TF32).
+    """
+    if device.type == "cpu":
+        keep_freed_memory()
+        if mixed_precision == "fp16":  # accelerate would train in float32 without a word
+            raise ValueError(
+                "train.mixed_precision must be 'no' or 'bf16' on CPUs; got 'fp16', whose loss "
+                "scaling needs a GPU"
+            )
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not deterministic
+        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN does by itself
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+    if mixed_precision == "bf16" and not has_fast_bf16(device):
+        logger.warning(
+            "train.mixed_precision='bf16' is emulated on this %s, and slower than 'no'%s",
+            *(("GPU", " or 'fp16'") if device.type == "cuda" else ("CPU", "")),
+        )
+
+
+def check_deterministic(model: torch.nn.Module, device: torch.device) -> None:
+    """Refuse a model with an operation whose gradients are not deterministic on a GPU.
+
+    Raises:
+        ValueError: if it has one; torch.use_deterministic_algorithms lists them.
+    """
+    if device.type == "cuda" and any(
+        isinstance(module, torch.nn.AdaptiveAvgPool2d) for module in model.modules()
+    ):
+        raise ValueError(
+            f"train.deterministic must be false for {type(model).__name__} on a GPU: PyTorch has "
+            f"no deterministic gradient of its adaptive pooling"
+        )
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16, rather than converting to and from float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return True

@@ -1,0 +1,66 @@
+import logging
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from convzoo.devices import check_deterministic, has_fast_bf16, prepare_device
+from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig
+
+CPU = torch.device("cpu")
+CODE = """
+import os, torch
+from convzoo.devices import prepare_device
+
+prepare_device(torch.device("cuda"), "no", deterministic={deterministic})
+print(torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled(),
+      "CUBLAS_WORKSPACE_CONFIG" in os.environ, torch.get_float32_matmul_precision())
+"""
+
+
+@pytest.mark.parametrize(
+    ("deterministic", "expected"),
+    [(False, "True False False high"), (True, "False True True high")],
+)
+def test_gpus_are_fast_or_deterministic(deterministic, expected):
+    code = CODE.format(deterministic=deterministic)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={}
+    )
+    assert done.stdout.strip() == expected
+
+
+def test_fp16_on_cpus_is_refused():
+    with pytest.raises(ValueError, match="train.mixed_precision must be 'no' or 'bf16' on CPUs"):
+        prepare_device(CPU, "fp16")
+
+
+def test_a_model_without_deterministic_gradients_on_gpus_is_named():
+    gpu = torch.device("cuda")
+    with torch.device("meta"):
+        alexnet, cnn = AlexNet(AlexNetConfig()), CNN(CNNConfig())
+    with pytest.raises(ValueError, match="must be false for AlexNet on a GPU"):
+        check_deterministic(alexnet, gpu)
+    check_deterministic(alexnet, CPU)
+    check_deterministic(cnn, gpu)
+
+
+def test_emulated_bf16_is_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        prepare_device(CPU, "no")
+        assert not caplog.messages
+        prepare_device(CPU, "bf16")
+    assert len(caplog.messages) == (not has_fast_bf16(CPU))
+    assert all("emulated on this CPU" in message for message in caplog.messages)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="reads the kernel's list"
+)
+def test_fast_bf16_needs_avx512_or_its_successor():
+    flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
+    avx512 = {"avx512bw", "avx512vl", "avx512dq"} <= flags
+    assert has_fast_bf16(CPU) == (avx512 or "avx_ne_convert" in flags)
