@@ -10,6 +10,7 @@ processes share the machine's cores, so more than those cannot be faster.
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,32 +43,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=3, help="runs with each number of processes")
     parser.add_argument("--output", default="benchmarks/results/processes_2cpu_202611.json")
     args = parser.parse_args()
-    runs = [train(processes, args.epochs) for processes in args.processes]
-    first = runs[0]["losses"]
+    rounds = [
+        [train(processes, args.epochs) for processes in args.processes] for _ in range(args.rounds)
+    ]
+    first = rounds[0][0]["losses"]
     rows = []
-    for run in runs:
-        losses = run.pop("losses")
-        differences = [abs(a - b) / b for a, b in zip(losses, first, strict=True)]
+    for processes, runs in zip(args.processes, zip(*rounds, strict=True), strict=True):
+        speeds = sorted(run["images_per_second"] for run in runs)
+        differences = [
+            [abs(a - b) / b for a, b in zip(run["losses"], first, strict=True)] for run in runs
+        ]
         rows.append(
-            run
-            | {
-                "steps": len(losses),
-                "largest_relative_difference_of_a_loss_in_20_steps": max(differences[:20]),
-                "largest_relative_difference_of_a_loss": max(differences),
+            {
+                "processes": processes,
+                "images_per_second": [statistics.median(speeds), speeds[0], speeds[-1]],
+                "steps": len(first),
+                "largest_relative_difference_of_a_loss_in_20_steps": max(
+                    max(each[:20]) for each in differences
+                ),
+                "largest_relative_difference_of_a_loss": max(map(max, differences)),
             }
         )
         print(rows[-1], flush=True)
     write_json(
         ROOT / args.output,
         {
-            "what": "losses and images per second of one training on several CPU processes; losses "
-            "are rounded to 6 digits",
+            "what": "losses and images per second, [median, least, most], of a training on several "
+            "CPU processes; losses are rounded to 6 digits and compared with those of one process",
             "command": command_line("PYTHONPATH=. python benchmarks/processes.py"),
             "date": now(),
             "environment": describe_environment(),
-            "n": 1,
+            "n": args.rounds,
             "rows": rows,
         },
     )
@@ -96,7 +105,6 @@ def train(processes: int, epochs: float) -> dict:
         log = (Path(folder) / "run/metrics.jsonl").read_text().splitlines()
     assert results["num_processes"] == processes
     return {
-        "processes": processes,
         "images_per_second": results["images_per_second"],
         "losses": [line["loss"] for line in map(json.loads, log) if "loss" in line],
     }
