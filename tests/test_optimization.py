@@ -152,7 +152,7 @@ def test_slopes_are_clamped_and_nothing_else(model):
     clamp_slopes(torch.nn.Linear(2, 2), (0.0, 1.0))  # a model without slopes
     slopes[0].requires_grad_(False)  # of a frozen stage
     clamp_slopes(model, (0.4, 0.5))
-    assert slopes[0].min() == 0 and slopes[1].min() == pytest.approx(0.4)
+    assert slopes[0].min().item() == 0 and slopes[1].min().item() == pytest.approx(0.4)
     slopes[0].requires_grad_(True)
 
 
