@@ -315,7 +315,9 @@ class Train:
         1.0, "epochs between evaluations; 0 = only at the end", low=0.0
     )
     eval_batch_size: int = _setting(128, "images per evaluation step and process", low=1)
-    checkpoint_every_epochs: float = _setting(1.0, "epochs between checkpoints; 0 = none", low=0.0)
+    checkpoint_every_epochs: float = _setting(
+        1.0, "epochs between checkpoints; 0 = only before the last evaluation", low=0.0
+    )
     keep_checkpoints: int = _setting(2, "newest checkpoints that are kept", low=1)
     keep_best: bool = _setting(False, "keep also the checkpoint of the best held-out top-1")
     eval_crops: int = _setting(1, "views of a picture in evaluation, averaged", choices=(1, 10))

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, result_file, run
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -140,3 +140,25 @@ def test_the_speed_is_that_of_the_result_file():
         f"times its CPU time"
     )
     assert sentence in " ".join(TEXT.split())
+
+
+def test_the_time_of_a_step_is_that_of_the_result_files():
+    here, elsewhere = (
+        {
+            row["network"]: "{:.2f} [{:.2f}, {:.2f}]".format(*row["speed_over_peer"])
+            for row in result_file(name)["rows"]
+        }
+        for name in ("training_step_avx2", "training_step_cpu")
+    )
+    peer = "Transformers ResNet-50"
+    for sentence in (
+        f"a training step of the CNN (PReLU) is {here['CNN, PReLU']} times as fast as one of "
+        f"Transformers' ResNet-50 as its examples train it, QLNet's {here['QLNet']} times",
+        f"compiled it is {here['CNN, PReLU, compiled']} times as fast, Transformers' "
+        f"{here[f'{peer}, compiled']} times",
+        f"on another one, with PyTorch's PReLU, the CNN was {elsewhere['CNN, PReLU']} times as",
+        f"with our settings is {here[f'{peer}, our settings']} times as fast as its examples "
+        f"train it, our CNN with ReLU {here['CNN, ReLU']} times, with PyTorch's PReLU "
+        f"{here['CNN, PReLU of PyTorch']} times",
+    ):
+        assert sentence in " ".join(TEXT.split())
