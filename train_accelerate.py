@@ -467,9 +467,8 @@ def main(argv: list[str] | None = None) -> None:
         evaluating = eval_source and (evaluating or last)
         saving = (saving or stopping) and not last
         if done % settings.log_every_steps == 0 or evaluating or saving or last:
-            window = accelerator.reduce(
-                torch.stack(losses), "mean"
-            ).tolist()  # a GPU's work is done
+            # Waits for the GPU: the time after it is that of all the steps.
+            window = accelerator.reduce(torch.stack(losses), "mean").tolist()
             seconds = time.perf_counter() - logged_at
             elapsed += seconds
             check_finite(window, done, run_folder, train_source, order, is_main)

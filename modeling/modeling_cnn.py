@@ -46,7 +46,7 @@ def batch_norm(config: CNNConfig, channels: int) -> nn.BatchNorm2d:
 
 
 class PReLUFunction(torch.autograd.Function):
-    """PReLU whose gradients on CPUs are those of PyTorch, by operations that use vectors."""
+    """PReLU with the gradients of PyTorch's, by vectorised operations, which its own on CPUs is not."""
 
     generate_vmap_rule = True
 
@@ -68,10 +68,7 @@ class PReLUFunction(torch.autograd.Function):
 
 
 class PReLU(nn.PReLU):
-    """PReLU with `PReLUFunction` while training on CPUs, where it takes less than half the time.
-
-    Elsewhere, and in compiled, exported and traced graphs, it is PyTorch's.
-    """
+    """PReLU: `PReLUFunction` in training on CPUs; elsewhere and in graphs that of PyTorch."""
 
     def forward(self, x: Tensor) -> Tensor:
         graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
