@@ -46,7 +46,7 @@ def batch_norm(config: CNNConfig, channels: int) -> nn.BatchNorm2d:
 
 
 class PReLUFunction(torch.autograd.Function):
-    """PReLU with the gradients of PyTorch's, by vectorised operations, which its own on CPUs is not."""
+    """PReLU with the gradients of PyTorch's, by vectorised operations; its own on CPUs is none."""
 
     generate_vmap_rule = True
 
