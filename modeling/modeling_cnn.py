@@ -64,7 +64,8 @@ class PReLUFunction(torch.autograd.Function):
         positive = torch.ops.aten.threshold_backward(grad, x, 0)
         negative = grad - positive  # grad where x <= 0, 0 elsewhere
         grad_x = torch.addcmul(positive, negative, slopes.view(-1, 1, 1))
-        return grad_x, (negative * x).sum((0, 2, 3)).sum_to_size(slopes.shape)
+        # x first: its memory layout decides the order of the sum, as in PyTorch's.
+        return grad_x, (x * negative).sum((0, 2, 3)).sum_to_size(slopes.shape)
 
 
 class PReLU(nn.PReLU):

@@ -307,6 +307,21 @@ def test_prelu_has_the_bits_of_torchs_in_both_directions(slopes, dtype, layout):
         assert torch.allclose(mine, expected, rtol=0, atol=tolerance)
 
 
+def test_prelu_has_the_bits_of_torchs_for_gradients_of_any_layout():
+    torch.manual_seed(0)
+    x = torch.randn(4, 6, 9, 7).to(memory_format=torch.channels_last)
+    gradients = (torch.randn(4, 6, 1, 1).expand(x.shape), torch.randn(x.shape), torch.randn_like(x))
+    for gradient in gradients:
+        results = []
+        for module in (PReLU(6), torch.nn.PReLU(6)):
+            leaf = x.clone().requires_grad_()
+            module(leaf).backward(gradient)
+            results.append((leaf.grad, module.weight.grad))
+        assert torch.equal(results[0][0], results[1][0])
+        assert results[0][0].stride() == results[1][0].stride()
+        assert torch.equal(results[0][1], results[1][1])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_prelu_has_the_types_of_torchs_under_autocast(dtype):
     x = torch.linspace(-1, 1, 48).view(2, 3, 2, 4).to(dtype)
