@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 
 AGREE_EVERY_STEPS = 10  # several processes ask each other that often whether one was told to end
-WORKER_SECONDS = 30  # how long a data worker outlives a signal; torchrun and Slurm give as much
+WORKER_SECONDS = 120  # how long a data worker outlives a signal; a slow disk takes long to save
 
 
 class StopRequest:
