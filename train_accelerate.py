@@ -403,6 +403,8 @@ def main(argv: list[str] | None = None) -> None:
     # The same number on all processes, and no part is empty.
     smallest_share = pictures_per_step // accelerator.num_processes * augmentation.repeats
     num_parts = min(settings.accumulation_steps, smallest_share)
+    eval_period = settings.evaluate_every_epochs * steps_per_epoch
+    save_period = settings.checkpoint_every_epochs * steps_per_epoch
     losses, grad_norm = [], None  # since the last log line
     due = checkpoint and eval_source and state.get("evaluation_due")
     stopping = bool(due) and assess(start_step, saved=True)
@@ -460,12 +462,8 @@ def main(argv: list[str] | None = None) -> None:
 
         last = done == total_steps
         stopping = stop.agreed(done) and not last
-        evaluating, saving = (
-            completes(done, epochs * steps_per_epoch)
-            for epochs in (settings.evaluate_every_epochs, settings.checkpoint_every_epochs)
-        )
-        evaluating = eval_source and (evaluating or last)
-        saving = (saving or stopping) and not last
+        evaluating = eval_source is not None and (last or completes(done, eval_period))
+        saving = not last and (stopping or completes(done, save_period))
         if done % settings.log_every_steps == 0 or evaluating or saving or last:
             # Waits for the GPU: the time after it is that of all the steps.
             window = accelerator.reduce(torch.stack(losses), "mean").tolist()
@@ -486,7 +484,7 @@ def main(argv: list[str] | None = None) -> None:
             losses, data_wait, logged_at = [], 0.0, time.perf_counter()
         saved = saving or (evaluating and last)
         if saved:  # after the loss was found to be finite, before an evaluation that may fail
-            save(done, evaluation_due=bool(evaluating))
+            save(done, evaluation_due=evaluating)
         if evaluating and not stopping:
             stopping = assess(done, saved)
         if saved or evaluating:

@@ -494,9 +494,9 @@ def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
     differences = []
     for section in old_tables:
         before, after = old_tables[section], new_tables[section]
-        for key in sorted({*before, *after}):
-            harmless = HARMLESS.get(section, ()) + (() if decided else EVALUATION.get(section, ()))
-            if key not in harmless and before.get(key) != after.get(key):
+        harmless = {*HARMLESS.get(section, ()), *(() if decided else EVALUATION.get(section, ()))}
+        for key in sorted({*before, *after} - harmless):
+            if before.get(key) != after.get(key):
                 differences.append(f"{section}.{key}: {before.get(key)} -> {after.get(key)}")
     return differences
 
