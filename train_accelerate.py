@@ -35,42 +35,38 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from convzoo import checkpointing
-from convzoo.batch_augmentation import build_mix, erase
-from convzoo.batch_norm import share_statistics
-from convzoo.building import build_model, build_processor, freeze, freeze_cancelled_biases, stage_of
-from convzoo.data import TrainStream, UnreadableImages, save_examples, train_batches
-from convzoo.devices import check_deterministic, prepare_device
-from convzoo.ema import ModelEma
-from convzoo.environment import (
-    command_line,
-    describe_environment,
-    file_sha256,
-    now,
-    write_json,
-    write_text,
-)
+from convzoo.data.examples import save_examples
+from convzoo.data.opening import DatasetOptions
+from convzoo.data.order import DataOrder
+from convzoo.data.row_cache import RowCache
+from convzoo.data.stream import TrainStream, train_batches
+from convzoo.data.subset import subset
+from convzoo.data.unreadable import UnreadableImages
+from convzoo.environment import command_line, describe_environment, now
 from convzoo.errors import user_message
-from convzoo.evaluation import predict_split
-from convzoo.interruption import StopRequest
-from convzoo.losses import classification_loss
-from convzoo.metrics_log import MetricsLog, memory_gb, plot_curves, read_metrics
-from convzoo.monitor_report import diagnose, plot_monitors
-from convzoo.monitors import Monitors
-from convzoo.optimization import build_optimizer, clamp_slopes, learning_rate_at
-from convzoo.order import DataOrder
-from convzoo.recipe import (
-    load_recipe,
-    num_channels,
-    recipe_differences,
-    recipe_to_tables,
-    recipe_to_toml,
-)
-from convzoo.row_cache import RowCache
-from convzoo.sources import DatasetOptions, open_source
-from convzoo.subset import subset
-from convzoo.trackers import Trackers
-from convzoo.transforms import Normalize, TrainTransform
+from convzoo.evaluation.predicting import predict_split
+from convzoo.files import file_sha256, write_json, write_text
+from convzoo.images.erasing import erase
+from convzoo.images.mixing import build_mix
+from convzoo.images.normalize import Normalize
+from convzoo.images.train_transform import TrainTransform
+from convzoo.inspection.monitor_report import diagnose, plot_monitors
+from convzoo.recipe.files import load_recipe, recipe_differences, recipe_to_tables, recipe_to_toml
+from convzoo.recipe.settings import num_channels
+from convzoo.signals import StopRequest
+from convzoo.training import checkpointing
+from convzoo.training.batch_norm import share_statistics
+from convzoo.training.building import build_model, build_processor
+from convzoo.training.curves import plot_curves
+from convzoo.training.devices import check_deterministic, prepare_device
+from convzoo.training.ema import ModelEma
+from convzoo.training.finetuning import freeze, freeze_cancelled_biases, stage_of
+from convzoo.training.losses import classification_loss
+from convzoo.training.metrics_log import MetricsLog, memory_gb, read_metrics
+from convzoo.training.monitors import Monitors
+from convzoo.training.optimization import build_optimizer, clamp_slopes
+from convzoo.training.schedule import learning_rate_at
+from convzoo.training.trackers import Trackers
 
 logger = logging.getLogger("train")
 
@@ -137,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     cache = RowCache(Path(data.cache_dir), int(data.cache_gb * 1e9)) if data.cache_dir else None
 
     def open_split(split):
-        source = open_source(data.path, split, *options)
+        source = open_split(data.path, split, *options)
         return dataclasses.replace(source, cache=cache) if source.is_remote else source
 
     train_source = open_split(data.train_split)
@@ -561,7 +557,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def push(folder, repo_id, private):
     """Push a finished model; a push that fails is told, and costs nothing but itself."""
-    from hub_cards.pushing import PushError, push_folder
+    from hub_cards.hub.pushing import PushError, push_folder
 
     try:
         logger.info("pushed: %s", push_folder(folder, repo_id, private).url)

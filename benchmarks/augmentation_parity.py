@@ -1,4 +1,4 @@
-"""convzoo.augmentation against timm and torchvision: pixels, distributions and speed, as a table.
+"""Augmentation policies against timm and torchvision: pixels, distributions, speed, as a table.
 
     python benchmarks/augmentation_parity.py
 
@@ -20,10 +20,13 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from convzoo import augmentation as ours
-from convzoo.augmentation_operations import apply_operation
-from convzoo.batch_augmentation import MixupCutmix, erasing_boxes, ten_crop
-from convzoo.environment import describe_environment, now, write_json
+from convzoo.environment import describe_environment, now
+from convzoo.files import write_json
+from convzoo.images import policies as ours
+from convzoo.images.erasing import erasing_boxes
+from convzoo.images.mixing import MixupCutmix
+from convzoo.images.operations import apply_operation
+from convzoo.images.ten_crop import ten_crop
 
 _library = torch.library.Library("torchvision", "DEF")
 for _operator in ("nms", "qnms"):

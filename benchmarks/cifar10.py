@@ -23,8 +23,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from convzoo.environment import command_line, describe_environment, now, write_json
-from convzoo.sources import open_source
+from convzoo.data.opening import open_split
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import write_json
 
 ROOT = Path(__file__).parent.parent
 SCHEDULE = [
@@ -136,7 +137,7 @@ def run_once(model: str, data: str, settings: list[str], seed: int, processes: i
         "num_processes": results["num_processes"],
         "mixed_precision": results["mixed_precision"],
         "dataset": results["dataset"] | {"path": Path(data).name},
-        "num_samples": open_source(data, "test").num_rows,
+        "num_samples": open_split(data, "test").num_rows,
         "training_seconds": results["duration_seconds"],
         "seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(cpu_seconds() - cpu_start, 1),

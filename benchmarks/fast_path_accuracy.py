@@ -23,13 +23,16 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from tqdm import tqdm
 
-from convzoo import turbojpeg
-from convzoo.data import eval_rows
-from convzoo.decoding import open_for_cropping
-from convzoo.environment import describe_environment, now, write_json
-from convzoo.recipe import Augmentation, Preprocessing
-from convzoo.sources import open_source
-from convzoo.transforms import Normalize, TrainTransform, random_resized_box, sample_rng
+from convzoo.data.opening import open_split
+from convzoo.data.stream import eval_rows
+from convzoo.environment import describe_environment, now
+from convzoo.files import write_json
+from convzoo.images import turbojpeg
+from convzoo.images.crops import random_resized_box
+from convzoo.images.decoding import open_for_cropping
+from convzoo.images.normalize import Normalize
+from convzoo.images.train_transform import TrainTransform, sample_rng
+from convzoo.recipe.settings import Augmentation, Preprocessing
 from modeling import CNN, CNNConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +62,7 @@ def main() -> None:
         "what": f"top-1 accuracy of a small CNN on {len(test)} test pictures after {args.epochs} "
         f"epochs of {len(train)} pictures in crops of {args.crop} px, exact and fast crops",
         "data": Path(args.data).name,
-        "fingerprint": open_source(args.data, "train").fingerprint,
+        "fingerprint": open_split(args.data, "train").fingerprint,
         "photographs": Path(args.photographs).name if args.photographs else None,
         "command": command(args),
         "date": now(),
@@ -101,7 +104,7 @@ def command(args: argparse.Namespace) -> str:
 
 def read_split(path: str, split: str) -> list[tuple[bytes, int]]:
     """Encoded pictures and labels."""
-    return [(bytes(data), label) for _, data, label in eval_rows(open_source(path, split), 0, 1)]
+    return [(bytes(data), label) for _, data, label in eval_rows(open_split(path, split), 0, 1)]
 
 
 def exact_crop(size: int, scale: tuple[float, float], flip: float = 0.5) -> Prepare:

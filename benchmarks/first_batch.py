@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from convzoo.environment import command_line, describe_environment, now, write_json
-from convzoo.row_groups import FOOTER_BYTES
+from convzoo.data.remote import FOOTER_BYTES
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import write_json
 from tests.conftest import encode, write_split
 from tests.hub_server import HubServer
 
@@ -34,12 +35,12 @@ import json, os, time, urllib.request
 from convzoo.data import TrainStream, train_batches
 from convzoo.order import DataOrder
 from convzoo.recipe import Augmentation, Preprocessing
-from convzoo.sources import open_source
+from convzoo.sources import open_split
 from convzoo.transforms import TrainTransform
 import datasets  # the clock starts after imports
 
 started, cpu = time.perf_counter(), time.process_time()
-source = open_source("user/imagenet", "train")
+source = open_split("user/imagenet", "train")
 opened = time.perf_counter() - started
 order = DataOrder(source.group_rows, source.group_bytes, {BATCH}, {MEMORY}, seed=0)
 transform = TrainTransform(Augmentation(), Preprocessing())

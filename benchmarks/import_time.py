@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from convzoo.environment import command_line, describe_environment, now, write_json
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import write_json
 
 STANDS_ON = (
     "import torch, transformers.image_processing_utils, transformers.modeling_layers; "

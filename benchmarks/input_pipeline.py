@@ -41,21 +41,19 @@ import datasets  # noqa: E402
 import simplejpeg  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from convzoo.augmentation import parse_policy  # noqa: E402
-from convzoo.batch_augmentation import erase  # noqa: E402
-from convzoo.data import TrainStream, eval_rows, train_batches  # noqa: E402
-from convzoo.decoding import decode_rgb, open_for_cropping  # noqa: E402
-from convzoo.environment import describe_environment, now, write_json  # noqa: E402
-from convzoo.order import DataOrder  # noqa: E402
-from convzoo.recipe import Augmentation, Preprocessing  # noqa: E402
-from convzoo.sources import Source, open_source  # noqa: E402
-from convzoo.transforms import (  # noqa: E402
-    Normalize,
-    TrainTransform,
-    random_resized_box,
-    resize,
-    sample_rng,
-)
+from convzoo.data.opening import open_split  # noqa: E402
+from convzoo.data.order import DataOrder  # noqa: E402
+from convzoo.data.split import Split  # noqa: E402
+from convzoo.data.stream import TrainStream, eval_rows, train_batches  # noqa: E402
+from convzoo.environment import describe_environment, now  # noqa: E402
+from convzoo.files import write_json  # noqa: E402
+from convzoo.images.crops import random_resized_box, resize
+from convzoo.images.decoding import decode_rgb, open_for_cropping  # noqa: E402
+from convzoo.images.erasing import erase  # noqa: E402
+from convzoo.images.normalize import Normalize
+from convzoo.images.policies import parse_policy  # noqa: E402
+from convzoo.images.train_transform import TrainTransform, sample_rng
+from convzoo.recipe.settings import Augmentation, Preprocessing  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 20
@@ -105,7 +103,7 @@ def measure_folder(path: str, rounds: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         if any(Path(path).glob("*.jpg")):
             pack_photographs(Path(path), Path(folder))
-        source = open_source(folder if any(Path(folder).iterdir()) else path, "train")
+        source = open_split(folder if any(Path(folder).iterdir()) else path, "train")
         encoded = [bytes(data) for _, data, _ in eval_rows(source, 0, 1)]
         batches = [encoded[i : i + BATCH] for i in range(0, len(encoded) - BATCH + 1, BATCH)]
         sizes = [decode_rgb(data).shape for data in encoded]
@@ -310,7 +308,7 @@ def policy_variants() -> dict:
     return {OURS: ours} | timm_variants({"timm": theirs})
 
 
-def streamed_variants(source: Source) -> dict:
+def streamed_variants(source: Split) -> dict:
     """From parquet files to batches with labels; the functions take a number of batches."""
 
     def ours(steps):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import psutil
 
-from convzoo.data import TrainStream, train_batches
-from convzoo.environment import command_line, describe_environment, now, write_json
-from convzoo.order import DataOrder
-from convzoo.recipe import Augmentation, Preprocessing
-from convzoo.sources import open_source
-from convzoo.transforms import TrainTransform
+from convzoo.data.opening import open_split
+from convzoo.data.order import DataOrder
+from convzoo.data.stream import TrainStream, train_batches
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import write_json
+from convzoo.images.train_transform import TrainTransform
+from convzoo.recipe.settings import Augmentation, Preprocessing
 
 BATCH = 100
 WORKERS = (0, 2, 4)
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="passes over the training split")
     parser.add_argument("--output", default="benchmarks/results/loader_memory_202611.json")
     args = parser.parse_args()
-    source = open_source(args.data, "train")
+    source = open_split(args.data, "train")
     memory = 4 * 2**20  # far less than the data, so that windows open and close all the time
     order = DataOrder(source.group_rows, source.group_bytes, BATCH, memory, seed=0)
     transform = TrainTransform(Augmentation(crop="padded", padding=2), Preprocessing(crop=28))

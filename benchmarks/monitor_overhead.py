@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from convzoo.batch_augmentation import MixupCutmix
-from convzoo.environment import command_line, describe_environment, now, write_json
-from convzoo.monitors import Monitors
-from convzoo.recipe import MONITORS
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import write_json
+from convzoo.images.mixing import MixupCutmix
+from convzoo.recipe.settings import MONITORS
+from convzoo.training.monitors import Monitors
 from modeling import CNN, CNNConfig
 
 EVERY = 100

@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from convzoo.environment import command_line, describe_environment, now, write_json
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import write_json
 
 ROOT = Path(__file__).parent.parent
 

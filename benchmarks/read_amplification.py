@@ -4,7 +4,7 @@
 
 ImageNet's layout: 1,281,167 rows in 294 files, row groups of 100 rows and 11 MB. Nothing is read:
 the benchmark asks the order which window each sample lies in and opens and closes windows by the
-rule of `convzoo.data`, for many numbers of training processes and of workers in each.
+rule of `convzoo.data.stream`, for many numbers of training processes and of workers in each.
 """
 
 import argparse
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from convzoo.data import READ_AHEAD_STEPS
-from convzoo.environment import command_line, describe_environment, now, write_json
-from convzoo.order import DataOrder
+from convzoo.data.order import DataOrder
+from convzoo.data.stream import READ_AHEAD_STEPS
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import write_json
 
 FILES, ROWS, GROUP_ROWS, GROUP_BYTES = 294, 1_281_167, 100, 11_000_000
 BATCH, MEGABYTES = 1024, (512, 2048)

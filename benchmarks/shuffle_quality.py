@@ -14,8 +14,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from convzoo.environment import command_line, describe_environment, now, write_json
-from convzoo.order import DataOrder
+from convzoo.data.order import DataOrder
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import write_json
 
 CLASSES, PER_CLASS, GROUP_ROWS, GROUP_BYTES, FILE_GROUPS = 1000, 1281, 100, 11_000_000, 45
 BATCH, BATCHES = 256, 400

@@ -28,11 +28,13 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from convzoo.allocator import keep_freed_memory
-from convzoo.building import freeze_cancelled_biases
-from convzoo.decoding import open_for_cropping
-from convzoo.environment import command_line, describe_environment, now, write_json
-from convzoo.recipe import Augmentation, Preprocessing
-from convzoo.transforms import Normalize, TrainTransform, sample_rng
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import write_json
+from convzoo.images.decoding import open_for_cropping
+from convzoo.images.normalize import Normalize
+from convzoo.images.train_transform import TrainTransform, sample_rng
+from convzoo.recipe.settings import Augmentation, Preprocessing
+from convzoo.training.finetuning import freeze_cancelled_biases
 from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
 
 PARTS = ("forward", "backward", "optimizer")

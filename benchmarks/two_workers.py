@@ -18,10 +18,11 @@ import datasets
 import input_pipeline
 import torch
 
-from convzoo.data import TrainStream, train_batches
-from convzoo.environment import command_line, describe_environment, now, write_json
-from convzoo.order import DataOrder
-from convzoo.sources import open_source
+from convzoo.data.opening import open_split
+from convzoo.data.order import DataOrder
+from convzoo.data.stream import TrainStream, train_batches
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import write_json
 
 BATCH, PASSES, WORKERS = 20, 10, 2
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--output", default="benchmarks/results/two_workers_202611.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    source = open_source(args.data, "train")
+    source = open_split(args.data, "train")
     steps = PASSES * source.num_rows // BATCH
     rounds = []
     for _ in range(args.rounds):

@@ -176,8 +176,9 @@ def _disable_progress_bars():
 
 def _evaluate(args):
     from convzoo.allocator import keep_freed_memory
-    from convzoo.environment import command_line, write_json
-    from convzoo.evaluation import evaluate_folder
+    from convzoo.environment import command_line
+    from convzoo.evaluation.evaluating import evaluate_folder
+    from convzoo.files import write_json
 
     _disable_progress_bars()
     keep_freed_memory()
@@ -215,7 +216,7 @@ def _evaluate(args):
 
 
 def _predict(args):
-    from convzoo.decoding import open_rgb
+    from convzoo.images.decoding import open_rgb
 
     images = []
     for name in args.images:
@@ -240,14 +241,14 @@ def _predict(args):
 
 
 def _convert(args):
-    from convzoo.conversion import convert
+    from convzoo.conversion.converting import convert
 
     _disable_progress_bars()
     print(convert(args.source, args.output, args.labels))
 
 
 def _recipe(args):
-    from convzoo.recipe import describe_settings, load_recipe, recipe_to_toml
+    from convzoo.recipe.files import describe_settings, load_recipe, recipe_to_toml
 
     if args.file:
         print(recipe_to_toml(load_recipe(args.file, args.overrides)), end="")
@@ -263,14 +264,14 @@ def _add_columns(command):
 
 
 def _dataset_options(args):
-    from convzoo.sources import DatasetOptions
+    from convzoo.data.opening import DatasetOptions
 
     return DatasetOptions(args.name, args.revision, args.image_column, args.label_column)
 
 
 def _preprocess(args):
     from convzoo.environment import command_line
-    from convzoo.presizing import Presize, preprocess, summary
+    from convzoo.resizing.command import Presize, preprocess, summary
 
     presize = Presize(
         args.size,
@@ -296,8 +297,9 @@ def _preprocess(args):
 
 
 def _inspect(args):
-    from convzoo.environment import command_line, write_json
-    from convzoo.model_inspection import inspect_model, is_model, summary
+    from convzoo.environment import command_line
+    from convzoo.files import write_json
+    from convzoo.inspection.model import inspect_model, is_model, summary
 
     if is_model(args.what):
         _disable_progress_bars()
@@ -306,7 +308,7 @@ def _inspect(args):
             write_json(Path(args.json), report)
         print(summary(report))
         return
-    from convzoo.inspection import inspect_dataset, summary
+    from convzoo.inspection.dataset import inspect_dataset, summary
 
     report = inspect_dataset(
         args.what,

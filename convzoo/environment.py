@@ -1,8 +1,6 @@
 """What a measurement must say about the machine and the software that made it."""
 
 import datetime
-import hashlib
-import json
 import os
 import platform
 import shlex
@@ -55,27 +53,6 @@ def now() -> str:
 def command_line(program: str) -> str:
     """`program` with the arguments of this process, as one would type it."""
     return f"{program} {shlex.join(sys.argv[1:])}".strip()
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def write_json(path: Path, content) -> None:
-    """Write a JSON file so that a reader never sees half of it."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader never sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written; {error}") from error
 
 
 def _commit():

@@ -15,8 +15,8 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, or 1 after an error that the user can mend; a push has more, which are
-        in `hub_cards.push_errors.EXIT_CODES`, and `verify` has those of
-        `hub_cards.verification.EXIT_CODES`.
+        in `hub_cards.hub.push_errors.EXIT_CODES`, and `verify` has those of
+        `hub_cards.verify.verifying.EXIT_CODES`.
     """
     args = _parser().parse_args(argv)
     try:
@@ -213,9 +213,9 @@ def _positive(text):
 
 
 def _render(args):
-    from hub_cards.eval_result_files import write_eval_result_files
-    from hub_cards.evidence import read_evidence
-    from hub_cards.model_card import write_card  # only here: --help stays fast
+    from hub_cards.card.eval_result_files import write_eval_result_files
+    from hub_cards.card.rendering import write_card  # only here: --help stays fast
+    from hub_cards.evidence.folder import read_evidence
 
     print(write_card(args.folder, args.repo_id, args.output, args.force))
     if args.eval_results:
@@ -224,19 +224,19 @@ def _render(args):
 
 
 def _push(args):
-    from hub_cards.pushing import push_folder
+    from hub_cards.hub.pushing import push_folder
 
     return _publish(push_folder, args)
 
 
 def _space(args):
-    from hub_cards.spaces import build_space, push_space
+    from hub_cards.hub.spaces import build_space, push_space
 
     return _publish(push_space, args, build_space, args.models)
 
 
 def _metric(args):
-    from hub_cards.metric_spaces import build_metric, push_metric
+    from hub_cards.hub.metric_spaces import build_metric, push_metric
 
     return _publish(push_metric, args, build_metric, args.folder)
 
@@ -245,7 +245,7 @@ def _publish(push, args, build=None, source=None):
     """Push, or only build a folder; print what came of it, and return the exit status."""
     from huggingface_hub.utils.logging import set_verbosity_error
 
-    from hub_cards.push_errors import PushError
+    from hub_cards.hub.push_errors import PushError
 
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("hub_cards").setLevel(logging.INFO)
@@ -276,9 +276,9 @@ def _publish(push, args, build=None, source=None):
 def _index(args):
     from huggingface_hub.utils import disable_progress_bars
 
-    from hub_cards.index import make_tables, render_tables, write_readme
-    from hub_cards.index_rows import read_rows
-    from hub_cards.org_card import write_org_card
+    from hub_cards.index.org_card import write_org_card
+    from hub_cards.index.rows import read_rows
+    from hub_cards.index.tables import make_tables, render_tables, write_readme
 
     if args.check and not (args.readme or args.org_card):
         raise ValueError("--check needs a file to compare: --readme FILE or --org-card FILE")
@@ -292,7 +292,7 @@ def _index(args):
             state = "up to date" if current else "out of date" if args.check else "written"
             print(f"{path}: {state}")
     if args.plot:
-        from hub_cards.index_plot import write_plot
+        from hub_cards.index.plot import write_plot
 
         write_plot(args.plot, tables)
         print(f"{args.plot}: written")
@@ -305,8 +305,8 @@ def _collection(args):
     from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils.logging import set_verbosity_error
 
-    from hub_cards.collection import update_collection
-    from hub_cards.push_errors import PushError
+    from hub_cards.hub.collection import update_collection
+    from hub_cards.hub.push_errors import PushError
 
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("hub_cards").setLevel(logging.INFO)
@@ -326,8 +326,8 @@ def _collection(args):
 
 
 def _verify(args):
-    from hub_cards.push_errors import PushError
-    from hub_cards.verification import EXIT_CODES, report, verify, write_result
+    from hub_cards.hub.push_errors import PushError
+    from hub_cards.verify.verifying import EXIT_CODES, report, verify, write_result
 
     if args.result and not Path(args.result).absolute().parent.is_dir():
         raise ValueError(f"--result must lie in a folder that exists; got {args.result}")

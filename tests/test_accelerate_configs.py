@@ -15,7 +15,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
-from convzoo.metrics_log import read_metrics
+from convzoo.training.metrics_log import read_metrics
 from tests.conftest import ENVIRONMENT, ROOT, run
 
 FOLDER = ROOT / "recipes" / "accelerate"

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
-from convzoo.activation_maps import draw_activations, mosaic
+from convzoo.inspection.activation_maps import draw_activations, mosaic
 from modeling import (
     CNN,
     AlexNet,

@@ -52,22 +52,79 @@ def test_names_do_not_hide_libraries_or_say_nothing():
     assert not [path for path in SOURCES if path.stem in vague]
 
 
+# The rooms of each package from the ground up: a room imports from the rooms before it only.
+ROOMS = {
+    "convzoo": (
+        *("allocator", "errors", "files", "environment", "signals"),
+        *("recipe", "images", "data", "training", "evaluation"),
+        *("resizing", "inspection", "conversion", "__main__"),
+    ),
+    "hub_cards": ("evidence", "card", "hub", "index", "verify", "__main__"),
+}
+
+
+def imported_rooms(path, package):
+    """Rooms of a package, and modules that lie in none, that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith(f"{package}."))
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_import_runs_back_to_a_higher_room(package):
+    rooms = ROOMS[package]
+    assert {path.stem for path in (ROOT / package).iterdir()} - {"__init__", "__pycache__"} == {
+        *rooms,
+        *({"quoted_results"} if package == "hub_cards" else ()),
+    }
+    for path in (ROOT / package).rglob("*.py"):
+        room = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        for other in imported_rooms(path, package):
+            assert rooms.index(other) <= rooms.index(room), f"{path} imports {package}.{other}"
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_module_has_its_test_file(package):
+    """test_<module>.py or, where the name alone says too little, test_<room>_<module>.py."""
     tests = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
     together = {  # modules that one file tests through their command or their card
-        "hub_cards": "test_hub_cards",
-        "configuration_cnn": "test_modeling_cnn",
-        "configuration_alexnet": "test_modeling_alexnet",
-        "configuration_qlnet": "test_modeling_qlnet",
-        "image_processing_convzoo": "test_image_processing",
-        "__main__": "test_commands",
+        "configuration_cnn": "modeling_cnn",
+        "configuration_alexnet": "modeling_alexnet",
+        "configuration_qlnet": "modeling_qlnet",
+        "image_processing_convzoo": "image_processing",
+        "__main__": "commands",
+        "formats": "converting",
+        "color": "policies",
+        "crops": "train_transform",
+        "normalize": "train_transform",
+        "erasing": "mixing",
+        "ten_crop": "mixing",
+        "curves": "metrics_log",
+        "finetuning": "building",
+        "schedule": "optimization",
+        "settings": "recipe_files",
+        "files": "checkpointing",
+        "examples": "stream",
+        "unreadable": "stream",
+        "folders": "opening",
+        "remote": "data_split",
+        "predicting": "evaluating",
+        "card": "resizing_command",
     }
-    for path in (ROOT / package).glob("*.py"):
-        if path.stem == "__init__":
+    for path in (ROOT / package).rglob("*.py"):
+        if path.stem == "__init__" or "metrics" in path.parts or package == "hub_cards":
             continue
-        name = together.get(package) or together.get(path.stem, f"test_{path.stem}")
-        assert name in tests, f"{path} has no tests/{name}.py"
+        name = together.get(path.stem, path.stem)
+        assert {f"test_{name}", f"test_{path.parent.name}_{name}"} & tests, (
+            f"{path} has no test file"
+        )
 
 
 def test_libraries_do_not_print():

@@ -3,7 +3,7 @@ import json
 import torch
 from accelerate import Accelerator
 
-from convzoo.batch_norm import share_statistics
+from convzoo.training.batch_norm import share_statistics
 from tests.conftest import launch_arguments, run
 
 # Each process gives its buffers its own number; all must end with the same values.

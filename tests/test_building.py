@@ -10,16 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from convzoo.building import (
-    adapt_channels,
-    build_model,
-    build_processor,
-    freeze,
-    freeze_cancelled_biases,
-    stage_of,
-    unique_names,
-)
-from convzoo.recipe import load_recipe, recipe_from_tables, recipe_to_tables
+from convzoo.recipe.files import load_recipe, recipe_from_tables, recipe_to_tables
+from convzoo.training.building import build_model, build_processor, unique_names
+from convzoo.training.finetuning import adapt_channels, freeze, freeze_cancelled_biases, stage_of
 from modeling import (
     CNN,
     FAMILIES,

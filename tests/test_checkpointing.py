@@ -3,13 +3,8 @@ import shutil
 import pytest
 import torch
 
-from convzoo.checkpointing import (
-    latest_checkpoint,
-    load_state,
-    recover,
-    save_checkpoint,
-    write_folder,
-)
+from convzoo.files import write_folder
+from convzoo.training.checkpointing import latest_checkpoint, load_state, recover, save_checkpoint
 from tests.conftest import run
 
 SCRIPT_ON_A_FULL_DISK = """

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from hub_cards.collection import OUR_NOTE, collection_note
-from hub_cards.evidence import read_evidence
+from hub_cards.evidence.folder import read_evidence
+from hub_cards.hub.collection import OUR_NOTE, collection_note
 from tests.hub_server import HubServer
-from tests.test_hub_cards import NUM_PARAMETERS, make_bare, put_results, result
-from tests.test_index import make_model
+from tests.test_rendering import NUM_PARAMETERS, make_bare, put_results, result
+from tests.test_tables import make_model
 
 TOKENS = {"hf_SecretOfUser": "user", "hf_SecretReader": "user", "hf_SecretOfOther": "other"}
 ALL = ["user/worst", "user/best", "zoo/middle"]

@@ -10,18 +10,18 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageFile
 
-from convzoo import turbojpeg
-from convzoo.decoding import (
+from convzoo.data.split import Rows
+from convzoo.images import turbojpeg
+from convzoo.images.decoding import (
     JpegCrops,
     UnreadableImageError,
     decode_rgb,
     open_for_cropping,
     open_rgb,
 )
-from convzoo.sources import Rows
 from modeling import ConvZooImageProcessor
 from tests.conftest import encode
-from tests.test_transforms import picture
+from tests.test_train_transform import picture
 
 
 def test_arrow_memory_takes_the_fast_decoder(monkeypatch):

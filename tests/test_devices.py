@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from convzoo.devices import check_deterministic, has_fast_bf16, prepare_device
+from convzoo.training.devices import check_deterministic, has_fast_bf16, prepare_device
 from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig
 
 CPU = torch.device("cpu")

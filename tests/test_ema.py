@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from convzoo.ema import ModelEma
+from convzoo.training.ema import ModelEma
 from modeling import CNN, CNNConfig
 
 TINY = {"hidden_sizes": [8, 8], "depths": [1, 1], "embedding_size": 4, "num_labels": 3}

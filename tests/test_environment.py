@@ -7,7 +7,8 @@ import subprocess
 import pytest
 import torch
 
-from convzoo.environment import describe_environment, file_sha256, now, write_json
+from convzoo.environment import describe_environment, now
+from convzoo.files import file_sha256, write_json
 from tests.conftest import ROOT
 
 

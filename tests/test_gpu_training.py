@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from convzoo.checkpointing import load_state
-from convzoo.environment import file_sha256
-from convzoo.metrics_log import read_metrics
+from convzoo.files import file_sha256
+from convzoo.training.checkpointing import load_state
+from convzoo.training.metrics_log import read_metrics
 from tests.conftest import train
 
 pytestmark = pytest.mark.gpu

@@ -62,7 +62,7 @@ LOADS_AND_READS = """
 import hashlib, json, os, sys, urllib.request
 import numpy as np, torch
 from modeling import CNN
-from convzoo.sources import open_source
+from convzoo.sources import open_split
 
 def mark(name):
     urllib.request.urlopen(f"{os.environ['HF_ENDPOINT']}/api/telemetry/{name}").close()
@@ -71,14 +71,14 @@ model = CNN.from_pretrained("user/cnn-prelu-imagenet", use_prelu=True, num_class
 with torch.inference_mode():
     np.save("logits.npy", model(torch.from_numpy(np.load("pixel_values.npy"))).logits.numpy())
 mark("loaded")
-source = open_source("user/large", "train")
+source = open_split("user/large", "train")
 mark("opened")
 rows = [source.read_group(1)]
 mark("read")
 rows.append(source.read_group(9))
 digests = [[hashlib.sha256(part[i][0]).hexdigest() for i in range(len(part))] for part in rows]
 try:
-    open_source("user/gated", "train")
+    open_split("user/gated", "train")
 except FileNotFoundError as error:
     gated = str(error)
 json.dump([source.describe(), digests, gated], open("saw.json", "w"))

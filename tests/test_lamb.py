@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from convzoo.lamb import Lamb
+from convzoo.training.lamb import Lamb
 
 # Parameters after five steps of timm 1.0.31's Lamb(lr=0.05, eps=1e-6, max_grad_norm=None) from the
 # start of `parameters` with the gradients of `five_steps`, float64.

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from convzoo.losses import classification_loss
-from convzoo.recipe import Train
+from convzoo.recipe.settings import Train
+from convzoo.training.losses import classification_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -0.3]])
 HARD = torch.tensor([0, 2])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convzoo.environment import write_text
-from convzoo.metrics_log import MetricsLog, plot_curves, read_metrics
+from convzoo.files import write_text
+from convzoo.training.curves import plot_curves
+from convzoo.training.metrics_log import MetricsLog, read_metrics
 
 
 def test_a_resumed_log_has_each_step_once(tmp_path):

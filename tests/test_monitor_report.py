@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from convzoo.monitor_report import diagnose, plot_monitors
-from convzoo.monitors import gradient_statistics
+from convzoo.inspection.monitor_report import diagnose, plot_monitors
+from convzoo.training.monitors import gradient_statistics
 
 
 def line(step, **gradients):

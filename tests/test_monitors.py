@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from convzoo.batch_augmentation import MixupCutmix
-from convzoo.metrics_log import read_metrics
-from convzoo.monitors import Monitors, gradient_statistics
-from convzoo.recipe import MONITORS
+from convzoo.images.mixing import MixupCutmix
+from convzoo.recipe.settings import MONITORS
+from convzoo.training.metrics_log import read_metrics
+from convzoo.training.monitors import Monitors, gradient_statistics
 from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
 
 TINY = dict(num_labels=3, num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2])

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from convzoo.building import stage_of
-from convzoo.optimization import build_optimizer, clamp_slopes, learning_rate_at, parameter_groups
-from convzoo.recipe import Optimizer, Schedule
+from convzoo.recipe.settings import Optimizer, Schedule
+from convzoo.training.finetuning import stage_of
+from convzoo.training.optimization import build_optimizer, clamp_slopes, parameter_groups
+from convzoo.training.schedule import learning_rate_at
 from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
 from tests.golden_weights import golden
 

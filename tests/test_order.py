@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from convzoo.order import DataOrder
+from convzoo.data.order import DataOrder
 
 MB = 2**20
 
@@ -137,7 +137,7 @@ def test_row_groups_are_read_no_more_often_than_promised(readers):
 
 
 def most_bytes_held(order, group_bytes, readers):
-    """The most that all readers together hold in two epochs, by the rule of convzoo.data.
+    """The most that all readers together hold in two epochs, by the rule of convzoo.data.stream.
 
     A reader has the windows of its share of this step and of the next one open; a row is held from
     the opening of its window until it was used.

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hub_cards.model_card import is_generated
+from hub_cards.card.rendering import is_generated
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.conftest import COLOURS, STRANGER
 from tests.golden_weights import picture

@@ -8,10 +8,10 @@ import shlex
 import pytest
 import torch
 
-from convzoo.metrics_log import read_metrics
-from convzoo.optimization import learning_rate_at
-from convzoo.order import DataOrder
-from convzoo.recipe import load_recipe, recipe_differences
+from convzoo.data.order import DataOrder
+from convzoo.recipe.files import load_recipe, recipe_differences
+from convzoo.training.metrics_log import read_metrics
+from convzoo.training.schedule import learning_rate_at
 from modeling import FAMILIES
 from tests.conftest import ROOT, run
 from tests.golden_weights import golden

@@ -3,7 +3,7 @@ import multiprocessing
 import pyarrow as pa
 import pytest
 
-from convzoo.row_cache import RowCache
+from convzoo.data.row_cache import RowCache
 
 
 @pytest.fixture

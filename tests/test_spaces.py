@@ -16,15 +16,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-from hub_cards.model_card import is_generated, write_card
-from hub_cards.spaces import build_space
-from hub_cards.validation import FRONT_MATTER, space_problems
+from hub_cards.card.rendering import is_generated, write_card
+from hub_cards.card.validation import FRONT_MATTER, space_problems
+from hub_cards.hub.spaces import build_space
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.conftest import COLOURS, ROOT, STRANGER
 from tests.hub_server import GUARD, SPACE_README, HubServer
 
 TOKENS = {"hf_SecretOfUser": "user", "hf_SecretReader": "user", "hf_SecretOfOther": "other"}
-METRIC = ROOT / "convzoo/metrics/topk_accuracy"
+METRIC = ROOT / "convzoo/evaluation/metrics/topk_accuracy"
 
 # A client that does whatever it is told to on standard input, one JSON object a line.
 PUSHER = """

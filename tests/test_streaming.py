@@ -76,11 +76,11 @@ from convzoo import row_groups
 from convzoo.data import TrainStream, train_batches
 from convzoo.order import DataOrder
 from convzoo.recipe import Augmentation, Preprocessing
-from convzoo.sources import open_source
+from convzoo.sources import open_split
 from convzoo.transforms import TrainTransform
 
 row_groups.RETRY_SECONDS = (0.1,) * 5
-source = open_source("user/many", "train")
+source = open_split("user/many", "train")
 order = DataOrder(source.group_rows, source.group_bytes, 24, 30_000, seed=0)
 transform = TrainTransform(Augmentation(), Preprocessing(resize=16, crop=16))
 labels = [

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convzoo.order import DataOrder
-from convzoo.row_cache import RowCache
-from convzoo.row_groups import FolderSource
-from convzoo.sources import open_source
-from convzoo.subset import subset
+from convzoo.data.opening import open_split
+from convzoo.data.order import DataOrder
+from convzoo.data.row_cache import RowCache
+from convzoo.data.split import FolderSplit
+from convzoo.data.subset import subset
 from tests.conftest import write_split
 from tests.hub_server import HubServer
-from tests.test_sources import write_image_folder
+from tests.test_opening import write_image_folder
 
 exhaustive = settings(derandomize=True, database=None, deadline=None, max_examples=200)
 
@@ -30,7 +30,7 @@ def splits(draw):
     group_rows = draw(st.lists(st.integers(1, 9), min_size=1, max_size=12))
     rows, num_classes = sum(group_rows), draw(st.integers(1, 6))
     labels = draw(st.lists(st.integers(0, num_classes - 1), min_size=rows, max_size=rows))
-    return FolderSource(
+    return FolderSplit(
         path="made-up",
         split="train",
         files=tuple(str(number) for number in range(rows)),
@@ -128,7 +128,7 @@ def test_each_chosen_row_comes_once_per_epoch(whole, fraction, batch, memory):
 
 
 def test_an_unknown_class_or_a_bad_number_says_what_to_do(colour_data):
-    whole = open_source(str(colour_data), "train")
+    whole = open_split(str(colour_data), "train")
     with pytest.raises(ValueError, match="among the 3 of .*; got 'gren'; did you mean green$"):
         subset(whole, ["red", "gren"])
     with pytest.raises(ValueError, match="got 'x'; they are red, green, blue"):
@@ -149,13 +149,13 @@ def pairs(source):
 def test_chosen_rows_are_read_with_their_labels(kind, colour_data, tmp_path):
     if kind == "pictures":
         write_image_folder(tmp_path / "pictures")
-    whole = open_source(str(colour_data if kind == "parquet" else tmp_path / "pictures"), "train")
+    whole = open_split(str(colour_data if kind == "parquet" else tmp_path / "pictures"), "train")
     part = subset(whole, ["blue", "red"], fraction=0.5, seed=3, limit=15)
     everything = pairs(whole)
     chosen = pairs(pickle.loads(pickle.dumps(part)))  # as in a spawned worker
     assert len(chosen) == 15 and {name for _, name in chosen} == {"red", "blue"}
     assert [pair for pair in everything if pair in chosen] == chosen
-    again = subset(open_source(whole.path, "train"), ["red", "blue"], 0.5, 15, 3)
+    again = subset(open_split(whole.path, "train"), ["red", "blue"], 0.5, 15, 3)
     assert again.fingerprint == part.fingerprint and pairs(again) == chosen
     where = dict(zip(places(whole), everything, strict=True))
     assert [where[place] for place in places(part)] == chosen  # messages name the original row
@@ -171,7 +171,7 @@ def test_chosen_rows_are_read_with_their_labels(kind, colour_data, tmp_path):
 
 
 def test_the_cache_keeps_chosen_rows_only(colour_data, tmp_path):
-    whole = open_source(str(colour_data), "train")
+    whole = open_split(str(colour_data), "train")
     expected = pairs(subset(whole, limit=3, spaced=True))
     for folder, source in (("whole", whole), ("part", subset(whole, limit=3, spaced=True))):
         cached = dataclasses.replace(source, cache=RowCache(tmp_path / folder, 10**9))
@@ -190,7 +190,7 @@ def test_the_index_of_imagenet_stays_small():
     rows = 1_281_167
     group_rows = [100] * (rows // 100) + [rows % 100]
     labels = np.random.default_rng(0).integers(0, 1000, rows)
-    whole = FolderSource(
+    whole = FolderSplit(
         *("made-up", "train", ("",) * rows, tuple(map(str, range(1000))), "", ""),
         *(tuple((100 * n, 0) for n in range(len(group_rows))), tuple(group_rows)),
         *((11_000_000,) * len(group_rows), (), "sha256:0", {}),
@@ -203,13 +203,13 @@ def test_the_index_of_imagenet_stays_small():
 
 CHOOSES = """
 import json, os, urllib.request
-from convzoo.sources import open_source
+from convzoo.sources import open_split
 from convzoo.subset import subset
 
 def mark(name):
     urllib.request.urlopen(f"{os.environ['HF_ENDPOINT']}/api/telemetry/{name}").close()
 
-source = open_source("user/sorted", "train")
+source = open_split("user/sorted", "train")
 mark("opened")
 part = subset(source, ["green"], fraction=0.5)
 mark("chosen")

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from convzoo.sources import open_source
-from convzoo.survey import Survey, find_duplicates
+from convzoo.data.opening import open_split
+from convzoo.inspection.survey import Survey, find_duplicates
 from tests.conftest import coloured_images, encode, write_split
 
 NAMES = ("red", "green", "blue")
@@ -52,7 +52,7 @@ def surveys(mixed):
 
 
 def survey(folder, split="train", limit=0):
-    return Survey(open_source(str(folder), split), limit)
+    return Survey(open_split(str(folder), split), limit)
 
 
 def test_rows_classes_and_sizes_are_those_that_were_written(surveys):

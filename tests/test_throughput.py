@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from convzoo.inspection import inspect_dataset
-from convzoo.throughput import diagnose
+from convzoo.inspection.dataset import inspect_dataset
+from convzoo.inspection.throughput import diagnose
 
 
 def test_speed_and_doctor_agree_on_the_embedded_data():

@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from convzoo.trackers import Trackers
+from convzoo.training.trackers import Trackers
 from tests.conftest import ROOT, run
 
 # Logs steps FIRST to LAST as training does: argv = folder, names, first, last.

@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from convzoo.building import build_model
-from convzoo.checkpointing import latest_checkpoint, load_state, lock_folder
-from convzoo.environment import file_sha256
-from convzoo.metrics_log import read_metrics
-from convzoo.recipe import load_recipe
-from convzoo.sources import open_source
+from convzoo.data.opening import open_split
+from convzoo.files import file_sha256, lock_folder
+from convzoo.recipe.files import load_recipe
+from convzoo.training.building import build_model
+from convzoo.training.checkpointing import latest_checkpoint, load_state
+from convzoo.training.metrics_log import read_metrics
 from tests.conftest import (
     ENVIRONMENT,
     ROOT,
@@ -156,7 +156,7 @@ def test_training_results_agree_with_the_run(finished_run, tiny_recipe, colour_d
     assert results["optimizer_steps"] == 16 and results["images_seen"] == 16 * 12
     assert results["num_processes"] == 1
     assert results["model_sha256"] == file_sha256(model / "model.safetensors")
-    assert results["dataset"]["fingerprint"] == open_source(str(colour_data), "train").fingerprint
+    assert results["dataset"]["fingerprint"] == open_split(str(colour_data), "train").fingerprint
     state = load_file(model / "model.safetensors")
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     counted = sum(value.numel() for key, value in state.items() if not key.endswith(buffers))

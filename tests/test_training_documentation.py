@@ -3,8 +3,8 @@
 import dataclasses
 import re
 
-from convzoo import monitor_report
-from convzoo.recipe import MONITORS, Recipe
+from convzoo.inspection import monitor_report
+from convzoo.recipe.settings import MONITORS, Recipe
 from modeling import FAMILIES
 from tests.conftest import Page, result_file
 

@@ -3,10 +3,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from convzoo.decoding import decode_rgb, open_for_cropping
-from convzoo.turbojpeg import RegionDecoder, library
+from convzoo.images.decoding import decode_rgb, open_for_cropping
+from convzoo.images.turbojpeg import RegionDecoder, library
 from tests.test_decoding import jpeg, without
-from tests.test_transforms import picture
+from tests.test_train_transform import picture
 
 pytestmark = pytest.mark.skipif(not library(), reason="turbojpeg is not installed")
 

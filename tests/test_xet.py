@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.hub_server import HubServer
-from tests.test_index import make_model
+from tests.test_tables import make_model
 from tests.xet_store import chunks_of, files_of
 
 pytest.importorskip("hf_xet")

@@ -1,0 +1,106 @@
+"""The formats of other projects' weights: how to recognise each, and its names here."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedConfig
+
+from modeling import AlexNetConfig, CNNConfig, QLNetConfig
+
+GREY_NOTE = ", with the average of its colours for grey pixels: check whether that is right"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A project that published weights, and how its network is one of ours.
+
+    Args:
+        name: what it is called in reports and errors.
+        project: where its code is.
+        protocol: its evaluation, a key of modeling.image_processing_convzoo.PROTOCOLS.
+        names: patterns in our names of tensors and what the project has there, applied in order.
+        config: makes the configuration from the shapes of its tensors, by the project's names, and
+            from the fields that are the same for every format.
+    """
+
+    name: str
+    project: str
+    protocol: str
+    names: Mapping[str, str | Callable[[re.Match], str]]
+    config: Callable[[Mapping[str, torch.Size], dict], PreTrainedConfig]
+
+    def original_name(self, name: str) -> str:
+        """The project's name of the tensor that we call `name`."""
+        for pattern, replacement in self.names.items():
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+def _alexnet_names(*theirs):
+    ours = ("classifier", "fc6", "fc7", "stem.conv")
+    ours += ("stages.0.0.conv", "stages.1.0.conv", "stages.1.1.conv", "stages.1.2.conv")
+    return {rf"^{name}\.": f"{their}." for name, their in zip(ours, theirs, strict=True)}
+
+
+def _cnn_config(shapes, fields):
+    slopes = shapes.get("conv2.0.final_act.weight")
+    return CNNConfig(use_prelu=slopes is not None, prelu_channel_wise=slopes != (1,), **fields)
+
+
+def _qlnet_config(shapes, fields):
+    one_output_per_channel = shapes.get("layer1.0.bn2.weight") == (256,)
+    return (QLNetConfig.v10m if one_output_per_channel else QLNetConfig.v0)(**fields)
+
+
+FORMATS = (
+    Format(
+        name="CNN of chrisjob1021/model-examples",
+        project="https://github.com/chrisjob1021/model-examples",
+        protocol="imagenet_bilinear_256",
+        names={
+            r"^stem\.": "conv1.0.",
+            r"^stages\.(\d)\.": lambda match: f"conv{int(match[1]) + 2}.",
+            r"\.shortcut\.conv\.": ".shortcut.0.",
+            r"\.shortcut\.bn\.": ".shortcut.1.",
+            r"^classifier\.": "fc.",
+        },
+        config=_cnn_config,
+    ),
+    Format(
+        name="AlexNet of torchvision",
+        project="https://github.com/pytorch/vision",
+        protocol="imagenet_bilinear_256",
+        names=_alexnet_names(
+            *("classifier.6", "classifier.1", "classifier.4"),
+            *("features.0", "features.3", "features.6", "features.8", "features.10"),
+        ),
+        config=lambda shapes, fields: AlexNetConfig.one_tower(**fields),
+    ),
+    Format(
+        name="AlexNet of xevolesi/alexnet_pytorch",
+        project="https://github.com/xevolesi/alexnet_pytorch",
+        protocol="mean_subtracted_bicubic_256",
+        names=_alexnet_names(
+            *("head.7", "head.2", "head.5"),
+            *("block1.0", "block2.0", "block3.0", "block4.0", "block5.0"),
+        ),
+        config=lambda shapes, fields: AlexNetConfig.from_2012_reimplementation(**fields),
+    ),
+    Format(
+        name="QLNet of liuyao12/ConvNets-PDE-perspective",
+        project="https://github.com/liuyao12/ConvNets-PDE-perspective",
+        protocol="imagenet_bicubic_235",
+        names={
+            r"^stem\.conv\.": "conv1.",
+            r"^stem\.bn\.": "bn1.",
+            r"^stages\.(\d)\.": lambda match: f"layer{int(match[1]) + 1}.",
+            r"\.conv([13])\.": r".conv\1.conv.",
+            r"\.bn([13])\.": r".conv\1.bn.",
+            r"\.shortcut\.": ".skip.",
+            r"^classifier\.": "fc.",
+        },
+        config=_qlnet_config,
+    ),
+)

@@ -1,0 +1,1 @@
+"""Which bytes, in which order: splits, row groups, the exact data order, streams of batches."""

@@ -1,0 +1,1 @@
+"""Predictions of a model on a split, and what they show."""

@@ -1,0 +1,83 @@
+"""Random resized crops, their growing size, and the resize that makes them."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+
+def crop_size_at(step: int, first_crop: int, full_crop: int, growing_steps: int) -> int:
+    """Side of the training crops at a step, pixels: a straight line from first to full.
+
+    It is a multiple of 32, as the strides of most networks want it, or of 4 where the full crop is
+    smaller than 64.
+
+    Args:
+        step: 0-based.
+        first_crop: side at step 0, before rounding; 0 for the full side at every step.
+        full_crop: side from step `growing_steps` on.
+        growing_steps: length of the line.
+    """
+    if not first_crop or step >= growing_steps:
+        return full_crop
+    multiple = 32 if full_crop >= 64 else 4
+    side = first_crop + (full_crop - first_crop) * step / growing_steps
+    return min(full_crop, max(1, round(side / multiple)) * multiple)
+
+
+def resize_shorter_side(image: np.ndarray, side: int, interpolation: str) -> np.ndarray:
+    """Resize so that the shorter side has this length; the longer one is rounded down."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    if short == side:
+        return image
+    return resize(image, int(height * side / short), int(width * side / short), interpolation)
+
+
+def random_resized_box(
+    image_size: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[int, int, int, int]:
+    """A box of random area and shape, the Inception crop.
+
+    Args:
+        image_size: height, width in pixels.
+        scale: smallest and largest share of the picture's area.
+        ratio: smallest and largest width / height, drawn uniformly in its logarithm.
+        rng: the only source of randomness.
+
+    Returns:
+        top, left, height, width; the largest centred box of an allowed ratio when ten draws do not
+        fit, as torchvision does.
+
+    Source: Szegedy et al., "Going Deeper with Convolutions", arXiv:1409.4842, section 6;
+    torchvision.transforms.RandomResizedCrop.
+    """
+    image_height, image_width = image_size
+    area = image_height * image_width
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        target = area * rng.uniform(*scale)
+        shape = math.exp(rng.uniform(low, high))
+        width, height = round(math.sqrt(target * shape)), round(math.sqrt(target / shape))
+        if 0 < width <= image_width and 0 < height <= image_height:
+            top = int(rng.integers(image_height - height + 1))
+            left = int(rng.integers(image_width - width + 1))
+            return top, left, height, width
+    shape = min(max(image_width / image_height, ratio[0]), ratio[1])
+    width = min(image_width, round(image_height * shape))
+    height = min(image_height, round(image_width / shape))
+    return (image_height - height) // 2, (image_width - width) // 2, height, width
+
+
+def resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    """Antialiased resize of uint8 pixels, (H, W, C) to (height, width, C)."""
+    if image.shape[:2] == (height, width):
+        return image
+    # The new axis first: torch sees channels-last memory only in this order of the two.
+    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # (1, C, H, W), channels last
+    pixels = F.interpolate(pixels, size=(height, width), mode=interpolation, antialias=True)
+    return pixels[0].permute(1, 2, 0).numpy()

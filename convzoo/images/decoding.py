@@ -1,0 +1,151 @@
+"""Encoded image bytes to pixels, and to crops of them.
+
+JPEG goes through libjpeg-turbo (simplejpeg), which gives the same pixels as Pillow in less time
+(for CMYK within one grey level); everything else, and JPEGs that it refuses, through Pillow. Where
+the optional package `turbojpeg` is installed, a JPEG is decoded only where it is cropped.
+"""
+
+import io
+import re
+import warnings
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from convzoo.images import turbojpeg
+from modeling.image_processing_convzoo import to_pillow
+
+# Markers of a JPEG; in coded data 0xff is followed by 0x00 or a restart marker, 0xd0 to 0xd7.
+JPEG_START, JPEG_END, SCAN_START = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+EXIF_ORIENTATION = 0x0112  # 1 is upright
+
+
+class UnreadableImageError(ValueError):
+    """The bytes are no complete picture, or a picture of absurd size."""
+
+
+def decode_rgb(data: bytes, num_channels: int = 3, exif_rotation: bool = False) -> np.ndarray:
+    """Decode a picture.
+
+    Args:
+        data: a JPEG, PNG or any other file that Pillow reads.
+        num_channels: 3 for RGB, 1 for grey as the published image processor makes it.
+        exif_rotation: whether to turn the picture as its EXIF data says.
+
+    Returns:
+        uint8, (height, width, num_channels).
+
+    Raises:
+        UnreadableImageError: if the bytes are no complete picture; it is a ValueError.
+    """
+    if _is_jpeg_as_stored(data, exif_rotation):
+        try:
+            return _convert(simplejpeg.decode_jpeg(data, "RGB", strict=True), num_channels)
+        except ValueError:
+            pass  # damaged: Pillow decides
+    image = np.array(open_rgb(data, num_channels, exif_rotation))  # torch wants writable memory
+    return image.reshape(*image.shape[:2], num_channels)
+
+
+def open_rgb(data: bytes, num_channels: int = 3, exif_rotation: bool = False) -> Image.Image:
+    """The same through Pillow alone: an image of mode RGB, or L for one channel."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                upright = ImageOps.exif_transpose(image) if exif_rotation else image
+                return to_pillow(upright, num_channels)
+    except Exception as error:  # Pillow's format plug-ins raise nearly anything
+        unknown = isinstance(error, UnidentifiedImageError)  # its text has a memory address
+        raise UnreadableImageError(
+            f"an image must be a readable JPEG, PNG or similar; {len(data)} bytes starting with "
+            f"{bytes(data[:8])!r} are not: {'unknown format' if unknown else error}"
+        ) from error
+
+
+def open_for_cropping(
+    data: bytes, num_channels: int = 3, exif_rotation: bool = False
+) -> "np.ndarray | JpegCrops":
+    """What `decode_rgb` gives, or an object of the same shape that decodes only what is sliced.
+
+    The pixels are the same either way, and so are the pictures that are refused.
+    """
+    if turbojpeg.library() and _is_jpeg_as_stored(data, exif_rotation) and _ends_with_scan(data):
+        decoder = turbojpeg.RegionDecoder(data)
+        if decoder.height:
+            return JpegCrops(data, num_channels, decoder)
+    return decode_rgb(data, num_channels, exif_rotation)
+
+
+class JpegCrops:
+    """A JPEG that is decoded where it is sliced: `crops[top:bottom, left:right]`.
+
+    Args:
+        data: the file.
+        num_channels: 3 for RGB, 1 for grey.
+        decoder: of the file.
+
+    Attributes:
+        shape: (height, width, num_channels).
+    """
+
+    def __init__(self, data: bytes, num_channels: int, decoder: turbojpeg.RegionDecoder):
+        self.data = data
+        self.decoder = decoder
+        self.shape = (decoder.height, decoder.width, num_channels)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        """Pixels of these rows and columns, uint8 (rows, columns, num_channels)."""
+        height, width, num_channels = self.shape
+        top, bottom, _ = key[0].indices(height)
+        left, right, _ = key[1].indices(width)
+        # Colour is interpolated from the next sample, which may lie in the next unit.
+        unit = self.decoder.unit_width
+        start = max(0, left - unit // 4) // unit * unit
+        stop = min(width, right + unit // 4)
+        pixels = self.decoder.decode(start, top, stop - start, bottom - top)
+        if pixels is None:
+            return decode_rgb(self.data, num_channels)[key]
+        return _convert(pixels[:, left - start : right - start], num_channels)
+
+
+def _convert(rgb, num_channels):
+    if num_channels == 3:
+        return rgb
+    return np.array(to_pillow(rgb, num_channels)).reshape(*rgb.shape[:2], num_channels)
+
+
+def is_upright(data: bytes) -> bool:
+    """Whether EXIF data do not turn the picture; False where Pillow cannot read them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged EXIF data
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                return image.getexif().get(EXIF_ORIENTATION, 1) == 1
+        except Exception:  # Pillow's EXIF reader raises nearly anything
+            return False
+
+
+def _is_jpeg_as_stored(data, exif_rotation):
+    """Whether the fast decoder may have it; if not, open_rgb decodes it or says what is wrong."""
+    if data[:2] != JPEG_START:
+        return False
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        if height * width > Image.MAX_IMAGE_PIXELS:
+            return False
+    except Exception:  # simplejpeg raises more than ValueError
+        return False
+    return not exif_rotation or is_upright(data)
+
+
+def _ends_with_scan(data):
+    """Whether only coded data lie between the last scan's header and the end of the file.
+
+    If not, the file is damaged or has an appendix. Decoding all of it would come across that;
+    decoding no farther than the lower edge of a crop would not.
+    """
+    return data[-2:] == JPEG_END and MARKER.findall(data)[-2:] == [SCAN_START, JPEG_END]

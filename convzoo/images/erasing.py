@@ -1,0 +1,78 @@
+"""Random erasing: boxes are drawn on the CPU, and filled on the device."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+
+def erasing_boxes(
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    probability: float,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    max_count: int,
+) -> list[tuple[int, int, int, int]]:
+    """Boxes of a picture to erase: none, or 1 to `max_count`.
+
+    torchvision's RandomErasing is area (0.02, 0.33), ratio (0.3, 3.3), max_count 1; timm's is area
+    (0.02, 1 / 3), ratio (0.3, 1 / 0.3) and any max_count.
+
+    Args:
+        size: height, width in pixels.
+        rng: the only source of randomness.
+        probability: with which anything is erased.
+        area: smallest and largest share of the picture, divided by the number of boxes.
+        ratio: smallest and largest height / width, drawn uniformly in its logarithm.
+        max_count: largest number of boxes.
+
+    Returns:
+        (top, left, height, width) of each box; a box that does not fit in ten draws is left out.
+
+    Source: Zhong et al., "Random Erasing Data Augmentation", arXiv:1708.04896.
+    """
+    if rng.random() >= probability:
+        return []
+    height, width = size
+    count = int(rng.integers(1, max_count + 1))
+    boxes = []
+    for _ in range(count):
+        for _ in range(10):
+            target = rng.uniform(*area) * height * width / count
+            shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+            h, w = round(math.sqrt(target * shape)), round(math.sqrt(target / shape))
+            if h < height and w < width:
+                top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+                boxes.append((top, left, h, w))
+                break
+    return boxes
+
+
+def erase(
+    pixel_values: torch.Tensor,
+    boxes: Sequence[Sequence[tuple[int, int, int, int]]],
+    noise: Callable[[int], np.random.Generator] | None = None,
+) -> torch.Tensor:
+    """Fill boxes of normalised pictures with 0, their mean colour, or with N(0, 1) noise.
+
+    Args:
+        pixel_values: normalised pictures, (N, C, H, W).
+        boxes: for each picture its boxes (top, left, height, width); empty ones change nothing.
+        noise: row of the batch to the generator of that picture's noise, which is drawn on the CPU
+            and so is the same on every device; None fills with 0.
+
+    Returns:
+        The same tensor, changed in place: a copy takes longer than the erasing.
+    """
+    for row, row_boxes in enumerate(boxes):
+        rng = noise(row) if noise and len(row_boxes) else None
+        for top, left, height, width in row_boxes:
+            region = pixel_values[row, :, top : top + height, left : left + width]
+            if rng:
+                drawn = rng.standard_normal((height, width, len(region)), dtype=np.float32)
+                region.copy_(torch.from_numpy(drawn).permute(2, 0, 1))  # as channels-last memory
+            else:
+                region.zero_()
+    return pixel_values

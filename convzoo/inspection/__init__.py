@@ -1,0 +1,1 @@
+"""What is in a dataset, or in a model."""

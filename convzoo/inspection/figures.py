@@ -1,0 +1,103 @@
+"""What a split looks like: thumbnails of its classes, and histograms of its pictures."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from convzoo.inspection.survey import COLUMNS, THUMBNAIL, Survey, thumbnails_per_class
+
+MOST_THUMBNAILS = 100
+
+
+def contact_sheet(survey: Survey) -> Image.Image:
+    """Thumbnails with their class: one of each class, or a row of each if the classes are few.
+
+    Args:
+        survey: a split of which pictures were read.
+
+    Returns:
+        An RGB picture; of many classes, 100 spread evenly over those that were met.
+    """
+    classes = sorted(survey.thumbnails)
+    number = min(len(classes), MOST_THUMBNAILS)
+    shown = [classes[len(classes) * i // number] for i in range(number)]
+    per_class = thumbnails_per_class(len(survey.source.label_names))
+    cells = [
+        (label, survey.thumbnails[label][i] if i < len(survey.thumbnails[label]) else None)
+        for label in shown
+        for i in range(per_class)
+    ]
+    columns = min(COLUMNS, len(cells))
+    margin, text = 8, 18
+    width, height = THUMBNAIL + margin, THUMBNAIL + margin + text
+    lines = math.ceil(len(cells) / columns)
+    sheet = Image.new("RGB", (columns * width + margin, lines * height + margin), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(12)
+    for number, (label, image) in enumerate(cells):
+        left = margin + number % columns * width
+        top = margin + number // columns * height
+        if image is None:
+            continue
+        sheet.paste(image, (left + (THUMBNAIL - image.width) // 2, top + THUMBNAIL - image.height))
+        name = _fitting(survey.source.label_names[label], font, THUMBNAIL)
+        draw.text((left + THUMBNAIL / 2, top + THUMBNAIL + 2), name, "black", font, anchor="mt")
+    return sheet
+
+
+def _fitting(text, font, width):
+    """The start of a text that fits."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+def save_histograms(survey: Survey, path: Path) -> None:
+    """Draw class sizes, picture sizes, aspect ratios and bytes of a split into a PNG.
+
+    Args:
+        survey: a split of which pictures were read.
+        path: the file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    (classes, sides), (ratios, kilobytes) = figure.subplots(2, 2)
+    order = np.argsort(-survey.label_counts, kind="stable")
+    counts = survey.label_counts[order]
+    classes.bar(np.arange(len(counts)), counts, width=1.0 if len(counts) > 40 else 0.8)
+    classes.set(xlabel="class, largest first", ylabel="pictures", title="Pictures of each class")
+    if len(counts) <= 25:
+        names = [survey.source.label_names[i][:20] for i in order]
+        classes.set_xticks(np.arange(len(counts)), names, rotation=45, ha="right")
+        classes.set_xlabel("")
+    width, height, kb = (
+        np.array(survey.sizes[key], float) for key in ("width", "height", "kilobytes")
+    )
+    top = np.quantile(np.maximum(width, height), 0.99) * 1.05
+    number = int(np.clip(2 * len(kb) ** 0.5, 10, 60))  # of bars
+    bins = np.linspace(0, top, number)
+    for values, label in ((width, "width"), (height, "height")):
+        sides.hist(values.clip(0, top), bins, alpha=0.6, label=label)
+    sides.legend()
+    sides.set(xlabel="pixels", ylabel="pictures", title="Width and height")
+    ratio = np.log2(width / height).clip(-2, 2)
+    ratios.hist(ratio, np.linspace(-2.05, 2.05, 42))
+    ratios.set_xticks([-2, -1, 0, 1, 2], ["1:4", "1:2", "1:1", "2:1", "4:1"])
+    ratios.set(xlabel="width : height", ylabel="pictures", title="Shape")
+    kilobytes.hist(kb, np.geomspace(kb.min() * 0.99, kb.max() * 1.01, number))
+    kilobytes.set_xscale("log")
+    kilobytes.minorticks_off()
+    marks = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 5)]
+    marks = [mark for mark in marks if kb.min() <= mark <= kb.max()]
+    kilobytes.set_xticks(marks, [f"{mark:g}" for mark in marks])
+    kilobytes.set(xlabel="kB of a file", ylabel="pictures", title="Bytes")
+    for axes in (classes, sides, ratios, kilobytes):
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    source = survey.source
+    figure.suptitle(f"{source.path} [{source.split}], {survey.rows_read:,} pictures read")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,228 @@
+"""One pass over the pictures of a split: what is there, and what is wrong with it."""
+
+import hashlib
+import io
+import math
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+from tqdm import tqdm
+
+from convzoo.data.remote import read_file
+from convzoo.data.split import FolderSplit, Split
+from convzoo.images.decoding import EXIF_ORIENTATION, decode_rgb
+
+QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
+MOST_LISTED = 20  # of misnamed files, duplicates and class counts; unreadable ones are all listed
+SPEED_SAMPLE = 200  # pictures that are also augmented and presized
+THUMBNAIL = 112  # pixels
+COLUMNS = 10  # of thumbnails
+
+
+class Survey:
+    """What one pass over the pictures of a split found.
+
+    Args:
+        source: the split.
+        limit: pictures to read; all if 0.
+    """
+
+    def __init__(self, source: Split, limit: int):
+        self.source = source
+        self.label_counts, self.strange_labels = _count_labels(source)
+        self.rows = []  # number, label and content hash of each readable picture
+        self.sizes = {"width": [], "height": [], "short": [], "megapixels": [], "kilobytes": []}
+        self.modes, self.formats = Counter(), Counter()
+        self.rotated = 0
+        self.unreadable, self.misnamed = [], []
+        self.sample = []  # encoded pictures for the measurements of speed
+        self.thumbnails = {}  # class number -> small pictures
+        self.rows_read = 0
+        if not self.strange_labels:  # the reader of training refuses such splits
+            self._read(limit)
+
+    def describe(self) -> dict:
+        """The numbers."""
+        counts = self.label_counts
+        return {
+            "num_rows": self.source.num_rows,
+            "num_files": len(self.source.files),
+            "num_row_groups": len(self.source.groups),
+            "image_bytes": sum(self.source.group_bytes),
+            "fingerprint": self.source.fingerprint,
+            "rows_read": self.rows_read,
+            "labels": {
+                "num_classes": len(counts),
+                "min": int(counts.min()),
+                "median": float(np.median(counts)),
+                "max": int(counts.max()),
+                "imbalance": float(counts.max() / counts.min()) if counts.min() else None,
+                "empty_classes": int((counts == 0).sum()),
+                "outside_the_classes": self.strange_labels,
+                "names": list(self.source.label_names),  # may repeat: ImageNet has two cranes
+                "counts": counts.tolist(),
+            },
+            "sizes": {
+                key: dict(zip(QUANTILES, np.quantile(values, [*QUANTILES.values()]), strict=True))
+                for key, values in self.sizes.items()
+                if values
+            },
+            "modes": dict(self.modes.most_common()),
+            "formats": dict(self.formats.most_common()),
+            "rotated_by_exif": self.rotated,
+            "misnamed": {"count": len(self.misnamed), "examples": self.misnamed[:MOST_LISTED]},
+            "unreadable": self.unreadable,
+        }
+
+    def where(self, row: int) -> str:
+        """What messages call a row of the split."""
+        ends = np.cumsum(self.source.group_rows)
+        group = int(np.searchsorted(ends, row, side="right"))
+        return self.source.where(group, row - int(ends[group]) + self.source.group_rows[group])
+
+    def _read(self, limit):
+        chosen = _spread(self.source.group_rows, limit)
+        total = sum(count for _, _, count in chosen)
+        step = max(1, total // SPEED_SAMPLE)
+        bar = tqdm(total=total, desc=f"inspect {self.source.split}", unit=" images", leave=False)
+        for group, first, count in chosen:
+            rows = self.source.read_group(group)
+            names = _file_names(self.source, group)
+            for index in range(count):
+                data, label = rows[index]
+                where = self.source.where(group, index)
+                place = {"row": first + index, "where": where, "name": names[index]}
+                self._look(place, data, label, self.rows_read % step == 0)
+                self.rows_read += 1
+                bar.update()
+        bar.close()
+
+    def _look(self, place, data, label, keep):
+        try:
+            pixels = decode_rgb(data)
+        except ValueError as error:
+            self.unreadable.append(place | {"reason": str(error)})
+            return
+        height, width = pixels.shape[:2]
+        for key, value in (
+            ("width", width),
+            ("height", height),
+            ("short", min(width, height)),
+            ("megapixels", width * height / 1e6),
+            ("kilobytes", len(data) / 1e3),
+        ):
+            self.sizes[key].append(value)
+        kind, mode, orientation = _header(data)
+        self.formats[kind] += 1
+        self.modes[mode] += 1
+        self.rotated += orientation != 1
+        suffix = Path(place["name"] or "").suffix.lower()
+        if Image.registered_extensions().get(suffix, kind) != kind:
+            self.misnamed.append(place | {"format": kind})
+        self.rows.append((place["row"], label, hashlib.blake2b(data, digest_size=16).digest()))
+        if keep:
+            self.sample.append(bytes(data))
+        thumbnails = self.thumbnails.setdefault(label, [])
+        if len(thumbnails) < thumbnails_per_class(len(self.source.label_names)):
+            thumbnails.append(_thumbnail(pixels))
+
+
+def _header(data):
+    """Format, mode and EXIF orientation of a picture, as Pillow sees them."""
+    kind, mode, orientation = "unknown", "unknown", 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged EXIF data, which nothing here uses
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                kind, mode = image.format, image.mode
+                orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+        except Exception:  # Pillow's EXIF reader raises nearly anything
+            pass
+    return kind, mode, orientation
+
+
+def _count_labels(source):
+    """Rows of each class, and the counts of labels that are no class."""
+    labels, num_classes = source.labels_in_files(), len(source.label_names)
+    known = (labels >= 0) & (labels < num_classes)
+    strange = Counter(map(str, labels[~known].tolist()))
+    return np.bincount(labels[known], minlength=num_classes), dict(strange)
+
+
+def _spread(group_rows, limit):
+    """(row group, its first row, rows to read): all, or at most `limit` rows, spread evenly."""
+    firsts = np.cumsum([0, *group_rows]).tolist()
+    left = min(limit, firsts[-1]) if limit else firsts[-1]
+    wanted = max(math.ceil(left / np.mean(group_rows)), 8)  # a few more seeks for a better spread
+    number = len(group_rows) if left == firsts[-1] else min(len(group_rows), wanted)
+    chosen = [len(group_rows) * i // number for i in range(number)]
+    counts = {}
+    for position, group in enumerate(sorted(chosen, key=group_rows.__getitem__)):
+        # What a small group lacks is shared by the larger ones.
+        counts[group] = min(group_rows[group], math.ceil(left / (number - position)))
+        left -= counts[group]
+    return [(group, firsts[group], counts[group]) for group in chosen]
+
+
+def _file_names(source, group):
+    """The file names that the rows of a row group came with, None where there is none."""
+    file, number = source.groups[group]
+    if isinstance(source, FolderSplit):
+        return source.files[file : file + source.group_rows[group]]
+
+    def read(handle):
+        parquet = pq.ParquetFile(handle, metadata=source.footers[file])
+        return parquet.read_row_group(number, [f"{source.image_column}.path"])
+
+    table = read_file(source.files[file], read)
+    if not table.num_columns:
+        return [None] * source.group_rows[group]
+    return [entry and entry["path"] for entry in table[0].to_pylist()]
+
+
+def find_duplicates(surveys: dict[str, Survey]) -> dict:
+    """Pictures whose bytes came before, within a split and across splits.
+
+    Args:
+        surveys: what was read of each split.
+
+    Returns:
+        Counts of repeats: of a picture in the same split, of one in another split, and how many of
+        them have another label; and some examples.
+    """
+    seen, found = {}, {"within_splits": 0, "across_splits": 0, "other_label": 0, "examples": []}
+    for split, survey in surveys.items():
+        for row, label, digest in survey.rows:
+            if digest not in seen:
+                seen[digest] = (split, row, label)
+                continue
+            first_split, first_row, first_label = seen[digest]
+            found["within_splits" if first_split == split else "across_splits"] += 1
+            found["other_label"] += first_label != label
+            if len(found["examples"]) < MOST_LISTED:
+                pair = ((first_split, first_row), (split, row))
+                found["examples"].append(
+                    [
+                        {"split": name, "row": number, "where": surveys[name].where(number)}
+                        for name, number in pair
+                    ]
+                )
+    return found
+
+
+def thumbnails_per_class(num_classes: int) -> int:
+    """Thumbnails of each class: a row of them if the classes are few."""
+    return COLUMNS if num_classes <= 12 else 1
+
+
+def _thumbnail(pixels):
+    """At most THUMBNAIL pixels, small pictures in larger squares."""
+    image = Image.fromarray(pixels)
+    scale = THUMBNAIL / max(image.size)
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    return image.resize(size, method, reducing_gap=2.0)

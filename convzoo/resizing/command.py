@@ -1,0 +1,220 @@
+"""A copy of a dataset with smaller pictures, made once so that training decodes less.
+
+Rows keep their order, classes and columns. Worker processes turn row groups of the source into
+JPEGs; this process alone puts them in order and writes, so the files do not depend on the number of
+workers. Finished shards are recorded in the folder aside (`.OUT.partial`) where all is written; a
+rerun continues there, and OUT appears at the end, whole.
+
+    python -m convzoo preprocess SOURCE OUT --size 256 --workers 16
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from convzoo.data.opening import DatasetOptions, leave_out_advice, open_splits
+from convzoo.environment import describe_environment, now
+from convzoo.files import write_json
+from convzoo.resizing.card import dataset_card
+from convzoo.resizing.rows import Presize, row_converter
+from convzoo.resizing.shards import REPORT, final_name, next_row, write_shards
+
+logger = logging.getLogger(__name__)
+
+
+def preprocess(
+    source: str,
+    output: str,
+    presize: Presize,
+    command: str,
+    splits: tuple[str, ...] = (),
+    shard_bytes: int = 400_000_000,
+    num_workers: int = 1,
+    max_bad_share: float = 0.001,
+    options: DatasetOptions = DatasetOptions(),  # noqa: B008  an immutable tuple
+) -> dict:
+    """Write a presized copy of a dataset, or continue one that was interrupted.
+
+    Args:
+        source: folder of parquet files or of pictures, or Hub dataset id.
+        output: folder to create.
+        presize: what happens to each picture.
+        command: what a reader types to repeat this.
+        splits: which splits; all if empty.
+        shard_bytes: largest file; a file has at least one row group.
+        num_workers: processes that convert pictures; 1 converts in this one.
+        max_bad_share: share of a split's pictures that may be unreadable, in [0, 1).
+        options: configuration, revision and columns.
+
+    Returns:
+        What is in `presizing.json` of the output: settings, shards, unreadable pictures, totals.
+
+    Raises:
+        FileNotFoundError: if there is no such dataset.
+        FileExistsError: if the output exists and is not the same copy.
+        ValueError: if a setting is out of range, differs from those the output was begun with, or
+            too many pictures are unreadable.
+        OSError: if the output cannot be written.
+    """
+    if num_workers < 1 or shard_bytes < 1 or not 0 <= max_bad_share < 1:
+        raise ValueError(
+            "workers and shard size must be positive and max_bad_share lie in [0, 1); got "
+            f"{num_workers}, {shard_bytes} and {max_bad_share}"
+        )
+    sources = open_splits(source, splits, options)
+    settings = dataclasses.asdict(presize) | {
+        "shard_bytes": shard_bytes,
+        "source": {item.split: item.fingerprint for item in sources},
+    }
+    output = Path(output)
+    if output.exists():
+        return _finished_report(output, settings)
+    names = [item.split for item in sources]
+    for item in sources:  # labels that no training can use fail now, not after hours
+        try:
+            item.read_labels()
+        except ValueError as error:
+            raise ValueError(f"{error}{leave_out_advice(item.split, names)}") from error
+    folder = output.with_name(f".{output.name}.partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_user_of(folder):
+        report = _begin_or_continue(folder, settings, sources, command, options.name)
+        started = time.perf_counter() - report["duration_seconds"]
+        with row_converter(sources, presize, num_workers) as convert:
+            for number, item in enumerate(sources):
+                shards = report["splits"][item.split]["shards"]
+                start = next_row(shards)
+                rows = tqdm(
+                    convert(number, _pieces(item, start)),
+                    desc=f"preprocess {item.split}",
+                    total=item.num_rows,
+                    initial=start,
+                    unit=" images",
+                )
+                for _ in write_shards(folder, item, rows, shards, shard_bytes, max_bad_share):
+                    report["duration_seconds"] = round(time.perf_counter() - started, 2)
+                    write_json(folder / REPORT, report)
+        report["totals"] = _totals(report)
+        _finish(folder, output, report, sources)
+    return report
+
+
+def summary(report: dict) -> str:
+    """A report in a few lines for people."""
+    totals = report["totals"]
+    share = totals["bytes_out"] / totals["bytes_in"]
+    seconds = report["duration_seconds"]
+    note = "\nnote:   the copy is larger than its source; few pictures were larger than its size"
+    return (
+        f"images: {totals['images_in']} in, {totals['images_out']} out, "
+        f"{totals['unreadable']} unreadable (listed in {REPORT}), "
+        f"{totals['unchanged']} unchanged\n"
+        f"bytes:  {totals['bytes_in']:,} in, {totals['bytes_out']:,} out ({share:.1%})\n"
+        f"time:   {seconds:.1f} s, {totals['images_in'] / max(seconds, 0.01):.0f} images/s"
+        + note
+        * (share > 1)
+    )
+
+
+def _finished_report(output, settings):
+    path = output / REPORT
+    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if report.get("settings") != settings:
+        raise FileExistsError(
+            f"output must not exist, or be a copy of the same data with the same settings; got "
+            f"{output}. Choose another folder or delete it"
+        )
+    logger.info("%s is complete already", output)
+    return report
+
+
+@contextmanager
+def _only_user_of(folder):
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise OSError(f"{folder} must have one writer; another process is writing it") from error
+    finally:
+        os.close(descriptor)  # frees the lock, as the end of the process does
+
+
+def _begin_or_continue(folder, settings, sources, command, name):
+    path = folder / REPORT
+    if not path.is_file():
+        return {
+            "schema_version": 1,
+            "settings": settings,
+            "command": command,
+            "date": now(),
+            "environment": describe_environment(),
+            "duration_seconds": 0.0,
+            "splits": {
+                item.split: {"source": item.describe() | {"config": name or None}, "shards": []}
+                for item in sources
+            },
+        }
+    report = json.loads(path.read_text(encoding="utf-8"))
+    before = report["settings"]
+    differing = [key for key in settings if before.get(key) != settings[key]]
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"{folder} must be continued with the data and settings it was begun with; {key} was "
+            f"{before.get(key)}, got {settings[key]}. Give the same, or delete that folder"
+        )
+    for split, content in report["splits"].items():
+        for number, shard in enumerate(content["shards"]):
+            paths = (folder / shard["file"], folder / "data" / final_name(content, split, number))
+            if not any(p.is_file() and p.stat().st_size == shard["file_bytes"] for p in paths):
+                del content["shards"][number:]  # lost since: made again, with all that follow
+                break
+    return report
+
+
+def _pieces(source, start):
+    """(row group, number of its first row, rows of it to skip) of all rows from `start` on."""
+    first = 0
+    for group, count in enumerate(source.group_rows):
+        if first + count > start:
+            yield group, first, max(0, start - first)
+        first += count
+
+
+def _totals(report):
+    shards = [shard for content in report["splits"].values() for shard in content["shards"]]
+    return {
+        "images_in": sum(shard["stop_row"] - shard["start_row"] for shard in shards),
+        "images_out": sum(shard["images"] for shard in shards),
+        "unreadable": sum(len(shard["unreadable"]) for shard in shards),
+        "unchanged": sum(shard["unchanged"] for shard in shards),
+        "bytes_in": sum(shard["bytes_in"] for shard in shards),
+        "bytes_out": sum(shard["bytes_out"] for shard in shards),
+    }
+
+
+def _finish(folder, output, report, sources):
+    """Give the shards the names of the Hub's layout, add card and report, and show the folder."""
+    (folder / "data").mkdir(exist_ok=True)
+    for split, content in report["splits"].items():
+        for number, shard in enumerate(content["shards"]):
+            if (folder / shard["file"]).exists():  # else an earlier run was stopped just here
+                name = final_name(content, split, number)
+                (folder / shard["file"]).replace(folder / "data" / name)
+    for leftover in [*folder.glob("*.tmp"), *folder.glob("*-unreadable.json")]:
+        leftover.unlink()
+    (folder / "README.md").write_text(dataset_card(report, sources), encoding="utf-8")
+    write_json(folder / REPORT, report)
+    folder.rename(output)

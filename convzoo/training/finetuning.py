@@ -1,0 +1,208 @@
+"""Start from trained weights: adapt them, freeze stages, number the stages."""
+
+import itertools
+import logging
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
+
+import modeling
+from convzoo.recipe.settings import Recipe, family_fields, num_channels
+
+logger = logging.getLogger(__name__)
+FIRST_CONVOLUTION = "stem.conv.weight"  # in all families
+
+
+def pretrained_model(recipe: Recipe, names: dict) -> PreTrainedModel:
+    """The model of `finetune.pretrained`, with the recipe's own fields and labels."""
+    path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
+    try:
+        found = AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:  # ValueError: a folder without config.json
+        raise OSError(
+            f"finetune.pretrained must be a model folder or a Hub id; got {path!r}. ({error})"
+        ) from error
+    known = [family.model_type for family in modeling.FAMILIES]
+    if found.model_type not in known:
+        raise ValueError(
+            f"finetune.pretrained must be a model of the families {', '.join(known)}; {path} is of "
+            f"the family {found.model_type}"
+        )
+    if recipe.model.model_type not in ("", found.model_type):
+        raise ValueError(
+            f"model.model_type must be the family of finetune.pretrained; got "
+            f"{recipe.model.model_type}, and {path} is of the family {found.model_type}. Leave "
+            f"model.model_type out"
+        )
+    family = family_of(found.model_type)
+    trained = modeling.FAMILIES[family].from_pretrained(
+        path, revision=revision, dtype=torch.float32
+    )
+    fields = {name: getattr(trained.config, name) for name in family_fields(family)}
+    _check_overrides(recipe, family, fields, path)
+    config = family(**{**fields, **recipe.model.config, **names})
+    if config.num_channels != num_channels(recipe.model):
+        raise ValueError(
+            f"model.num_channels must be set when it is not 3: {path} has {config.num_channels} "
+            f"colour channels. Set it to {config.num_channels}, or to 3 to adapt the first layer"
+        )
+    _warn_of_other_pixels(recipe.preprocessing, path, revision)
+
+    torch.manual_seed(recipe.run.seed)
+    model = modeling.FAMILIES[family](config)
+    state = trained.state_dict()
+    if trained.config.id2label == config.id2label:
+        logger.info("weights of %s, its classifier too: the classes are the same", path)
+    else:
+        state = {name: t for name, t in state.items() if not name.startswith("classifier.")}
+        logger.info("weights of %s, with a new classifier of %d classes", path, config.num_labels)
+    state[FIRST_CONVOLUTION] = adapt_channels(state[FIRST_CONVOLUTION], config.num_channels)
+    model.load_state_dict(model.state_dict() | state)
+    return model
+
+
+def family_of(model_type: str) -> type[PreTrainedConfig]:
+    """The configuration class of a family."""
+    return next(family for family in modeling.FAMILIES if family.model_type == model_type)
+
+
+def _check_overrides(recipe, family, fields, path):
+    """Raise ValueError for a field in [model] with which weights would be missing or too many."""
+    for key in recipe.model.config:
+        if key not in fields:
+            raise ValueError(
+                f"unknown key '{key}' in [model]: {path} is of the family {family.model_type}, "
+                f"with the fields {', '.join(fields)}"
+            )
+    changes = {k: v for k, v in recipe.model.config.items() if k != "num_channels"}
+    family(**{**fields, **changes})  # its own validation names field, value and rule
+    for key, value in changes.items():
+        try:
+            fits = _shapes(family(**{**fields, key: value})) == _shapes(family(**fields))
+        except ValueError:  # valid only together with another field
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"model.{key} must fit the weights of {path}, where it is {fields[key]}; got "
+                f"{value}. Leave it out, or train from fresh weights without finetune.pretrained"
+            )
+
+
+def _shapes(config: PreTrainedConfig):
+    with torch.device("meta"):
+        model = modeling.FAMILIES[type(config)](config)
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def _warn_of_other_pixels(settings, path, revision):
+    """A pretrained model that sees other pixels than it was trained with starts far from good."""
+    try:
+        processor = AutoImageProcessor.from_pretrained(path, revision=revision)
+    except OSError:  # weights of the original CNN come without one
+        return
+    if processor.num_channels != len(settings.mean):
+        return
+    for name, ours in (
+        ("rescale_factor", settings.rescale_factor),
+        ("image_mean", list(settings.mean)),
+        ("image_std", list(settings.std)),
+    ):
+        if (theirs := getattr(processor, name)) != ours:
+            logger.warning("%s was trained with %s %s; the recipe has %s", path, name, theirs, ours)
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """The weight of a first convolution for images of another number of colour channels.
+
+    One channel gets the sum over the old ones, as if it were each of them; more channels get the
+    old ones in turn, times old / new number. Source: `adapt_input_conv` of timm 1.0
+    (timm/models/_manipulate.py), which starts from three channels.
+
+    Args:
+        weight: (out, old channels, height, width).
+        channels: the new number.
+
+    Returns:
+        (out, channels, height, width); the same tensor if the number is the old one.
+    """
+    old = weight.shape[1]
+    if channels == old:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % old] * (old / channels)
+
+
+def stage_of(model: PreTrainedModel) -> dict[str, int]:
+    """The depth of each parameter: 0 in the stem, 1 in the first stage, ..., most in the head.
+
+    The linear layers fc6 and fc7 of AlexNet count as a stage each.
+
+    Args:
+        model: of one of our families.
+
+    Returns:
+        Parameter name -> stage, in the order of `model.named_parameters()`.
+    """
+    depths: dict[str, int] = {}
+    stages = {}
+    for name, _ in model.named_parameters():
+        first, second, *_ = name.split(".")
+        part = f"{first}.{second}" if first == "stages" else first
+        stages[name] = depths.setdefault(part, len(depths))
+    return stages
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that normalises with its running statistics, and keeps them, in training too."""
+
+    def train(self, mode: bool = True):  # noqa: D102
+        return super().train(False)
+
+
+def freeze(model: PreTrainedModel, stages: int) -> None:
+    """Keep the first stages as they are: no gradients, and batch norms in evaluation mode.
+
+    What later replaces batch norms, as `nn.SyncBatchNorm.convert_sync_batchnorm` does, must be
+    followed by another call.
+
+    Args:
+        model: of one of our families; changed in place.
+        stages: how many, the stem counted; -1 is all but the head. See `stage_of`.
+
+    Raises:
+        ValueError: if the head would be frozen, too.
+    """
+    stage = stage_of(model)
+    head = max(stage.values())
+    if not -1 <= stages <= head:
+        raise ValueError(
+            f"finetune.frozen_stages must be in -1..{head} for this model, stem and stages but not "
+            f"the head; got {stages}"
+        )
+    for name, parameter in model.named_parameters():
+        if stage[name] < (head if stages == -1 else stages):
+            parameter.requires_grad_(False)
+    for module in model.modules():
+        frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and frozen:
+            module.__class__ = FrozenBatchNorm2d  # an own class survives train() and deepcopy()
+            module.eval()
+
+
+def freeze_cancelled_biases(model: nn.Module) -> None:
+    """Leave out of training the biases of convolutions in front of batch norms.
+
+    A batch norm in training mode subtracts the mean of the batch and with it the bias: its gradient
+    is rounding noise around 0 (Ioffe and Szegedy, arXiv:1502.03167, section 3.2), and computing it
+    takes 7 % of a step. To be called after `freeze`.
+
+    Args:
+        model: whose children are registered in the order of their use; changed in place.
+    """
+    for module in model.modules():
+        for conv, norm in itertools.pairwise(module.children()):
+            is_norm = isinstance(norm, nn.modules.batchnorm._BatchNorm)
+            if isinstance(conv, nn.Conv2d) and is_norm and norm.training and conv.bias is not None:
+                conv.bias.requires_grad_(False)

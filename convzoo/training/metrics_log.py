@@ -1,0 +1,69 @@
+"""The metrics log of a run (one JSON object a line) and the picture of its training curves."""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+
+from convzoo.files import write_text
+
+
+class MetricsLog:
+    """Append-only JSON lines.
+
+    Args:
+        path: the file; lines after step `keep_until` are dropped first, so that a resumed run
+            does not log a step twice.
+        keep_until: last step whose lines stay.
+        enabled: False on all processes but one.
+    """
+
+    def __init__(self, path: Path, keep_until: int, enabled: bool = True):
+        self.path = path
+        self.enabled = enabled
+        if enabled:
+            lines = [json.dumps(line) for line in read_metrics(path) if line["step"] <= keep_until]
+            write_text(path, "".join(line + "\n" for line in lines))
+
+    def write(self, **values) -> None:
+        """Append one line; floats are rounded to 6 significant digits, null if not finite."""
+        if not self.enabled:
+            return
+        try:
+            with self.path.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(_rounded(values)) + "\n")
+        except OSError as error:
+            raise OSError(f"{self.path} could not be written; {error}") from error
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """All whole lines of a metrics log, [] if there is none; a half-written line is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def memory_gb() -> float:
+    """Memory of this process, GB: the peak of its GPU's tensors, or without GPU what it holds."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    import psutil  # comes with accelerate
+
+    return psutil.Process().memory_info().rss / 1e9

@@ -1,0 +1,110 @@
+"""TensorBoard, Trackio and Weights & Biases, through Accelerate; none of them can stop training.
+
+They get what is in metrics.jsonl, which stays the record of a run. A resumed run goes on in the
+same graphs. It repeats the steps since its checkpoint, and none of the three can take points back,
+so `trackers.json` in the run folder remembers what each was sent: a point is sent once.
+
+TensorBoard writes to <run folder>/tensorboard, Trackio to its database (TRACKIO_DIR), both without
+a network; W&B follows WANDB_MODE, and writes to <run folder>/wandb with WANDB_MODE=offline.
+"""
+
+import importlib.util
+import json
+import logging
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from convzoo.files import write_json
+
+logger = logging.getLogger(__name__)
+
+PROJECT = "convzoo"
+
+
+class Trackers:
+    """The trackers of a run, on its main process.
+
+    A tracker that fails, at any time, is named in a warning and left out from then on.
+
+    Args:
+        names: of "tensorboard", "trackio", "wandb"; nothing is imported or written if empty.
+        folder: the run folder, which exists.
+        run_name: how the run is called in them, in the project "convzoo".
+        config: nested settings of the run, shown with it.
+
+    Raises:
+        ValueError: if the package of a tracker is not installed.
+    """
+
+    def __init__(self, names: Sequence[str], folder: Path, run_name: str, config: dict):
+        missing = [name for name in names if not importlib.util.find_spec(name)]
+        if missing:
+            raise ValueError(
+                f"run.trackers must be installed; {', '.join(missing)} is not. "
+                f"Run: pip install {' '.join(missing)}"
+            )
+        self.active = {}
+        if not names:
+            return
+        self.record_path = folder / "trackers.json"
+        self.record = {"id": uuid.uuid4().hex[:8], "sent": {}}
+        if self.record_path.is_file():
+            self.record = json.loads(self.record_path.read_text(encoding="utf-8"))
+        for name in names:
+            self._attempt(name, self._start, name, folder, run_name, config)
+
+    def log(self, step: int, **values: float) -> None:
+        """Send a line of metrics; what a tracker got before the run was resumed, it gets not again.
+
+        Args:
+            step: optimizer steps done.
+            values: numbers; None is left out.
+        """
+        for name in list(self.active):
+            self._attempt(name, self._send, name, step, values)
+
+    def finish(self) -> None:
+        """Write what they still hold."""
+        for name in list(self.active):
+            self._attempt(name, self.active[name].finish)
+        self.active = {}
+
+    def _start(self, name, folder, run_name, config):
+        from accelerate import tracking
+
+        identity = self.record["id"]
+        if name == "tensorboard":
+            tracker = tracking.TensorBoardTracker("tensorboard", folder)
+        elif name == "trackio":  # it finds a run by its name, which other folders may use, too
+            tracker = tracking.TrackioTracker(
+                PROJECT, name=f"{run_name}-{identity}", config=config, resume="allow"
+            )
+        else:
+            tracker = tracking.WandBTracker(
+                *(PROJECT,), name=run_name, id=identity, config=config, resume="allow", dir=folder
+            )
+        tracker.start()
+        if name == "tensorboard" and name not in self.record["sent"]:
+            tracker.log({"recipe": f"```json\n{json.dumps(config, indent=1)}\n```"}, step=0)
+        self.active[name] = tracker
+        self.record["sent"].setdefault(name, {})
+
+    def _send(self, name, step, values):
+        sent = self.record["sent"][name]
+        new = {
+            key: value
+            for key, value in values.items()
+            if value is not None and step > sent.get(key, -1)
+        }
+        if new:
+            self.active[name].log(new, step=step)
+            sent.update(dict.fromkeys(new, step))
+            write_json(self.record_path, self.record)
+
+    def _attempt(self, name, action, *arguments):
+        try:
+            action(*arguments)
+        except Exception as error:
+            self.active.pop(name, None)
+            logger.warning("%s failed and is left out from now on; %s", name, error)

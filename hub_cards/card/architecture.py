@@ -1,0 +1,67 @@
+"""The network as a column of layers with the shape that leaves each of them."""
+
+from hub_cards.evidence.folder import Evidence
+
+
+def layer_rows(evidence: Evidence) -> list[tuple[str, tuple[int, ...]]]:
+    """Layers in the order of the data, each with its output's shape, channels first.
+
+    Args:
+        evidence: what the folder holds; the pictures are those of its image processor.
+
+    Raises:
+        KeyError: if config.json lacks a field of its family.
+    """
+    config, crop = evidence.config, evidence.preprocessor["crop_size"]
+    size = (crop["height"], crop["width"])
+    rows = [("picture", (config["num_channels"], *size))]
+    rows += (_alexnet if evidence.model_type == "alexnet" else _stages)(config, size)
+    rows.append(("linear", (len(evidence.labels),)))
+    return rows
+
+
+def diagram(evidence: Evidence) -> str:
+    """The same as lines of text."""
+    rows = [(name, " x ".join(map(str, shape))) for name, shape in layer_rows(evidence)]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {shape}" for name, shape in rows)
+
+
+def _stages(config, size):
+    def half():
+        return tuple(-(-side // 2) for side in size)
+
+    if config["stem"] == "small":
+        yield "convolution 3x3", (config["embedding_size"], *size)
+    else:
+        size = half()
+        yield "convolution 7x7, stride 2", (config["embedding_size"], *size)
+        size = half()
+        yield "max pooling 3x3, stride 2", (config["embedding_size"], *size)
+    pairs = zip(config["depths"], config["hidden_sizes"], strict=True)
+    for number, (blocks, channels) in enumerate(pairs):
+        size = half() if number else size
+        plural = "s" if blocks > 1 else ""
+        yield f"stage {number + 1}, {blocks} block{plural}", (channels, *size)
+    yield "mean over pixels", (channels,)
+
+
+def _alexnet(config, size):
+    def after(kernel, stride, padding):
+        return tuple((side + 2 * padding - kernel) // stride + 1 for side in size)
+
+    for number, channels in enumerate(config["hidden_sizes"]):
+        if number == 0 and config["stem"] == "imagenet":
+            name, geometry = "convolution 11x11, stride 4", (11, 4, config["stem_padding"])
+        elif number == 1:
+            name, geometry = "convolution 5x5", (5, 1, 2)
+        else:
+            name, geometry = "convolution 3x3", (3, 1, 1)
+        size = after(*geometry)
+        yield name, (channels, *size)
+        if number not in (2, 3):
+            size = after(3, 2, 0)
+            yield "max pooling 3x3, stride 2", (channels, *size)
+    yield "mean over regions", (channels, config["pooled_size"], config["pooled_size"])
+    for _ in range(2):
+        yield "linear, ReLU", (config["classifier_hidden_size"],)

@@ -1,0 +1,174 @@
+"""What a card says of the evaluations: results, weak classes, calibration, other pictures."""
+
+from hub_cards.card.formatting import (
+    Rows,
+    dataset_link,
+    dataset_name,
+    environment_rows,
+    joined,
+    percent,
+    present,
+    provenance_rows,
+    scalar,
+    settings,
+)
+from hub_cards.evidence.folder import Evidence
+
+MAX_WEAK_ROWS = 5
+
+
+def accuracies(evidence: Evidence) -> list[tuple[str, str]]:
+    """Names and keys of the accuracies that mean something for this number of classes."""
+    top1, top5 = ("Top-1 accuracy", "top1_accuracy"), ("Top-5 accuracy", "top5_accuracy")
+    return [top1, top5] if len(evidence.labels) > 5 else [top1]
+
+
+def protocol_label(evidence: Evidence, result: dict) -> str:
+    """How the images were shown, where that is not one view with the published preprocessing."""
+    protocol = result.get("protocol") or {}
+    views, published = protocol.get("views", 1), evidence.preprocessor
+    changed = {
+        key: value
+        for key, value in (protocol.get("image_processor") or {}).items()
+        if key in published and key != "auto_map" and published[key] != value
+    }
+    averaged = protocol.get("averaged")
+    return joined(
+        [
+            f"{views} views" if views != 1 else "",
+            f"mean of the {averaged}" if averaged else "",
+            "turned by EXIF" if protocol.get("exif_rotation") else "",
+            settings(changed),
+        ]
+    )
+
+
+def headline(evidence: Evidence, result: dict) -> str:
+    """One sentence with the most important number."""
+    dataset, label = result["dataset"], protocol_label(evidence, result)
+    article = "" if dataset.get("subset") else "the "
+    return (
+        f"**{percent(result['metrics']['top1_accuracy'])} top-1 accuracy** on "
+        f"{article}{dataset['num_samples']:,} images of {dataset_name(dataset)}, split "
+        f"`{dataset['split']}`{f' ({label})' if label else ''}."
+    )
+
+
+def result_table(evidence: Evidence) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Header and rows of the results, accuracies with their intervals."""
+    columns = accuracies(evidence)
+    rows = []
+    for result in evidence.eval_results:
+        dataset, metrics = result["dataset"], result["metrics"]
+        intervals = result.get("intervals_95") or {}
+        values = [
+            _with_interval(metrics[key], intervals.get(key))
+            if metrics.get(key) is not None
+            else "not measured"
+            for _, key in columns
+        ]
+        error = (result.get("calibration") or {}).get("expected_calibration_error")
+        values.append(scalar(metrics.get("loss")) or "not measured")
+        values.append("not measured" if error is None else percent(error))
+        images = f"{dataset['num_samples']:,}"
+        rows.append((_named(evidence, result), dataset["split"], images, *values))
+    titles = [title for title, _ in columns]
+    return ["Dataset", "Split", "Images", *titles, "Loss", "Calibration error"], rows
+
+
+def _with_interval(fraction, interval):
+    if not interval:
+        return percent(fraction)
+    low, high = interval
+    return f"{percent(fraction)} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def _named(evidence, result):
+    name, label = dataset_link(result["dataset"]), protocol_label(evidence, result)
+    return f"{name} ({label})" if label else name
+
+
+def measurement_rows(evidence: Evidence, result: dict) -> Rows:
+    """Everything around one measurement but its results."""
+    rows = [
+        ("Protocol", protocol_label(evidence, result) or "one view, preprocessed as the card says"),
+        *provenance_rows(result["dataset"]),
+        ("Images per second, with decoding", scalar(result.get("images_per_second"))),
+        *environment_rows(result, evidence),
+    ]
+    return present(rows)
+
+
+def largest_with(evidence: Evidence, part: str) -> dict | None:
+    """The result with most images that has this part, rather of the published protocol; or None."""
+    having = [result for result in evidence.eval_results if result.get(part)]
+    published = [result for result in having if not protocol_label(evidence, result)]
+    return max(
+        published or having, key=lambda result: result["dataset"]["num_samples"], default=None
+    )
+
+
+def weak_spots(evidence: Evidence) -> dict | None:
+    """The classes that the model knows worst and the pairs it confuses most.
+
+    Returns:
+        `where` they were measured, `lowest` and `highest` accuracy, and rows of `classes` and of
+        `confusions`; None if no result has classes.
+    """
+    result = largest_with(evidence, "classes")
+    if not result:
+        return None
+    classes = sorted(result["classes"], key=lambda row: row["top1_accuracy"])
+    return {
+        "where": _named(evidence, result),
+        "lowest": percent(classes[0]["top1_accuracy"]),
+        "highest": percent(classes[-1]["top1_accuracy"]),
+        "classes": [
+            (row["name"], f"{row['num_samples']:,}", percent(row["top1_accuracy"]))
+            for row in classes[:MAX_WEAK_ROWS]
+        ],
+        "confusions": [
+            (row["name"], row["predicted"], f"{row['count']:,}", percent(row["share"]))
+            for row in (result.get("confusions") or ())[:MAX_WEAK_ROWS]
+        ],
+    }
+
+
+def calibration_sentence(evidence: Evidence) -> str:
+    """In which direction probabilities are wrong; "" if that was not measured."""
+    result = largest_with(evidence, "calibration")
+    if not result:
+        return ""
+    confidence, accuracy = (
+        result["calibration"]["mean_confidence"],
+        result["metrics"]["top1_accuracy"],
+    )
+    verdict = "too sure" if confidence > accuracy else "too cautious"
+    return (
+        f"{_named(evidence, result)}: the model gives its answers a probability of "
+        f"{percent(confidence)} on average and is right in {percent(accuracy)} of the cases: on "
+        f"average it is {verdict}."
+    )
+
+
+def robustness_sentences(evidence: Evidence) -> list[str]:
+    """Results on other pictures than those of the training's dataset."""
+    trained = _names((evidence.train_results or {}).get("dataset") or {})
+    others = [r for r in evidence.eval_results if trained and not trained & _names(r["dataset"])]
+    return [headline(evidence, result) for result in others]
+
+
+def split_that_steered(evidence: Evidence) -> str:
+    """The evaluated split that decided over the learning rate in training; "" if none did."""
+    recipe, train = evidence.recipe, evidence.train_results or {}
+    if recipe.get("schedule", {}).get("name") != "plateau":
+        return ""
+    split, trained = recipe.get("data", {}).get("eval_split"), _names(train.get("dataset") or {})
+    datasets = [result["dataset"] for result in evidence.eval_results]
+    steered = any(d["split"] == split and trained & _names(d) for d in datasets)
+    return split if steered else ""
+
+
+def _names(dataset):
+    own = (dataset.get("id"), dataset.get("path"), dataset.get("name"))
+    return {name for name in (*own, *dataset.get("source_datasets", ())) if name} - {"original"}

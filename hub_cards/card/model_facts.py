@@ -1,0 +1,136 @@
+"""What a card says of the model itself: formatted rows, each traceable to one file of the folder.
+
+A fact that the folder does not hold yields no row; the template turns an empty table into
+"Not measured.".
+"""
+
+import math
+import re
+import tomllib
+from pathlib import Path
+
+from hub_cards.card.formatting import Rows, joined, percent, present, scalar, settings, source_ids
+from hub_cards.evidence.folder import Evidence
+
+QUOTED = tomllib.loads(
+    Path(__file__).parent.with_name("quoted_results.toml").read_text(encoding="utf-8")
+)
+KNOWN = tomllib.loads(Path(__file__).with_name("known_datasets.toml").read_text(encoding="utf-8"))
+CODE_LICENSE = "apache-2.0"
+PIL_FILTERS = ("nearest", "Lanczos", "bilinear", "bicubic", "box", "Hamming")  # by PIL's number
+MAX_NAMED_CLASSES = 20
+
+# Keys of config.json that say nothing about the architecture.
+GENERIC_CONFIG_KEYS = {
+    "_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "model_type",
+    "num_classes", "num_labels", "problem_type", "torch_dtype", "transformers_version",
+}  # fmt: skip
+
+
+def detail_rows(evidence: Evidence) -> Rows:
+    """Size and identity of the weights, then the architecture's own settings."""
+    weights, processor = evidence.weights, evidence.preprocessor
+    shape = (processor["num_channels"], *(processor["crop_size"][k] for k in ("height", "width")))
+    fields = {k: v for k, v in evidence.config.items() if k not in GENERIC_CONFIG_KEYS}
+    rows = [
+        ("Parameters", f"{weights.num_parameters:,} ({short_count(weights.num_parameters)})"),
+        ("Batch-norm buffers", scalar(weights.num_buffer_elements or None)),
+        ("Multiply-adds per image", scalar(multiply_adds(evidence))),
+        ("Input", " x ".join(map(str, shape))),
+        ("Classes", _class_names(evidence)),
+        ("Weights", f"safetensors, {', '.join(weights.dtypes)}, {weights.num_bytes / 1e6:.1f} MB"),
+        ("SHA-256 of the weights", f"`{weights.sha256}`"),
+        ("Converted from", _origin(evidence.conversion)),
+        ("Configuration", settings(fields)),
+    ]
+    return present(rows)
+
+
+def multiply_adds(evidence: Evidence) -> int | None:
+    """Multiplications with additions for one image, where a result file has them."""
+    records = [evidence.train_results or {}, *(result["model"] for result in evidence.eval_results)]
+    return next(filter(None, (record.get("num_multiply_adds") for record in records)), None)
+
+
+def short_count(count: int) -> str:
+    """A large count in thousands (k) or millions (M)."""
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def _class_names(evidence: Evidence) -> str:
+    """How many classes there are, with their names when they are few and real."""
+    labels = evidence.labels
+    if all(re.fullmatch(r"LABEL_\d+", label) for label in labels):
+        return f"{len(labels):,}, without names"
+    if len(labels) > MAX_NAMED_CLASSES:
+        return f"{len(labels):,}, named in [config.json](config.json)"
+    return f"{len(labels)}: {', '.join(labels)}"
+
+
+def _origin(conversion):
+    source, project = conversion.get("source") or {}, conversion.get("project")
+    return joined(
+        [
+            project and f"[{conversion.get('format') or project}]({project})",
+            source.get("file") and f"file `{source['file']}`",
+            source.get("sha256") and f"SHA-256 `{source['sha256']}`",
+            conversion.get("converter") and f"by {conversion['converter']}",
+        ]
+    )
+
+
+def weights_license(evidence: Evidence) -> str:
+    """The licence that the recipe names, or of the project that converted weights come from."""
+    if evidence.conversion:
+        return QUOTED["licenses"].get(evidence.conversion.get("project"), "unknown")
+    return evidence.recipe.get("run", {}).get("license") or CODE_LICENSE
+
+
+def preprocessing_steps(evidence: Evidence) -> list[str]:
+    """The image processor's work, one sentence a step."""
+    processor = evidence.preprocessor
+    colours = "RGB" if processor["num_channels"] == 3 else "grey"
+    edge, crop = processor["size"]["shortest_edge"], processor["crop_size"]
+    resample, factor = PIL_FILTERS[processor["resample"]], processor["rescale_factor"]
+    by_255 = math.isclose(factor, 1 / 255)
+    rescale = "Divide the values by 255." if by_255 else f"Multiply the values by {factor:.6g}."
+    mean, std = scalar(processor["image_mean"]), scalar(processor["image_std"])
+    return [
+        f"Convert the picture to {colours}, values 0 to 255.",
+        f"Resize the shorter side to {edge} pixels, keeping the aspect ratio ({resample}).",
+        f"Cut out the centre, {crop['height']} x {crop['width']} pixels.",
+        *([] if factor == 1 else [rescale]),
+        f"Subtract the mean {mean} and divide by {std}, for each channel.",
+    ]
+
+
+def dataset_ids(dataset: dict) -> list[str]:
+    """Hub ids of a dataset: its own, or those it was derived from."""
+    return [dataset["id"]] if dataset.get("id") else source_ids(dataset)
+
+
+def dataset_facts(dataset: dict) -> list[str]:
+    """What is published about a dataset, or about those it was derived from."""
+    return [fact for id in dataset_ids(dataset) for fact in KNOWN.get(id, {}).get("facts", ())]
+
+
+def quoted_rows(evidence: Evidence) -> list[tuple[str, ...]]:
+    """What others report for this very architecture at ImageNet's 1000 classes."""
+    if len(evidence.labels) != 1000:
+        return []
+    return [
+        (
+            result["name"],
+            percent(result["top1_accuracy"]),
+            percent(result["top5_accuracy"]) if "top5_accuracy" in result else "not reported",
+            result["protocol"],
+            f"[{result['source']}]({result['url']})",
+        )
+        for result in QUOTED["results"]
+        if result["model_type"] == evidence.model_type
+        and result["num_parameters"] == evidence.weights.num_parameters
+        and all(evidence.config.get(k) == v for k, v in result.get("config", {}).items())
+    ]

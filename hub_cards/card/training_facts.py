@@ -1,0 +1,250 @@
+"""What a card says of the training: its data, its recipe in words, and what the run did.
+
+A setting that is off is not mentioned: recipe.toml, which the card links, has them all.
+"""
+
+import math
+import re
+from pathlib import Path
+
+from hub_cards.card.formatting import (
+    Rows,
+    dataset_link,
+    duration,
+    environment_rows,
+    joined,
+    percent,
+    present,
+    provenance_rows,
+    scalar,
+)
+from hub_cards.evidence.folder import Evidence
+
+HUB_ID = r"\w[\w.-]*/[\w.-]+"
+MAX_PROGRESS_ROWS = 10
+OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW", "lamb": "LAMB"}
+DECAYED = {
+    "kernels": "on tensors of more than one dimension",
+    "not_bias": "on all parameters but biases",
+    "all": "on all parameters",
+}
+CROPS = {
+    "random_resized": "random resized crop",
+    "padded": "random crop after padding",
+    "random": "random crop",
+    "center": "centre crop",
+}
+
+
+def data_rows(evidence: Evidence) -> Rows:
+    """Which images the model was trained on."""
+    dataset = (evidence.train_results or {}).get("dataset") or {}
+    rows = [
+        ("Dataset", dataset_link(dataset)),
+        ("Split", dataset.get("split") or ""),
+        ("Images", scalar(dataset.get("num_samples"))),
+        *provenance_rows(dataset),
+    ]
+    return present(rows)
+
+
+def recipe_rows(evidence: Evidence) -> Rows:
+    """The recipe in words."""
+    recipe = evidence.recipe
+    return present(
+        [
+            ("Start", _start(recipe, base_model(evidence))),
+            ("Length", _length(recipe.get("train", {}))),
+            ("Optimizer", _optimizer(recipe.get("optimizer", {}))),
+            ("Learning rate", _learning_rate(recipe.get("optimizer", {}), recipe.get("schedule"))),
+            ("Loss", _loss(recipe.get("train", {}))),
+            ("Augmentation", _augmentation(recipe.get("augmentation", {}))),
+            ("Averaged weights", _average(recipe.get("train", {}))),
+            ("Computation", _computation(recipe.get("train", {}))),
+        ]
+    )
+
+
+def base_model(evidence: Evidence) -> str | None:
+    """The Hub id that a fine-tuning started from; None for a local folder or fresh weights."""
+    pretrained = evidence.recipe.get("finetune", {}).get("pretrained") or ""
+    on_hub = re.fullmatch(HUB_ID, pretrained) and not Path(pretrained).exists()
+    return pretrained if on_hub else None
+
+
+def _start(recipe, base):
+    seed, finetune = recipe.get("run", {}).get("seed"), recipe.get("finetune", {})
+    drawn = f"seed {seed}" if seed is not None else ""
+    if not finetune.get("pretrained"):
+        return f"fresh weights, {drawn}" if drawn else ""
+    frozen, decay = finetune.get("frozen_stages", 0), finetune.get("layer_decay", 1.0)
+    revision = finetune.get("revision")
+    return joined(
+        [
+            f"the weights of [{base}](https://huggingface.co/{base})"
+            if base
+            else f"the weights of `{finetune['pretrained']}`",
+            revision and f"revision `{revision}`",
+            "all but the head frozen" if frozen == -1 else "",
+            "the stem frozen" if frozen == 1 else "",
+            f"the stem and stages up to {frozen - 1} frozen" if frozen > 1 else "",
+            f"each stage with {decay:g} times the learning rate of the next" if decay != 1 else "",
+            drawn,
+        ]
+    )
+
+
+def _length(train):
+    epochs, images = train.get("epochs"), train.get("global_batch_size")
+    parts = train.get("accumulation_steps", 1)
+    return joined(
+        [
+            epochs is not None and f"{epochs:g} epochs",
+            images and f"{images:,} images a step",
+            f"gradients accumulated over {parts} parts" if parts > 1 else "",
+        ]
+    )
+
+
+def _optimizer(table):
+    name, decay = table.get("name"), table.get("weight_decay", 0)
+    if not name:
+        return ""
+    limits = table.get("slope_limits")
+    return joined(
+        [
+            OPTIMIZERS.get(name, name),
+            f"momentum {table['momentum']:g}" if name == "sgd" and "momentum" in table else "",
+            "Nesterov" if name == "sgd" and table.get("nesterov") else "",
+            f"betas {scalar(table['betas'])}" if name != "sgd" and "betas" in table else "",
+            f"weight decay {decay:g} {DECAYED.get(table.get('weight_decay_on'), '')}".strip()
+            if decay
+            else "",
+            f"PReLU slopes kept in {limits}" if limits else "",
+        ]
+    )
+
+
+def _learning_rate(optimizer, schedule):
+    if "learning_rate" not in optimizer:
+        return ""
+    schedule = schedule or {}
+    rise, lowest = schedule.get("warmup_epochs", 0), schedule.get("min_learning_rate", 0)
+    factor = schedule.get("factor", 0)
+    watched = schedule.get("plateau_metric", "").replace("top", "top-").replace("_", " ")
+    shapes = {
+        "cosine": f"half a cosine to {lowest:g}",
+        "constant": "constant",
+        "step": f"times {factor:g} every {schedule.get('step_epochs', 0):g} epochs",
+        "plateau": f"times {factor:g} when the held-out {watched} stops falling",
+        "one_cycle": "one cycle",
+        "restarts": f"cosine with restarts, the first after {schedule.get('cycle_epochs', 0):g} "
+        f"epochs, to {lowest:g}",
+    }
+    return joined(
+        [
+            f"peak {optimizer['learning_rate']:g}",
+            f"linear warm-up over {rise:g} epochs" if rise else "",
+            shapes.get(schedule.get("name")),
+            "changed once an epoch" if schedule.get("per_epoch") else "",
+        ]
+    )
+
+
+def _loss(train):
+    names = {"cross_entropy": "cross entropy", "bce": "one binary cross entropy for each class"}
+    smoothing, threshold = train.get("label_smoothing", 0), train.get("bce_target_threshold", 0)
+    return joined(
+        [
+            names.get(train.get("loss")),
+            f"label smoothing {smoothing:g}" if smoothing else "",
+            f"targets above {threshold:g} set to 1" if threshold else "",
+        ]
+    )
+
+
+def _augmentation(table):
+    if not table:
+        return ""
+    flip, erasing = table.get("horizontal_flip", 0), table.get("erasing", 0)
+    jitter, noise = table.get("color_jitter", [0]), table.get("pca_noise", "none")
+    mixup, cutmix = table.get("mixup_alpha", 0), table.get("cutmix_alpha", 0)
+    mixed = joined(
+        [mixup and f"MixUp (alpha {mixup:g})", cutmix and f"CutMix (alpha {cutmix:g})"], " or "
+    )
+    probability, repeats = table.get("mix_probability", 1), table.get("repeats", 1)
+    first_crop, growing = table.get("first_crop", 0), table.get("growing_epochs", 0)
+    scale = table.get("scale")
+    area = f" of {scale[0]:g} to {scale[1]:g} of the area" if scale else ""
+    return joined(
+        [
+            CROPS.get(table.get("crop"), "")
+            + (area if table.get("crop") == "random_resized" else ""),
+            f"crops growing from {first_crop} pixels over {growing:g} epochs" if first_crop else "",
+            f"mirrored with probability {flip:g}" if flip else "",
+            table.get("policy") and f"policy `{table['policy']}`",
+            f"colour jitter {scalar(jitter)}" if any(jitter) else "",
+            f"PCA colour noise ({noise})" if noise != "none" else "",
+            f"random erasing with probability {erasing:g}" if erasing else "",
+            f"{mixed} with probability {probability:g}" if mixed else "",
+            f"{repeats} views of a picture in a pass" if repeats > 1 else "",
+        ]
+    )
+
+
+def _average(train):
+    decay = train.get("ema_decay", 0)
+    if not decay:
+        return ""
+    rising = ", rising from 0.1" if train.get("ema_warmup") else ""
+    return f"the published weights are an exponential moving average, decay {decay:g}{rising}"
+
+
+def _computation(train):
+    precision, norm = train.get("mixed_precision", "no"), train.get("max_grad_norm", 0)
+    return joined(
+        [
+            "" if precision == "no" else f"{precision} autocast",
+            f"gradients clipped to norm {norm:g}" if norm else "",
+            "torch.compile" if train.get("compile") else "",
+            "gradient checkpointing" if train.get("gradient_checkpointing") else "",
+        ]
+    )
+
+
+def run_rows(evidence: Evidence) -> Rows:
+    """What the training run did, and how fast."""
+    train = evidence.train_results
+    if not train:
+        return []
+    waits = [
+        line["data_wait_fraction"] for line in evidence.metrics if "data_wait_fraction" in line
+    ]
+    processes = train.get("num_processes", 1)
+    rows = [
+        ("Optimizer steps", scalar(train.get("optimizer_steps"))),
+        ("Images seen", scalar(train.get("images_seen"))),
+        ("Final training loss", scalar(train.get("final_train_loss"))),
+        ("Training time", duration(train.get("duration_seconds"))),
+        ("Images per second", scalar(train.get("images_per_second"))),
+        ("Waiting for data", f"{percent(sum(waits) / len(waits))} of the time" if waits else ""),
+        ("Processes", scalar(processes) if processes > 1 else ""),
+        *environment_rows(train),
+    ]
+    return present(rows)
+
+
+def progress_rows(evidence: Evidence) -> list[tuple[str, ...]]:
+    """Evaluations during training, evenly thinned out, the last one kept; [] for a single one."""
+    lines = [line for line in evidence.metrics if "eval_top1_accuracy" in line]
+    if len(lines) < 2:
+        return []
+    step = max(1, math.ceil(len(lines) / MAX_PROGRESS_ROWS))
+    return [
+        (
+            scalar(line.get("epoch")),
+            scalar(line.get("eval_loss")),
+            percent(line["eval_top1_accuracy"]),
+        )
+        for line in lines[::-1][::step][::-1]
+    ]

@@ -1,0 +1,1 @@
+"""Names, tokens, staging and pushing: everything that writes to the Hub."""

@@ -1,0 +1,325 @@
+"""Push a model folder or a Space to the Hub: complete and in one commit, or not at all.
+
+The folder is copied aside, its card is rendered there, and the copy is compared with the Hub's list
+of files. What differs goes into one commit whose parent is the commit that was compared. After a
+transient failure everything from the comparison on is done again: a commit whose answer was lost
+is then found on the Hub and not made twice. Nothing is ever deleted on the Hub.
+"""
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, get_session, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+from hub_cards.card.rendering import is_generated
+from hub_cards.card.validation import is_default_space_card
+from hub_cards.hub.access import check_repo_id, open_hub
+from hub_cards.hub.push_errors import PushError, failure, persist
+from hub_cards.hub.space_staging import written_files
+from hub_cards.hub.staging import megabytes, stage_model, staged_files
+
+logger = logging.getLogger(__name__)
+
+OPEN = ("open", "draft")  # states of a pull request
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did.
+
+    Attributes:
+        url: the repository's page.
+        files: "new", "changed" or "unchanged" for each file, as it was before.
+        left_out: files and folders that are no part of it and stayed at home.
+        oid: the commit, or None if none was made.
+        commit_url: its page, or None.
+        pull_request_url: page of the pull request that proposes these files, or None.
+    """
+
+    url: str
+    files: dict[str, str]
+    left_out: tuple[str, ...] = ()
+    oid: str | None = None
+    commit_url: str | None = None
+    pull_request_url: str | None = None
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+) -> PushResult:
+    """Make a model repository on the Hub hold a model folder, with one commit at most.
+
+    The token is the one that huggingface_hub finds (HF_TOKEN or `hf auth login`). What happens is
+    logged to "hub_cards.hub.pushing".
+
+    Args:
+        folder: a finished model folder; nothing is written into it. Its README.md is rendered for
+            repo_id, unless it was edited by hand: then it is pushed as it is, if it is a good card.
+        repo_id: where to, as user/name; created if it does not exist.
+        private: create it as a private one; one that exists must be private then.
+        revision: a branch, created from the main one if it does not exist.
+        create_pr: open a pull request instead of committing to the branch.
+        dry_run: only log what would happen; a token is not needed then.
+        force: replace a card that was edited by hand on the Hub (a pull request may propose that
+            without), and make a model beside a dataset or Space of the same name.
+
+    Raises:
+        PushError: if the Hub could not be made to hold the folder; and nothing else.
+    """
+    check_repo_id(repo_id)
+    with tempfile.TemporaryDirectory(prefix="hub_cards-") as stage:
+        left_out = stage_model(Path(folder), Path(stage), repo_id)
+        options = (private, revision, create_pr, dry_run, force)
+        return Push("model", Path(stage), left_out, repo_id, *options).run()
+
+
+class Push:
+    """One push of a staged folder, all of whose files go to the Hub.
+
+    Args:
+        kind: "model" or "space", which is one of Gradio.
+        stage: the folder; its README.md is the card.
+        left_out: for the plan: what was not staged.
+        repo_id, private, revision, create_pr, dry_run, force: as in `push_folder`.
+    """
+
+    def __init__(
+        self, kind, stage, left_out, repo_id, private, revision, create_pr, dry_run, force
+    ):
+        self.kind, self.repo = kind, {"repo_id": repo_id, "repo_type": kind}
+        self.stage, self.left_out, self.repo_id = stage, left_out, repo_id
+        self.private, self.revision, self.create_pr = private, revision or "main", create_pr
+        self.dry_run, self.force = dry_run, force
+        self.files = staged_files(stage)
+        self.user = None
+        self.plan = None  # of the first look
+        self.sent = None  # the commit that was sent last: its parent
+        self.commit = None
+
+    def run(self) -> PushResult:
+        """Push, and again after transient failures.
+
+        Raises:
+            PushError: see `push_folder`.
+        """
+        return persist(
+            self._attempt,
+            lambda e: failure(e, self.repo_id, self.revision, self.api.endpoint, self.user),
+        )
+
+    def _attempt(self):
+        if self.user is None:
+            self._log_in()
+        info, base_missing = self._look()
+        if self.private and info is not None and not info.private:
+            raise PushError(
+                "taken",
+                f"{self.repo_id} exists and is public; --private cannot change that. Change its "
+                "visibility on its settings page, or choose another name.",
+            )
+        states = self._compare(info)
+        changes = [path for path, state in states.items() if state != "unchanged"]
+        proposal = self._proposal() if self.create_pr and changes else None
+        if self.plan is None:
+            self.plan = states
+            self._show(info, base_missing, proposal)
+        if proposal:
+            return self._result(pull_request_url=proposal)
+        if not changes and not base_missing:
+            return self._result(info=info)
+        if self.commit:
+            raise PushError(
+                "refused",
+                f"{self.commit.commit_url} was committed, but the Hub still has not, or has no "
+                f"longer, these files: {', '.join(changes)}. Is there a .gitignore, or another "
+                "push under way?",
+            )
+        changed = [path for path in changes if states[path] == "changed"]
+        if "README.md" in changed or (changed and self.kind == "space"):
+            self._check_card(info, changed)
+        if self.dry_run:
+            return self._result()
+        if info is None or base_missing:
+            self._create(info)
+            return self._attempt()
+        self.sent = info.sha
+        self.commit = self.api.create_commit(
+            **self.repo,
+            operations=[CommitOperationAdd(path, self.stage / path) for path in changes],
+            commit_message=f"Upload {self.kind} with hub_cards",
+            revision=self.revision,
+            create_pr=self.create_pr,
+            parent_commit=info.sha,
+        )
+        return self._attempt()  # finds all files there
+
+    def _log_in(self):
+        """Find out whose token it is, and refuse what cannot work before anything is sent."""
+        self.api = open_hub(anonymous=self.dry_run)
+        if not self.api.token:
+            self.user = ""
+            logger.info("no token: the Hub is seen as anybody sees it")
+            return
+        who = self.api.whoami()
+        names = [who["name"], *(group["name"] for group in who.get("orgs", []))]
+        access = (who.get("auth") or {}).get("accessToken") or {}
+        if access.get("role") == "read":
+            raise PushError(
+                "permission",
+                f"the token of {who['name']} may only read; make one with write access on "
+                "https://huggingface.co/settings/tokens.",
+            )
+        namespace = self.repo_id.split("/")[0]
+        if not self.create_pr and namespace.lower() not in [name.lower() for name in names]:
+            raise PushError(
+                "permission",
+                f"{who['name']} may not push to {namespace}; the namespace must be one of "
+                f"{', '.join(names)}. Elsewhere a pull request can be opened: --create-pr.",
+            )
+        self.user = who["name"]
+
+    def _look(self):
+        """Newest commit and files of the repository, if there is one; whether the branch is not."""
+        about = self.repo | {"files_metadata": True}
+        try:
+            return self.api.repo_info(**about, revision=self.revision), False
+        except RevisionNotFoundError:
+            if self.create_pr:
+                raise
+            return self.api.repo_info(**about), True
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            if self.create_pr:
+                raise PushError(
+                    "name",
+                    f"{self.repo_id} must exist for a pull request; there is no such "
+                    f"{self.kind}, or it is private.",
+                ) from None
+            return None, self.revision != "main"
+
+    def _compare(self, info):
+        present = {file.rfilename: file for file in info.siblings or []} if info else {}
+        states = {}
+        for path, file in self.files.items():
+            old = present.get(path)
+            if old is None:
+                states[path] = "new"
+            elif old.lfs:
+                states[path] = "unchanged" if old.lfs.sha256 == file.sha256 else "changed"
+            else:
+                states[path] = "unchanged" if old.blob_id == file.git_oid else "changed"
+        return states
+
+    def _proposal(self):
+        """Page of an open pull request of ours that has all files, or None."""
+        if self.commit:
+            found = [(self.commit.pr_revision, self.commit.pr_url)]
+        else:
+            ours = self.api.get_repo_discussions(
+                **self.repo, author=self.user, discussion_type="pull_request"
+            )
+            found = [(one.git_reference, one.url) for one in ours if one.status in OPEN]
+        for revision, url in found:
+            info = self.api.repo_info(**self.repo, revision=revision, files_metadata=True)
+            if set(self._compare(info).values()) == {"unchanged"}:
+                return url
+        return None
+
+    def _show(self, info, base_missing, proposal):
+        visible = "private" if (info.private if info else self.private) else "public"
+        state = "exists" if info else "new"
+        logger.info(f"{self.repo_id}: {visible} {self.kind}, {state}, branch {self.revision}")
+        if base_missing:
+            logger.info(f"  new        branch {self.revision}")
+        for path, state in sorted(self.plan.items(), key=lambda item: (item[1], item[0])):
+            logger.info(f"  {state:<9}  {path}  {megabytes(self.files[path].size)}")
+        others = [file.rfilename for file in info.siblings or []] if info else []
+        others = [path for path in others if path not in self.files and path != ".gitattributes"]
+        for title, names in (("only on the Hub, stay", others), ("left out", self.left_out)):
+            if names:
+                logger.info(f"  {title}: {', '.join(names)}")
+        changes = [path for path, state in self.plan.items() if state != "unchanged"]
+        size = megabytes(sum(self.files[path].size for path in changes))
+        logger.info(f"  {len(changes)} of {len(self.files)} files differ, {size}")
+        if proposal:
+            logger.info(f"  all of them are in the open pull request {proposal}")
+
+    def _check_card(self, info, changed):
+        """Refuse to replace a card, or a Space, that a person has edited on the Hub."""
+        oids = {file.rfilename: file.blob_id for file in info.siblings or []}
+        card = self._read_card(info) if "README.md" in oids else ""
+        written = written_files(card) if is_generated(card) else {}
+        edited = any(oids[path] != written.get(path, oids[path]) for path in changed)
+        untouched = is_default_space_card(card) and changed == ["README.md"]
+        if untouched or (is_generated(card) and not edited):
+            return
+        what, files = f"{self.repo_id} was edited by hand on the Hub", ", ".join(changed)
+        if not self.force and not self.create_pr:
+            model = self.kind == "model"
+            keep = "Copy its README.md into the folder" if model else "Choose another name"
+            raise PushError(
+                "edited",
+                f"{what}; nothing was pushed. {keep}, or let {files} be replaced with --force.",
+            )
+        logger.info(f"{what}; {files}: replaced")
+
+    def _read_card(self, info):
+        address = hf_hub_url(
+            self.repo_id,
+            "README.md",
+            repo_type=self.kind,
+            revision=info.sha,
+            endpoint=self.api.endpoint,
+        )
+        answer = get_session().get(address, headers=build_hf_headers(token=self.api.token))
+        hf_raise_for_status(answer)
+        return answer.content.decode("utf-8", errors="replace")
+
+    def _create(self, info):
+        """Create the repository or, where there is one, the branch."""
+        if info:
+            self.api.create_branch(
+                **self.repo, branch=self.revision, revision=info.sha, exist_ok=True
+            )
+            return
+        for other in ("dataset", "space") if self.kind == "model" else ():
+            if not self.force and self.api.repo_exists(self.repo_id, repo_type=other):
+                raise PushError(
+                    "taken",
+                    f"{self.repo_id} exists as a {other}. Choose another name, or make a "
+                    "model beside it with --force.",
+                )
+        try:
+            # Not private is left to the organization's settings.
+            sdk = "gradio" if self.kind == "space" else None
+            self.api.create_repo(**self.repo, private=self.private or None, space_sdk=sdk)
+        except HfHubHTTPError as error:
+            # Perhaps this push has created it before, and the answer was lost.
+            if error.response.status_code != 409 or self._look()[0] is None:
+                raise
+
+    def _result(self, info=None, pull_request_url=None):
+        prefix = "spaces/" if self.kind == "space" else ""
+        page = f"{self.api.endpoint}/{prefix}{self.repo_id}"
+        oid, commit_url = None, None
+        if self.commit:
+            oid, commit_url = self.commit.oid, self.commit.commit_url
+        elif self.sent and info and info.sha != self.sent:  # the answer to our commit was lost
+            oid, commit_url = info.sha, f"{page}/commit/{info.sha}"
+        return PushResult(page, self.plan, self.left_out, oid, commit_url, pull_request_url)

@@ -1,0 +1,218 @@
+"""Rows of the zoo's table, each from the files that prove it.
+
+A row comes from a model folder, from a model on the Hub, or from a TOML file whose `[[results]]`
+are quoted (with `url`) or name a benchmark's result file (with `file`).
+"""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import httpx
+
+from hub_cards.card.evaluation_facts import protocol_label
+from hub_cards.card.formatting import dataset_name, joined, plain
+from hub_cards.card.model_facts import QUOTED, multiply_adds, weights_license
+from hub_cards.evidence.folder import Evidence, read_evidence
+from hub_cards.evidence.hub_model import read_hub_model
+from hub_cards.hub.push_errors import cause
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A fraction; `low` and `high` bound a 95 % interval, or `seeds` runs have this deviation."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    deviation: float | None = None
+    seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One result of one model.
+
+    Attributes:
+        model: name and links, as Markdown.
+        name: the name alone.
+        family: the model type.
+        image_size: the crop in pixels, and the shorter side that it was taken from; "" if unknown.
+        top1: accuracy.
+        top5: accuracy, or None.
+        measured: by the zoo's own programs, rather than quoted.
+        license: identifier of the weights' licence, "" if there are no published weights.
+        setting: dataset, split, number of images and protocol: rows are comparable within one.
+        fingerprint: of the evaluated images, or None.
+        file: the benchmark's result file, or None.
+    """
+
+    model: str
+    name: str
+    family: str
+    num_parameters: int
+    multiply_adds: int | None
+    image_size: str
+    top1: Accuracy
+    top5: Accuracy | None
+    measured: bool
+    license: str
+    setting: str
+    fingerprint: str | None = None
+    file: Path | None = None
+
+
+def read_rows(sources: Sequence[str]) -> list[Row]:
+    """All rows of several models.
+
+    Args:
+        sources: model folders, TOML files, and Hub ids as user/name or user/name@revision.
+
+    Raises:
+        OSError: if something does not exist or the Hub cannot be read.
+        ValueError: if files are unusable or a model has no results.
+    """
+    return [row for source in sources for row in _read(source)]
+
+
+def _read(source):
+    path = Path(source)
+    if path.suffix == ".toml":
+        return _read_table(path)
+    if path.is_dir():
+        evidence = read_evidence(path)
+        run = evidence.recipe.get("run", {}).get("name")
+        name = run or (path.resolve().parent.name if path.name == "model" else path.resolve().name)
+        return _evidence_rows(evidence, name, f"`{name}`", weights_license(evidence), source)
+    repo_id, _, revision = source.partition("@")
+    if repo_id.count("/") != 1:
+        raise FileNotFoundError(f"{source} must be a model folder, a TOML file, or a Hub id")
+    try:
+        model = read_hub_model(HfApi(), repo_id, revision or None)
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{repo_id} is neither a folder nor a model on the Hub that you may see; for a private "
+            "one run `hf auth login`, or set HF_TOKEN"
+        ) from error
+    except (HfHubHTTPError, httpx.HTTPError) as error:
+        raise OSError(f"{source} could not be read from the Hub; {cause(error)}") from error
+    page = f"https://huggingface.co/{repo_id}"
+    link = f"[{repo_id}]({page}) at [{model.commit[:7]}]({page}/tree/{model.commit})"
+    return _evidence_rows(model.evidence, repo_id, link, model.license or "", source)
+
+
+def _evidence_rows(evidence: Evidence, name, link, license, source):
+    if not evidence.eval_results:
+        raise ValueError(
+            f"{source} must have results in eval_results.json; run `python -m convzoo evaluate` "
+            "and, for a model on the Hub, push it again"
+        )
+    for result in evidence.eval_results:
+        dataset, metrics = result["dataset"], result["metrics"]
+        intervals = result.get("intervals_95") or {}
+        processor = (result.get("protocol") or {}).get("image_processor") or evidence.preprocessor
+        top5 = metrics.get("top5_accuracy") if len(evidence.labels) > 5 else None
+        yield Row(
+            model=link,
+            name=name,
+            family=evidence.model_type,
+            num_parameters=evidence.weights.num_parameters,
+            multiply_adds=multiply_adds(evidence),
+            image_size=_image_size(
+                processor["crop_size"]["height"], processor["size"]["shortest_edge"]
+            ),
+            top1=Accuracy(metrics["top1_accuracy"], *intervals.get("top1_accuracy", ())),
+            top5=None if top5 is None else Accuracy(top5, *intervals.get("top5_accuracy", ())),
+            measured=True,
+            license=license,
+            setting=_setting(
+                dataset.get("id") if not dataset.get("subset") else None,
+                dataset_name(dataset),
+                dataset.get("config"),
+                dataset["split"],
+                dataset["num_samples"],
+                protocol_label(evidence, result),
+            ),
+            fingerprint=dataset.get("fingerprint"),
+        )
+
+
+def _setting(id, name, config, split, num_samples, protocol):
+    dataset = f"[{id}](https://huggingface.co/datasets/{id})" if id else plain(name)
+    images = f"{num_samples:,} images" if num_samples else ""
+    return joined([dataset, config, f"split `{split}`", images, protocol or "one view"])
+
+
+def _image_size(crop, resize):
+    return joined([crop, resize and f"of {resize}"], " ")
+
+
+def _read_table(path):
+    entries = tomllib.loads(path.read_text(encoding="utf-8")).get("results")
+    if not entries:
+        raise ValueError(f"{path} must have [[results]], as hub_cards/quoted_results.toml has")
+    for number, entry in enumerate(entries):
+        try:
+            yield _benchmark_row(entry, path.parent) if "file" in entry else _quoted_row(entry)
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"results[{number}] of {path} must be as in hub_cards/quoted_results.toml, or have "
+                f"name, file and recipe; {error!r} is missing or wrong"
+            ) from error
+
+
+def _quoted_row(entry):
+    views, averaged = entry.get("views", 1), entry.get("averaged")
+    protocol = joined([views > 1 and f"{views} views", averaged and f"mean of the {averaged}"])
+    return Row(
+        model=f"[{plain(entry['name'])}]({entry['url']})",
+        name=entry["name"],
+        family=entry["model_type"],
+        num_parameters=entry["num_parameters"],
+        multiply_adds=entry.get("num_multiply_adds"),
+        image_size=_image_size(entry.get("crop"), entry.get("resize")),
+        top1=Accuracy(entry["top1_accuracy"]),
+        top5=Accuracy(entry["top5_accuracy"]) if "top5_accuracy" in entry else None,
+        measured=False,
+        license=QUOTED["licenses"].get(entry.get("project"), ""),
+        setting=_setting(
+            entry["dataset"], None, None, entry["split"], entry.get("num_samples"), protocol
+        ),
+    )
+
+
+def _benchmark_row(entry, folder):
+    """The mean over the seeds of a benchmark; what its file does not say stands in the recipe."""
+    path = folder / entry["file"]
+    record = json.loads(path.read_text(encoding="utf-8"))
+    recipe = tomllib.loads((folder / entry["recipe"]).read_text(encoding="utf-8"))
+    runs, size = record["runs"], recipe["preprocessing"]
+    dataset = {"name": entry["dataset"]} if "dataset" in entry else runs[0]["dataset"]
+    deviation = record["top1_accuracy_standard_deviation"]
+    top5 = [run["top5_accuracy"] for run in runs if "top5_accuracy" in run]
+    return Row(
+        model=plain(entry["name"]),
+        name=entry["name"],
+        family=entry.get("model_type") or recipe["model"]["model_type"],
+        num_parameters=runs[0]["num_parameters"],
+        multiply_adds=runs[0].get("num_multiply_adds"),
+        image_size=_image_size(size["crop"], size["resize"]),
+        top1=Accuracy(record["top1_accuracy_mean"], deviation=deviation, seeds=len(runs)),
+        top5=Accuracy(mean(top5), seeds=len(runs)) if len(top5) == len(runs) else None,
+        measured=True,
+        license="",
+        setting=_setting(
+            dataset.get("id"),
+            dataset_name(dataset),
+            dataset.get("config"),
+            recipe["data"]["eval_split"],
+            runs[0].get("num_samples"),
+            "",
+        ),
+        file=path,
+    )

@@ -1,0 +1,1 @@
+"""Check a published model by measuring it again."""

@@ -1,0 +1,328 @@
+import hashlib
+import io
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image, ImageOps
+from transformers.image_processing_utils import BatchFeature
+
+from convzoo.data.opening import open_split
+from convzoo.evaluation.evaluating import METRIC, evaluate_folder
+from convzoo.evaluation.predicting import predict_split
+from convzoo.files import file_sha256
+from convzoo.recipe.files import load_recipe
+from modeling import CNN, CNNConfig, ConvZooImageProcessor
+from tests.conftest import (
+    COLOURS,
+    ROOT,
+    coloured_images,
+    encode,
+    launch_arguments,
+    run,
+    write_split,
+)
+from tests.golden_weights import golden, images
+from tests.test_modeling_alexnet import ORIGINALS, golden_alexnet
+
+
+@pytest.fixture(scope="module")
+def metric():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries that evaluate imports
+        import evaluate
+    return evaluate.load(str(METRIC))
+
+
+def test_the_metric_agrees_with_counting_by_hand(metric):
+    predictions = [[3, 1, 2], [0, 1, 2], [2, 0, 3], [1, 2, 0]]
+    references = [3, 1, 1, 0]  # found at places 1, 2, none, 3
+    metric.add_batch(predictions=predictions[:3], references=references[:3])
+    metric.add_batch(predictions=predictions[3:], references=references[3:])
+    result = metric.compute(k=[1, 2, 3])
+    assert result == {"top1_accuracy": 0.25, "top2_accuracy": 0.5, "top3_accuracy": 0.75}
+
+
+def test_the_metric_refuses_a_k_that_was_not_predicted(metric):
+    with pytest.raises(ValueError, match=r"k must lie in \[1, 3\].*got \[5\]"):
+        metric.compute(predictions=[[0, 1, 2]], references=[0])
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory, tiny_recipe):
+    from convzoo.training.building import build_model, build_processor
+
+    recipe = load_recipe(tiny_recipe)
+    folder = tmp_path_factory.mktemp("model")
+    build_model(recipe, list(COLOURS)).save_pretrained(folder)
+    build_processor(recipe.preprocessing).save_pretrained(folder)
+    return folder
+
+
+def expected_metrics(model_folder, pictures, labels, views=lambda processor, image: [image]):
+    """One picture and view at a time, with nothing of ours but the model and its processor."""
+    model = CNN.from_pretrained(model_folder)
+    processor = ConvZooImageProcessor.from_pretrained(model_folder)
+    probabilities = []
+    with torch.no_grad():
+        for data in pictures:
+            shown = views(processor, Image.open(io.BytesIO(data)))
+            pixel_values = processor(shown, return_tensors="pt").pixel_values
+            logits = [model(each[None]).logits[0].double() for each in pixel_values]
+            probabilities.append(torch.stack(logits).softmax(-1).mean(0).numpy())
+    probabilities, labels = np.array(probabilities), np.array(labels)
+    own = probabilities[np.arange(len(labels)), labels]
+    top1 = (probabilities.argmax(axis=1) == labels).mean()
+    confidence = probabilities.max(axis=1).mean()
+    return {"top1_accuracy": top1, "loss": -np.log(own).mean(), "mean_confidence": confidence}
+
+
+def ten_views(processor, image):
+    """Ten crops by Pillow, each enlarged so that the processor's own steps bring back the crop."""
+    short, crop = processor.size["shortest_edge"], processor.crop_size["height"]
+    width, height = (int(side * short / min(image.size)) for side in image.size)
+    image = image.resize((width, height), processor.resample)
+    left, top = round((width - short) / 2), round((height - short) / 2)
+    square = image.crop((left, top, left + short, top + short))
+    border, middle = round((short - crop) / 2), []
+    for view in (square, ImageOps.mirror(square)):
+        far = short - crop
+        for x, y in ((0, 0), (far, 0), (0, far), (far, far), (border, border)):
+            part = view.crop((x, y, x + crop, y + crop))
+            middle.append(ImageOps.expand(part, border))  # short x short, with the crop inside
+    return middle
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_equal_a_plain_loop_over_the_pictures(model_folder, colour_data, workers):
+    result = evaluate_folder(
+        str(model_folder),
+        str(colour_data),
+        "test",
+        "the command",
+        batch_size=4,
+        num_workers=workers,
+    )
+    images, labels = coloured_images(23, seed=1)
+    expected = expected_metrics(model_folder, images, labels)
+    assert result["metrics"]["top1_accuracy"] == expected["top1_accuracy"]
+    assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert result["metrics"]["top5_accuracy"] == 1.0  # three classes
+    confidence = result["calibration"]["mean_confidence"]
+    assert confidence == pytest.approx(expected["mean_confidence"], rel=1e-5)
+    classes = [(row["name"], row["num_samples"]) for row in result["classes"]]
+    assert classes == [("red", 8), ("green", 8), ("blue", 7)]
+    errors = sum(row["count"] for row in result["confusions"])
+    assert errors == round(23 * (1 - expected["top1_accuracy"]))
+    assert result["dataset"]["num_samples"] == 23
+    content = hashlib.sha256()
+    for data, label in zip(images, labels, strict=True):
+        content.update(hashlib.sha256(data).digest() + label.to_bytes(4, "little"))
+    assert result["dataset"]["fingerprint"] == "sha256:" + content.hexdigest()
+    written = json.loads((model_folder / "eval_results.json").read_text())
+    assert written == {"schema_version": 1, "results": [result]}
+    assert result["model"]["sha256"] == file_sha256(model_folder / "model.safetensors")
+
+
+def test_ten_crops_are_averaged_as_probabilities_and_recorded(model_folder, colour_data):
+    arguments = (str(model_folder), str(colour_data), "test", "", 4, 0)
+    result = evaluate_folder(*arguments, crops=10)
+    expected = expected_metrics(model_folder, *coloured_images(23, seed=1), views=ten_views)
+    assert result["metrics"]["top1_accuracy"] == expected["top1_accuracy"]
+    assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    confidence = result["calibration"]["mean_confidence"]
+    assert confidence == pytest.approx(expected["mean_confidence"], rel=1e-5)
+    single = evaluate_folder(*arguments)
+    assert result["metrics"]["loss"] != pytest.approx(single["metrics"]["loss"], rel=1e-4)
+    assert result["protocol"]["views"] == 10
+    assert result["protocol"]["averaged"] == "probabilities"
+    assert single["protocol"].keys() == {"views", "image_processor"}
+    written = json.loads((model_folder / "eval_results.json").read_text())["results"]
+    assert [entry["protocol"]["views"] for entry in written][-2:] == [10, 1]
+
+
+class GoldenPictures:
+    """An image processor that knows two pictures of 256 pixels by their colour."""
+
+    size, crop_size = {"shortest_edge": 256}, {"height": 224, "width": 224}
+
+    def __init__(self, scale):
+        self.pixel_values = images(scale, 256).float()
+
+    def __call__(self, pictures, return_tensors, crop_size):
+        assert crop_size == 256
+        numbers = [round(np.asarray(picture).mean() / 100) for picture in pictures]
+        return BatchFeature({"pixel_values": self.pixel_values[numbers]})
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_ten_crops_give_the_probabilities_of_the_originals(name, tmp_path):
+    best = golden(name)["ten_crop"]["mean_of_softmax_top5"]
+    pictures = [encode(np.full((8, 8, 3), 100 * number, np.uint8)) for number in range(2)]
+    labels, names = [best[0][0][0], best[1][2][0]], [str(number) for number in range(1000)]
+    write_split(tmp_path / "two", "test", pictures, labels, files=1, names=names)
+    source = open_split(str(tmp_path / "two"), "test")
+    processor = GoldenPictures(golden(name)["input_scale"])
+    predictions = predict_split(golden_alexnet(name), processor, source, Accelerator(), 2, crops=10)
+    for ranked, expected in zip(predictions.ranked, best, strict=True):
+        assert ranked.tolist() == [number for number, _ in expected]
+    expected = [-math.log(best[0][0][1]), -math.log(best[1][2][1])]
+    assert predictions.losses.tolist() == pytest.approx(expected, rel=1e-3)
+
+
+def test_ten_crops_need_a_square_crop_within_a_larger_size(model_folder, colour_data):
+    model = CNN.from_pretrained(model_folder)
+    source = open_split(str(colour_data), "test")
+    processor = ConvZooImageProcessor(size=18, crop_size={"height": 16, "width": 12})
+    with pytest.raises(ValueError, match="a square crop_size; ConvZooImageProcessor has 18 and"):
+        predict_split(model, processor, source, Accelerator(), 4, crops=10)
+
+
+def test_a_part_of_a_split_says_so_and_does_not_replace_the_whole(model_folder, colour_data):
+    arguments = (str(model_folder), str(colour_data), "test", "", 4, 0)
+    pictures, labels = coloured_images(23, seed=1)
+    rows = [row for row in range(23) if labels[row] != 1]
+    rows = [rows[i * len(rows) // 5] for i in range(5)]
+    whole = evaluate_folder(*arguments)
+    part = evaluate_folder(*arguments, classes=["red", "blue"], limit=5)
+    chosen = [[pictures[row] for row in rows], [labels[row] for row in rows]]  # numbers of three
+    expected = expected_metrics(model_folder, *chosen)
+    assert part["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert whole["dataset"]["subset"] is None
+    assert part["dataset"]["num_samples"] == 5
+    assert [(row["class"], row["name"]) for row in part["classes"]] == [(0, "red"), (2, "blue")]
+    assert part["dataset"]["subset"] == {
+        "of": 23,
+        "taken": [{"classes": ["red", "blue"]}, {"limit": 5, "spaced": True}],
+    }
+    written = json.loads((model_folder / "eval_results.json").read_text())["results"]
+    assert written[-2:] == [whole, part]
+
+
+@pytest.fixture(scope="module")
+def model_of_two(tmp_path_factory):
+    """A grey model of two of the three classes."""
+    folder = tmp_path_factory.mktemp("two")
+    torch.manual_seed(0)
+    config = CNNConfig(
+        num_channels=1,
+        stem="small",
+        embedding_size=8,
+        hidden_sizes=[8, 16],
+        depths=[1, 1],
+        id2label={0: "red", 1: "blue"},
+        label2id={"red": 0, "blue": 1},
+    )
+    CNN(config).save_pretrained(folder)
+    grey = {"num_channels": 1, "image_mean": [0.5], "image_std": [0.25]}
+    ConvZooImageProcessor(size=18, crop_size=16, **grey).save_pretrained(folder)
+    return folder
+
+
+def test_a_grey_model_of_some_classes_is_evaluated_on_them(model_of_two, colour_data):
+    pictures, labels = coloured_images(23, seed=1)
+    rows = [row for row in range(23) if labels[row] != 1]
+    expected = expected_metrics(
+        model_of_two, [pictures[row] for row in rows], [labels[row] // 2 for row in rows]
+    )
+    for classes in (["blue", "red"], None):  # by name, and those of the model
+        result = evaluate_folder(
+            str(model_of_two), str(colour_data), "test", "", num_workers=0, classes=classes
+        )
+        assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert result["dataset"]["subset"]["taken"] == [{"classes": ["red", "blue"]}]
+
+
+def test_pictures_are_turned_by_exif_only_if_asked(model_of_two, tmp_path):
+    """A picture that lies on its side with a note, against the same one upright."""
+    data = {}
+    rng = np.random.default_rng(0)
+    upright = Image.fromarray(rng.integers(0, 256, (30, 20, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to look at it
+    for name, image, note in (
+        ("noted", upright.rotate(90, expand=True), exif),
+        ("upright", upright, None),
+        ("lying", upright.rotate(90, expand=True), None),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", **({"exif": note} if note else {}))
+        write_split(tmp_path / name, "test", [buffer.getvalue()], [0], 1, names=["red", "blue"])
+
+        def loss(turn, name=name):
+            folder = str(tmp_path / name)
+            result = evaluate_folder(
+                str(model_of_two), folder, "test", "", 1, 0, exif_rotation=turn
+            )
+            assert result["protocol"].get("exif_rotation", False) == turn
+            return result["metrics"]["loss"]
+
+        data[name] = loss(False), loss(True)
+    assert data["noted"] == (data["lying"][0], data["upright"][0])
+    assert data["lying"][0] != data["upright"][0]
+
+
+def test_two_processes_give_the_results_of_one(model_folder, colour_data, tmp_path):
+    script = tmp_path / "evaluate_twice.py"
+    script.write_text(
+        "import json, sys\n"
+        "from accelerate import PartialState\n"
+        "from convzoo.evaluation.evaluating import evaluate_folder\n"
+        "result = evaluate_folder(sys.argv[1], sys.argv[2], 'test', '', 4, 0)\n"
+        "assert PartialState().num_processes == 2\n"
+        "if PartialState().is_main_process:\n"
+        "    json.dump(result, open(sys.argv[3], 'w'))\n"
+        "PartialState().destroy_process_group()\n"
+    )
+    run(*launch_arguments(2, script, model_folder, colour_data, tmp_path / "result.json"))
+    two = json.loads((tmp_path / "result.json").read_text())
+    one = evaluate_folder(str(model_folder), str(colour_data), "test", "", 4, 0)
+    assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+    for part in ("classes", "confusions", "intervals_95"):
+        assert two[part] == one[part]
+    assert two["dataset"] == one["dataset"]
+
+
+def test_other_classes_are_refused_and_other_names_reported(model_folder, tmp_path):
+    images, labels = coloured_images(6, seed=2)
+    write_split(tmp_path / "four", "test", images, labels, files=1, names="abcd")
+    with pytest.raises(ValueError, match="the model has 3, .*four has 4. --classes"):
+        evaluate_folder(str(model_folder), str(tmp_path / "four"), "test", "")
+    write_split(tmp_path / "three", "test", images, labels, files=1, names="abc")
+    with pytest.warns(UserWarning, match="3 class names .* differ, as 'red' and 'a'"):
+        evaluate_folder(str(model_folder), str(tmp_path / "three"), "test", "", num_workers=0)
+
+
+def test_a_file_that_is_no_picture_is_named(model_folder, tmp_path):
+    images, labels = coloured_images(6, seed=2)
+    images[4] = images[4][:40]
+    write_split(tmp_path / "bad", "test", images, labels, files=1)
+    arguments = (str(model_folder), str(tmp_path / "bad"), "test", "", 4, 0)
+    for classes in ((), ["green"]):  # rows 1 and 4
+        with pytest.raises(ValueError, match="row 4 of row group 0 of .*test-00000.*readable JPEG"):
+            evaluate_folder(*arguments, classes=classes)
+
+
+def test_the_command_line_says_what_was_evaluated(model_folder, colour_data, tmp_path):
+    command = ["-m", "convzoo", "evaluate", model_folder, "--data", colour_data]
+    options = ["--crops", "10", "--limit", "4", "--classes", "red", "blue", "--num-workers", "0"]
+    done = run(*command, *options, "--output", tmp_path / "result.json")
+    assert f"{model_folder} on 4 of 23 images of {colour_data} [test], ten crops: top-1" in (
+        done.stdout
+    )
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert "--crops 10 --limit 4 --classes red blue" in result["command"]
+    assert result["dataset"]["num_samples"] == 4
+
+
+def test_the_command_line_reports_errors_without_a_traceback(tmp_path):
+    done = run(
+        *["-m", "convzoo", "evaluate", tmp_path / "none", "--data", ROOT / "data/photos"],
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error:" in done.stderr and "Traceback" not in done.stderr

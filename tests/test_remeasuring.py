@@ -1,0 +1,164 @@
+import collections
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from convzoo.data.opening import open_split
+from convzoo.data.split import Split
+from convzoo.evaluation.evaluating import evaluate_folder
+from convzoo.evaluation.remeasuring import content_fingerprint, draw, load_strictly, reevaluate
+from modeling import CNN, CNNConfig, ConvZooImageProcessor
+from tests.conftest import COLOURS
+
+STAGES = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1], "stem": "small"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    CNN(CNNConfig(id2label=dict(enumerate(COLOURS)), **STAGES)).save_pretrained(tmp_path)
+    ConvZooImageProcessor(size=18, crop_size=16).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def again(folder, result, data, **options):
+    (answer,) = reevaluate(str(folder), [result], [str(data)], num_workers=0, **options)["results"]
+    return answer
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crops": 10},
+        {"exif_rotation": True, "limit": 10},
+        {"classes": ["blue", "red"]},
+        {"classes": ["blue", "red"], "limit": 7},
+    ],
+    ids=["ten crops", "limit", "classes", "both"],
+)
+def test_every_kind_of_evaluation_is_repeated(options, folder, colour_data):
+    result = evaluate_folder(folder, str(colour_data), "test", "", num_workers=0, **options)
+    answer = again(folder, json.loads(json.dumps(result)), colour_data)
+    assert answer["identified"] == "fingerprint"
+    images = result["dataset"]["num_samples"]
+    assert answer["num_images"] == answer["seen"] == images
+    for key in ("top1_accuracy", "top5_accuracy"):
+        assert answer[key] == pytest.approx(result["metrics"][key] * images)
+    assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
+    assert answer["classes"] == result["classes"]
+
+
+def test_the_recorded_preprocessing_is_used_and_not_the_published_one(folder, colour_data):
+    ConvZooImageProcessor(size=30, crop_size=16, image_std=(1, 1, 1)).save_pretrained(folder)
+    result = evaluate_folder(folder, str(colour_data), "test", "", num_workers=0)
+    ConvZooImageProcessor(size=18, crop_size=16).save_pretrained(folder)
+    answer = again(folder, json.loads(json.dumps(result)), colour_data)
+    assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
+    del result["protocol"]["image_processor"]["size"]
+    assert again(folder, result, colour_data)["loss"] != pytest.approx(answer["loss"], rel=1e-6)
+
+
+def test_images_are_found_by_their_contents_under_another_name(folder, colour_data):
+    result = evaluate_folder(folder, str(colour_data), "test", "", num_workers=0)
+    result["dataset"] |= {"path": "elsewhere", "split": "validation"}
+    assert "split must be one of" in again(folder, result, colour_data)["reason"]
+    assert again(folder, result, colour_data, split="test")["split"] == "test"
+    result["dataset"]["fingerprint"] = "sha256:0"
+    assert "has other images" in again(folder, result, colour_data, split="test")["reason"]
+    assert content_fingerprint(open_split(str(colour_data), "train")).startswith("sha256:")
+
+
+def test_a_result_that_cannot_be_repeated_says_why(folder, colour_data):
+    result = evaluate_folder(folder, str(colour_data), "test", "", num_workers=0)
+    result["protocol"]["views"] = 5
+    assert "views must be 1 or 10" in again(folder, result, colour_data)["reason"]
+    del result["protocol"]
+    assert again(folder, result, colour_data)["reason"] == "KeyError: 'protocol'"
+    result["dataset"]["subset"] = "some"
+    assert again(folder, result, colour_data)["reason"].startswith("AttributeError")
+
+
+def test_every_image_is_drawn_equally_often_and_with_any_other_one():
+    sizes = (7, 1, 12)
+    source = Split(
+        *("path", "test", ("a.parquet",), ("x",), "image", "label"),
+        groups=tuple((0, number) for number in range(3)),
+        group_rows=sizes,
+        group_bytes=sizes,
+        footers=(),
+        fingerprint="",
+        card={},
+    )
+    firsts, pairs, repeats = np.cumsum([0, *sizes]), collections.Counter(), 4000
+    for seed in range(repeats):
+        drawn = draw(source, 5, seed)
+        assert drawn.num_rows == 5
+        parts = zip(drawn.groups, drawn.chosen, strict=True)
+        rows = [int(firsts[group] + row) for (_, group), chosen in parts for row in chosen]
+        assert len(set(rows)) == 5
+        pairs.update((a, b) for a in rows for b in rows)
+    singles = np.array([pairs[row, row] for row in range(20)]) / repeats
+    together = np.array([count for (a, b), count in pairs.items() if a < b]) / repeats
+    assert len(together) == 190
+    np.testing.assert_allclose(singles, 5 / 20, atol=0.035)  # 5 standard deviations
+    np.testing.assert_allclose(together, 5 * 4 / (20 * 19), atol=0.018)
+    assert draw(source, 20, 0) is source
+    same = (draw(source, 5, 1).chosen, draw(source, 5, 1).chosen)
+    assert all(np.array_equal(a, b) for a, b in zip(*same, strict=True))
+
+
+def test_weights_load_strictly_or_not_at_all(folder):
+    facts, model, processor = load_strictly(folder)
+    assert facts["code"] == "modeling.modeling_cnn.CNN" and facts["error"] is None
+    assert set(facts["files"].values()) == {True} and processor.crop_size["height"] == 16
+    weights = load_file(folder / "model.safetensors")
+    for change, words in (
+        (lambda w: w.pop("classifier.bias"), "classifier.bias"),
+        (lambda w: w.update(another=torch.zeros(1)), "another"),
+        (lambda w: w.update({"classifier.bias": torch.zeros(4)}), "classifier.bias"),
+    ):
+        changed = dict(weights)
+        change(changed)
+        save_file(changed, folder / "model.safetensors", {"format": "pt"})
+        facts, model, processor = load_strictly(folder)
+        assert words in facts["error"] and model is None and processor is None
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")  # a pickle, which could run anything
+    facts, model, _ = load_strictly(folder)
+    assert "model.safetensors" in facts["error"] and model is None
+
+
+def test_other_weights_than_those_of_the_hash_are_not_loaded(folder):
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "other/model"}')
+    facts, model, _ = load_strictly(folder)
+    assert "adapter_config.json" in facts["error"] and model is None
+    (folder / "adapter_config.json").unlink()
+    (folder / "other.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config["transformers_weights"] = "other.safetensors"
+    (folder / "config.json").write_text(json.dumps(config))
+    facts, model, _ = load_strictly(folder)
+    assert "transformers_weights" in facts["error"] and model is None
+
+
+def test_code_for_other_classes_is_compared_too(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"]["AutoModel"] = "other.CNN"
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "other.py").write_text("raise SystemExit\n")
+    facts, model, _ = load_strictly(folder)
+    assert facts["files"].pop("other.py") is False and set(facts["files"].values()) == {True}
+    assert model is not None
+
+
+@pytest.mark.parametrize("auto_class", ["AutoConfig", "AutoModel"])
+def test_code_of_another_repository_is_never_fetched(auto_class, folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["auto_map"][auto_class] = "other/place--configuration_cnn.CNNConfig"
+    path.write_text(json.dumps(config))
+    facts, model, _ = load_strictly(folder, trust_remote_code=True)
+    assert "auto_map must name code of this folder only" in facts["error"] and model is None

@@ -1,0 +1,108 @@
+import math
+
+import numpy as np
+import pytest
+
+from convzoo.evaluation.statistics import (
+    accuracy_by_class,
+    break_down,
+    calibration,
+    most_confused,
+    wilson_interval,
+)
+
+NAMES = ["cat", "dog", "newt", "owl"]
+LABELS = np.array([0, 0, 0, 0, 1, 1, 3, 3, 3, 3, 3])
+PREDICTED = np.array([0, 1, 1, 3, 1, 1, 0, 1, 0, 3, 3])
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_interval_equals_newcombes_table(hits, trials, low, high):
+    # Newcombe, Statistics in Medicine 17 (1998), Table I, method 3.
+    assert wilson_interval(hits / trials, trials) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(("p", "n"), [(0.5, 1), (0.8765, 2000), (0.0, 7), (1.0, 50000)])
+def test_wilson_interval_solves_its_equation(p, n):
+    for end in wilson_interval(p, n):
+        assert n * (p - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end), abs=1e-6)
+
+
+def test_classes_are_counted_and_those_without_images_left_out():
+    found = accuracy_by_class(LABELS, PREDICTED, NAMES)
+    assert [tuple(row.values()) for row in found] == [
+        (0, "cat", 4, 1, 0.25),
+        (1, "dog", 2, 2, 1.0),
+        (3, "owl", 5, 2, 0.4),
+    ]
+
+
+def test_errors_are_counted_by_pair_and_the_most_frequent_come_first():
+    found = most_confused(LABELS, PREDICTED, NAMES)
+    assert [tuple(row.values()) for row in found] == [
+        ("cat", "dog", 2, 0.5),
+        ("owl", "cat", 2, 0.4),
+        ("cat", "owl", 1, 0.25),
+        ("owl", "dog", 1, 0.2),
+    ]
+    assert most_confused(LABELS, PREDICTED, NAMES, limit=1) == found[:1]
+    assert most_confused(LABELS, LABELS, NAMES) == []
+
+
+def test_calibration_of_two_bins_is_what_one_computes_on_paper():
+    """0.9 three times with two right, 0.7 once and wrong: 3/4 |2/3 - 0.9| + 1/4 |0 - 0.7|."""
+    found = calibration(np.array([0.9, 0.7, 0.9, 0.9]), np.array([1, 0, 0, 1], bool))
+    assert found["expected_calibration_error"] == pytest.approx(0.35, abs=1e-12)
+    assert found["mean_confidence"] == pytest.approx(0.85)
+    assert [list(one.values()) for one in found["bins"]] == [
+        [0.6667, 0.7333, 1, 0, 0.7],
+        [0.8667, 0.9333, 3, 2, 0.9],
+    ]
+
+
+def test_a_bin_includes_its_upper_edge_and_all_of_zero_to_one_is_covered():
+    edges = np.arange(16) / 15
+    found = calibration(edges, np.ones(16, bool))
+    assert [one["num_samples"] for one in found["bins"]] == [2, *[1] * 14]
+    assert found["bins"][0]["low"] == 0 and found["bins"][-1]["high"] == 1
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
+def test_a_constant_probability_errs_by_its_distance_from_the_accuracy(truth):
+    correct = np.arange(1000) < 1000 * truth
+    error = calibration(np.full(1000, 0.8, np.float32), correct)["expected_calibration_error"]
+    assert error == pytest.approx(abs(0.8 - truth), abs=1e-7)
+
+
+def test_calibration_equals_a_loop_over_the_images():
+    rng = np.random.default_rng(0)
+    confidences = rng.uniform(0.2, 1, 5000).astype(np.float32)
+    correct = rng.uniform(size=5000) < confidences**2
+    sums = {}
+    for confidence, hit in zip(confidences.tolist(), correct.tolist(), strict=True):
+        place = math.ceil(confidence * 15)
+        old = sums.get(place, (0, 0.0))
+        sums[place] = (old[0] + hit, old[1] + confidence)
+    expected = sum(abs(hits - total) for hits, total in sums.values()) / 5000
+    found = calibration(confidences, correct)
+    assert found["expected_calibration_error"] == pytest.approx(expected, abs=1e-9)
+    # The integral of p - p^2, for p in [0.2, 1]: what such an overconfident model errs by.
+    exact = ((1 - 0.2**2) / 2 - (1 - 0.2**3) / 3) / 0.8
+    assert expected == pytest.approx(exact, abs=0.02)
+
+
+def test_all_parts_come_together():
+    ranked = np.stack([PREDICTED, (PREDICTED + 1) % 4], axis=1)
+    found = break_down(LABELS, ranked, np.full(11, 0.5), NAMES)
+    assert list(found) == ["intervals_95", "calibration", "classes", "confusions"]
+    assert found["intervals_95"]["top1_accuracy"] == list(wilson_interval(5 / 11, 11))
+    # The cat that was called owl is the only error with the true class in the second place.
+    assert found["intervals_95"]["top5_accuracy"] == list(wilson_interval(6 / 11, 11))

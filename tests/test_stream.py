@@ -1,0 +1,252 @@
+import collections
+import dataclasses
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convzoo.data.examples import save_examples
+from convzoo.data.opening import open_split
+from convzoo.data.order import DataOrder
+from convzoo.data.stream import TrainStream, eval_rows, train_batches
+from convzoo.data.unreadable import UnreadableImages
+from convzoo.images.train_transform import TrainTransform
+from convzoo.recipe.settings import Augmentation, Preprocessing
+from tests.conftest import coloured_images, write_split
+from tests.test_decoding import without
+
+BATCH = 12
+TABLES = b"\xff\xdb"  # without them the header of a JPEG can be read, and its pixels cannot
+CROPS = Preprocessing(resize=16, crop=16)
+
+
+@pytest.fixture(scope="module")
+def source(colour_data):
+    return open_split(str(colour_data), "train")
+
+
+def batches(
+    source, process=0, processes=1, workers=0, start=0, stop=12, transform=None, exif_rotation=False
+):
+    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
+    transform = transform or TrainTransform(Augmentation(), CROPS)
+    stream = TrainStream(source, order, transform, process, processes, start, stop, exif_rotation)
+    return list(train_batches(stream, workers))
+
+
+def joined(parts):
+    """The global batch from the batches of all processes."""
+    return {
+        key: torch.cat([part[key] for part in parts]) for key in ("pixels", "labels", "positions")
+    }
+
+
+def assert_same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        for key in ("pixels", "labels", "positions"):
+            assert torch.equal(a[key], b[key])
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0), (3, 0), (2, 2), (8, 0)])
+def test_batches_do_not_depend_on_processes_and_workers(source, processes, workers):
+    alone = batches(source)
+    shares = [batches(source, rank, processes, workers) for rank in range(processes)]
+    assert_same(alone, [joined(step) for step in zip(*shares, strict=True)])
+
+
+@pytest.mark.parametrize("start", [1, 5, 6, 11])  # epochs of 61 / 12 steps end within step 5 and 10
+def test_a_resumed_stream_repeats_pixels_and_labels_exactly(source, start):
+    assert_same(batches(source)[start:], batches(source, start=start))
+
+
+def test_a_stream_can_go_to_a_spawned_worker(source):
+    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
+    transform = TrainTransform(Augmentation(policy="rand-m9-mstd0.5"), CROPS)
+    stream = TrainStream(source, order, transform, 0, 1, 3, 6)
+    copy = pickle.loads(pickle.dumps(stream))
+    assert_same(list(train_batches(copy, 0)), list(train_batches(stream, 0)))
+
+
+def test_growing_crops_are_the_same_in_all_processes_and_workers(source):
+    settings = Augmentation(first_crop=8, erasing=1.0)
+    transform = TrainTransform(settings, CROPS, growing_steps=8)
+    alone = batches(source, transform=transform)
+    sides = [batch["pixels"].shape[1:] for batch in alone]
+    assert sides == [(side, side, 3) for side in [8, 8, 8, 12, 12, 12, 16, 16, 16, 16, 16, 16]]
+    for side, batch in zip(sides, alone, strict=True):
+        bottoms = [top + height for boxes in batch["erasing"] for top, _, height, _ in boxes]
+        assert max(bottoms) <= side[0]
+    shares = [batches(source, rank, 3, transform=transform) for rank in range(3)]
+    assert_same(alone, [joined(step) for step in zip(*shares, strict=True)])
+    assert_same(alone, batches(source, workers=2, transform=transform))
+    assert_same(alone[5:], batches(source, start=5, transform=transform))
+
+
+def test_grey_batches_have_one_channel(source):
+    (batch,) = batches(source, stop=1, transform=TrainTransform(Augmentation(), CROPS, 1))
+    assert batch["pixels"].shape == (BATCH, 16, 16, 1)
+
+
+def test_pictures_are_turned_by_their_exif_data_where_the_recipe_says_so(tmp_path):
+    wide = np.zeros((16, 32, 3), np.uint8)
+    wide[:, :16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the left side belongs to the top
+    buffer = io.BytesIO()
+    Image.fromarray(wide).save(buffer, "JPEG", exif=exif)
+    write_split(tmp_path / "data", "train", [buffer.getvalue()] * 24, [0] * 24, files=1)
+    turned = open_split(str(tmp_path / "data"), "train")
+    transform = TrainTransform(Augmentation(crop="center", horizontal_flip=0.0), CROPS)
+    for exif_rotation, brighter in ((False, "left"), (True, "top")):
+        (batch,) = batches(turned, stop=1, transform=transform, exif_rotation=exif_rotation)
+        pixels = batch["pixels"].float()
+        vertical = pixels[:, :8].mean() - pixels[:, 8:].mean()
+        horizontal = pixels[:, :, :8].mean() - pixels[:, :, 8:].mean()
+        assert (vertical > 200, horizontal > 200) == (brighter == "top", brighter == "left")
+        folder = tmp_path / f"examples_{brighter}"
+        save_examples(turned, 1, folder, exif_rotation)
+        with Image.open(folder / "00000_red.png") as example:
+            assert example.size == ((16, 32) if exif_rotation else (32, 16))
+
+
+def test_every_picture_comes_once_per_epoch(source):
+    images, labels = coloured_images(61, seed=0)
+    positions = torch.cat([batch["positions"] for batch in batches(source, stop=61)])  # 12 epochs
+    assert sorted(positions.tolist()) == list(range(12 * 61))
+    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
+    first_row = np.cumsum([0, *source.group_rows])
+    for epoch in range(12):
+        located = (order.row(p) for p in range(epoch * 61, (epoch + 1) * 61))
+        rows = collections.Counter(int(first_row[group]) + row for group, row in located)
+        assert rows == collections.Counter(range(61))
+
+
+def test_labels_belong_to_their_pictures(source):
+    for batch in batches(source, stop=5):
+        channel_means = (
+            batch["pixels"].float().mean(dim=(1, 2))
+        )  # class c is brightest in channel c
+        assert torch.equal(channel_means.argmax(dim=1), batch["labels"])
+
+
+def damaged(folder, damage):
+    """A split with one picture that cannot be read."""
+    images, labels = coloured_images(24, seed=0)
+    images[13] = damage(images[13])
+    write_split(folder / "bad", "train", images, labels, files=1)
+    return open_split(str(folder / "bad"), "train")
+
+
+@pytest.fixture
+def damaged_source(tmp_path):
+    return damaged(tmp_path, lambda data: b"not a picture")
+
+
+def test_an_unreadable_picture_is_reported_and_replaced_by_another_with_its_own_label(
+    damaged_source,
+):
+    whole = batches(damaged_source, stop=2)
+    found = [entry for batch in whole for entry in batch["unreadable"]]
+    assert len(found) == 1
+    where, reason = found[0]
+    assert "row 6 of row group 1 of" in where and "readable JPEG" in reason
+    for batch in whole:
+        assert torch.equal(batch["pixels"].float().mean(dim=(1, 2)).argmax(dim=1), batch["labels"])
+    shares = [batches(damaged_source, rank, 3, stop=2) for rank in range(3)]
+    assert_same(whole, [joined(step) for step in zip(*shares, strict=True)])
+
+
+def test_damage_that_shows_while_cropping_changes_no_other_draw(damaged_source, tmp_path):
+    late = batches(damaged(tmp_path / "late", lambda data: without(data, TABLES)), stop=2)
+    assert [len(batch["unreadable"]) for batch in late].count(1) == 1
+    assert_same(late, batches(damaged_source, stop=2))
+
+
+def test_unreadable_pictures_are_counted_once_and_too_many_stop(damaged_source, caplog):
+    (entry,) = [e for batch in batches(damaged_source, stop=2) for e in batch["unreadable"]]
+    counter = UnreadableImages(allowed=1)
+    counter.add([entry])
+    counter.add([entry])  # the same picture in the next epoch
+    assert caplog.text.count("another picture takes its place") == 1
+    with pytest.raises(ValueError, match="at most 1 pictures may be unreadable .* got 2, the last"):
+        counter.add([("elsewhere", "cut off")])
+    counter = UnreadableImages(allowed=1)
+    counter.know({"on another process": "cut off"})
+    counter.add([])
+    with pytest.raises(ValueError, match="got 2, the last"):
+        counter.add([entry])
+
+
+def test_data_without_any_readable_picture_is_an_error(tmp_path):
+    write_split(tmp_path / "bad", "train", [b"no picture"] * 24, [0] * 24, files=1)
+    with pytest.raises(ValueError, match="none of the .* pictures around can be read"):
+        batches(open_split(str(tmp_path / "bad"), "train"), stop=1)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_repeats_are_views_of_a_picture_in_the_same_batch(source, processes):
+    order = DataOrder(source.group_rows, source.group_bytes, BATCH // 2, 20_000, seed=5)
+    transform = TrainTransform(Augmentation(repeats=2), CROPS)
+    streams = [
+        TrainStream(source, order, transform, rank, processes, 0, 61 * 2 // BATCH)
+        for rank in range(processes)
+    ]
+    seen = []
+    for parts in zip(*(train_batches(stream, 0) for stream in streams), strict=True):
+        positions = torch.cat([part["positions"] for part in parts])
+        pictures = collections.Counter((positions // 2).tolist())
+        assert len(positions) == BATCH and set(pictures.values()) == {2}
+        assert len(positions.unique()) == BATCH
+        seen += [order.row(picture) for picture in pictures]
+        labels, pixels = (torch.cat([part[key] for part in parts]) for key in ("labels", "pixels"))
+        first, second = labels.view(-1, 2).T, pixels.view(-1, 2, *pixels.shape[1:]).unbind(1)
+        assert torch.equal(*first) and not torch.equal(*second)
+    assert len(set(seen)) == len(seen) == 61 * 2 // BATCH * BATCH // 2
+
+
+def test_a_run_reads_each_row_group_no_more_often_than_its_windows(source):
+    """From the start and from the middle; a window stays open from its first use to its last."""
+
+    class Counting(type(source)):
+        def read_group(self, number):
+            reads[number] += 1
+            return super().read_group(number)
+
+    counting = Counting(**{f.name: getattr(source, f.name) for f in dataclasses.fields(source)})
+    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 4_000, seed=5)
+    steps = 61 // BATCH
+    for start in (0, steps // 2):
+        reads = collections.Counter()
+        stream = TrainStream(
+            counting, order, TrainTransform(Augmentation(), CROPS), 0, 1, start, steps
+        )
+        list(train_batches(stream, 0))
+        positions = [
+            p for step in range(start, steps) for p in order.positions(step, 0, 1).tolist()
+        ]
+        windows = {
+            order.locate(position)[0].key: order.locate(position)[0] for position in positions
+        }
+        expected = collections.Counter(
+            group for window in windows.values() for group, _, _ in window.pieces
+        )
+        assert reads == expected
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7, 40])
+def test_evaluation_gives_each_row_once_to_some_process(source, processes):
+    rows = [row for rank in range(processes) for row in eval_rows(source, rank, processes)]
+    images, labels = coloured_images(61, seed=0)
+    assert [index for index, _, _ in rows] == list(range(61))
+    assert [bytes(data) for _, data, _ in rows] == images
+    assert [label for _, _, label in rows] == labels
+
+
+def test_examples_are_named_by_row_and_class(source, tmp_path):
+    save_examples(source, 3, tmp_path / "examples")
+    names = sorted(path.name for path in (tmp_path / "examples").iterdir())
+    assert names == ["00000_red.png", "00020_blue.png", "00040_green.png"]
