@@ -15,7 +15,7 @@ setup: .venv/ready  ## create .venv with the exact versions of constraints.txt
 	$(BIN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-quickstart: .venv/ready  ## train, evaluate, card, prediction on the embedded pictures
+quickstart: .venv/ready  ## train, evaluate, card, prediction on the embedded images
 	$(BIN) -m accelerate.commands.launch -q --num_processes 1 --num_machines 1 --mixed_precision no \
 	    --dynamo_backend no train_accelerate.py recipes/quickstart.toml
 	$(BIN) -m convzoo evaluate runs/quickstart/model --data data/fashion-mnist
@@ -25,7 +25,7 @@ quickstart: .venv/ready  ## train, evaluate, card, prediction on the embedded pi
 	@echo 'The model is in runs/quickstart/model; README.md there is its card. Next:'
 	@echo '  in a browser:    $(BIN) app.py runs/quickstart/model'
 	@echo '  another recipe:  ls recipes; $(BIN) -m convzoo recipe     (every key, explained)'
-	@echo '  your pictures:   README.md, "Train"'
+	@echo '  your images:   README.md, "Train"'
 
 lint: .venv/ready
 	$(BIN) -m ruff check .

@@ -98,8 +98,8 @@ def main(argv: list[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.INFO if is_main else logging.WARNING)
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # data without a card
     prepare_device(accelerator.device, settings.mixed_precision, settings.deterministic)
-    pictures_per_step = settings.global_batch_size // augmentation.repeats
-    if pictures_per_step < accelerator.num_processes:
+    images_per_step = settings.global_batch_size // augmentation.repeats
+    if images_per_step < accelerator.num_processes:
         raise ValueError(
             f"train.global_batch_size must be at least the number of processes, "
             f"{accelerator.num_processes}, times augmentation.repeats; got "
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     stop = StopRequest(accelerator)
     if recipe.run.push_to:
-        import hub_cards.pushing  # noqa: F401  what it needs is missed now, not after the training
+        import hub_cards.hub.pushing  # noqa: F401  what it needs is missed now, not after the training
 
     # ---- data ----------------------------------------------------------------------------------
     options = DatasetOptions(data.name, data.revision, data.image_column, data.label_column)
@@ -147,15 +147,15 @@ def main(argv: list[str] | None = None) -> None:
                 f"splits {data.train_split} and {data.eval_split} of {data.path} must have the "
                 f"same classes in the same order; they differ. Set data.eval_split to another one"
             )
-    if pictures_per_step > train_source.num_rows:
+    if images_per_step > train_source.num_rows:
         raise ValueError(
-            f"train.global_batch_size must be at most the number of training pictures, "
+            f"train.global_batch_size must be at most the number of training images, "
             f"{train_source.num_rows}, times augmentation.repeats; got {settings.global_batch_size}"
         )
     order = DataOrder(
         train_source.group_rows,
         train_source.group_bytes,
-        pictures_per_step,
+        images_per_step,
         data.shuffle_memory_mb * 2**20,
         seed,
     )
@@ -397,7 +397,7 @@ def main(argv: list[str] | None = None) -> None:
         mininterval=0.5 if sys.stderr.isatty() else 10,
     )
     # The same number on all processes, and no part is empty.
-    smallest_share = pictures_per_step // accelerator.num_processes * augmentation.repeats
+    smallest_share = images_per_step // accelerator.num_processes * augmentation.repeats
     num_parts = min(settings.accumulation_steps, smallest_share)
     eval_period = settings.evaluate_every_epochs * steps_per_epoch
     save_period = settings.checkpoint_every_epochs * steps_per_epoch
@@ -601,7 +601,7 @@ def check_run_folder(run_folder, recipe):
 
 
 def check_finite(window, done, run_folder, source, order, is_main):
-    """Stop at the first step whose loss is not finite, and leave its pictures' names in a file."""
+    """Stop at the first step whose loss is not finite, and leave its images' names in a file."""
     bad = next((i for i, loss in enumerate(window) if not math.isfinite(loss)), None)
     if bad is None:
         return
@@ -612,7 +612,7 @@ def check_finite(window, done, run_folder, source, order, is_main):
         names = [source.where(*order.row(picture)) for picture in pictures]
         write_json(report, {"step": step, "loss": str(window[bad]), "images": names})
     raise FloatingPointError(
-        f"the training loss must be finite; it is {window[bad]} in step {step}, whose pictures "
+        f"the training loss must be finite; it is {window[bad]} in step {step}, whose images "
         f"{report} names. {AFTER_DIVERGENCE}"
     )
 

@@ -84,7 +84,7 @@ def compare() -> None:
 
 
 def difference(first, second) -> float:
-    """Largest absolute difference of two pictures or batches."""
+    """Largest absolute difference of two images or batches."""
     return np.abs(np.asarray(first, np.float64) - np.asarray(second, np.float64)).max()
 
 
@@ -122,7 +122,7 @@ def compare_trivial_augment(pictures) -> None:
         worst = 0.0
         for magnitude, argument in zip(theirs, arguments, strict=True):
             if name.startswith("Translate"):
-                magnitude = -magnitude  # they move the picture, Pillow's matrix the window
+                magnitude = -magnitude  # they move the image, Pillow's matrix the window
             for image in pictures:
                 picture = Image.fromarray(image)
                 expected = autoaugment._apply_op(
@@ -183,7 +183,7 @@ def compare_rand_augment_draws() -> None:
             transform(None)
             drawn += [(name, value or 0.0) for name, value in parsed.draw(rng)]
         report(policy, drawn, theirs)
-        print(f"    applied per picture: {len(drawn) / DRAWS:.4f}, timm {len(theirs) / DRAWS:.4f}")
+        print(f"    applied per image: {len(drawn) / DRAWS:.4f}, timm {len(theirs) / DRAWS:.4f}")
 
 
 def compare_trivial_augment_draws(image) -> None:
@@ -266,7 +266,7 @@ def compare_mixing_draws() -> None:
 
 
 def compare_augmix_results(image) -> None:
-    """Mean change of a picture by AugMix, 500 draws each."""
+    """Mean change of an image by AugMix, 500 draws each."""
     picture, rng = Image.fromarray(image), np.random.default_rng(0)
     peer = auto_augment.augment_and_mix_transform("augmix-m3", {"img_mean": ours.IMAGENET_FILL})
     parsed = ours.parse_policy("augmix-m3")
@@ -276,7 +276,7 @@ def compare_augmix_results(image) -> None:
 
 
 def compare_speed(image) -> None:
-    """The policies of the two libraries, on the same picture, interleaved."""
+    """The policies of the two libraries, on the same image, interleaved."""
     picture = Image.fromarray(image)
     hparams = {"img_mean": ours.IMAGENET_FILL}
     peers = {

@@ -5,7 +5,7 @@
 
 A CPU-sized version of the CIFAR-10 recipes: a smaller network, few epochs, one thread for each
 process, most of them compiled. `cnn_prelu_growing` is `cnn_prelu` with crops that grow. Each seed
-is a training run of its own, evaluated at its end on all test pictures; its CPU time includes the
+is a training run of its own, evaluated at its end on all test images; its CPU time includes the
 start, the compilation and the evaluation. `resnet` is Transformers' ResNet with the layers and
 widths of `cnn_relu`, trained by the same loop with the same recipe: an outside reference. FOLDER
 holds CIFAR-10 as parquet, or is a Hub id; the result file says which data it was. The file is

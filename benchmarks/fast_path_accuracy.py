@@ -2,11 +2,11 @@
 
     python benchmarks/fast_path_accuracy.py --data CIFAR10_FOLDER --photographs IMAGENET_FOLDER
 
-Exact is what torchvision's transforms do on Pillow pictures: decode all of it, cut the box out,
+Exact is what torchvision's transforms do on Pillow images: decode all of it, cut the box out,
 resize with Pillow's antialiased filter. Ours is the package's training transform. A small CNN
 trains with either, from the same weights, in the same order, on the same boxes and flips, once per
-seed; both are evaluated on exactly resized test pictures. Crops are smaller than the pictures, so
-that the resize matters: a quarter to all of a picture of 32 pixels becomes 12 x 12.
+seed; both are evaluated on exactly resized test images. Crops are smaller than the images, so
+that the resize matters: a quarter to all of an image of 32 pixels becomes 12 x 12.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", default="data/fashion-mnist", help="folder with train and test")
     parser.add_argument("--photographs", help="folder of photographs for the pixel error")
-    parser.add_argument("--images", type=int, default=20_000, help="training pictures")
+    parser.add_argument("--images", type=int, default=20_000, help="training images")
     parser.add_argument("--epochs", type=int, default=4, help="passes over them")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each path, 2 to 9")
     parser.add_argument("--crop", type=int, default=12, help="side of the crops, pixels")
@@ -59,8 +59,8 @@ def main() -> None:
     train, test = (read_split(args.data, split) for split in ("train", "test"))
     train = train[:: max(1, len(train) // args.images)][: args.images]
     report = {
-        "what": f"top-1 accuracy of a small CNN on {len(test)} test pictures after {args.epochs} "
-        f"epochs of {len(train)} pictures in crops of {args.crop} px, exact and fast crops",
+        "what": f"top-1 accuracy of a small CNN on {len(test)} test images after {args.epochs} "
+        f"epochs of {len(train)} images in crops of {args.crop} px, exact and fast crops",
         "data": Path(args.data).name,
         "fingerprint": open_split(args.data, "train").fingerprint,
         "photographs": Path(args.photographs).name if args.photographs else None,
@@ -103,7 +103,7 @@ def command(args: argparse.Namespace) -> str:
 
 
 def read_split(path: str, split: str) -> list[tuple[bytes, int]]:
-    """Encoded pictures and labels."""
+    """Encoded images and labels."""
     return [(bytes(data), label) for _, data, label in eval_rows(open_split(path, split), 0, 1)]
 
 
@@ -185,7 +185,7 @@ def train_once(
 
 
 def resized(data: bytes, size: int) -> np.ndarray:
-    """A whole square picture, exactly resized."""
+    """A whole square image, exactly resized."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 

@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python benchmarks/first_batch.py
 
-294 parquet files of about 500 MB, in row groups of 100 pictures. The Hub is that of the tests, on
+294 parquet files of about 500 MB, in row groups of 100 images. The Hub is that of the tests, on
 loopback: bytes and requests are those of a real one, the seconds leave out its network. Each run is
 a process of its own with empty caches; its clock starts after the imports. CPU seconds are of all
 its threads, and do not depend much on what else the machine does. The server's journal tells what
@@ -32,11 +32,11 @@ RESULT = "benchmarks/results/first_batch_202611.json"
 
 STREAMS = f"""
 import json, os, time, urllib.request
-from convzoo.data import TrainStream, train_batches
-from convzoo.order import DataOrder
-from convzoo.recipe import Augmentation, Preprocessing
-from convzoo.sources import open_split
-from convzoo.transforms import TrainTransform
+from convzoo.data.stream import TrainStream, train_batches
+from convzoo.data.order import DataOrder
+from convzoo.recipe.settings import Augmentation, Preprocessing
+from convzoo.data.opening import open_split
+from convzoo.images.train_transform import TrainTransform
 import datasets  # the clock starts after imports
 
 started, cpu = time.perf_counter(), time.process_time()
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def serve_imagenet(folder: Path) -> HubServer:
-    """A Hub with the dataset user/imagenet: one file under 294 names, of made-up pictures."""
+    """A Hub with the dataset user/imagenet: one file under 294 names, of made-up images."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (8, 240, 320, 3), dtype=np.uint8)
     pictures = [encode(image) for image in noise]

@@ -210,7 +210,7 @@ def crop_variants() -> dict:
     except ImportError as error:
         variants["torchvision"] = str(error)
     else:
-        variants["Pillow + torchvision v1 (transformers examples)"] = per_picture(torchvision_v1())
+        variants["Pillow + torchvision v1 (transformers examples)"] = per_image(torchvision_v1())
         crop = v2.RandomResizedCrop(SIZE, antialias=True)
         on_tensors = v2.Compose([crop, v2.RandomHorizontalFlip()])
         finish = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
@@ -222,18 +222,18 @@ def crop_variants() -> dict:
 
 
 def our_crops(batch: list[bytes], decode: Callable = open_for_cropping) -> torch.Tensor:
-    """What a TrainStream does with the pictures of one batch."""
+    """What a TrainStream does with the images of one batch."""
     crops = [transform(decode(data), sample_rng(0, next(positions))) for data in batch]
     return torch.from_numpy(np.stack(crops))
 
 
 def decode_only(batch: list[bytes]) -> None:
-    """What libjpeg-turbo needs for whole pictures."""
+    """What libjpeg-turbo needs for whole images."""
     for data in batch:
         simplejpeg.decode_jpeg(data, "RGB")
 
 
-def per_picture(pillow_transform: Callable) -> Callable:
+def per_image(pillow_transform: Callable) -> Callable:
     """A function of a batch from one of a Pillow image."""
     return lambda batch: torch.stack([pillow_transform(open_pillow(data)) for data in batch])
 
@@ -282,8 +282,7 @@ def timm_variants(settings: dict[str, dict]) -> dict:
         return dict.fromkeys(settings, str(error))
     common = {"is_training": True, "interpolation": "bilinear", "mean": MEAN, "std": STD}
     return {
-        name: per_picture(create_transform(SIZE, **common, **more))
-        for name, more in settings.items()
+        name: per_image(create_transform(SIZE, **common, **more)) for name, more in settings.items()
     }
 
 

@@ -67,7 +67,7 @@ def main() -> None:
     """Measure, print and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--steps", type=int, default=30, help="timed steps of each variant")
-    parser.add_argument("--batch", type=int, default=64, help="pictures of 28 x 28 in a step")
+    parser.add_argument("--batch", type=int, default=64, help="images of 28 x 28 in a step")
     parser.add_argument("--output", default="benchmarks/results/monitor_overhead_202611.json")
     args = parser.parse_args()
     pixels = torch.randn(args.batch, 1, 28, 28).contiguous(memory_format=torch.channels_last)
@@ -100,7 +100,7 @@ def main() -> None:
         Path(args.output),
         {
             "what": "processor time of a step with a monitor over that without, medians of "
-            f"{args.steps} interleaved steps of {args.batch} pictures, each looked at; "
+            f"{args.steps} interleaved steps of {args.batch} images, each looked at; "
             f"relative_every_{EVERY} is computed from it, as steps between looks do nothing",
             "command": command_line("python benchmarks/monitor_overhead.py"),
             "date": now(),

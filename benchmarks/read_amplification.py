@@ -50,7 +50,7 @@ def main() -> None:
         Path(args.output),
         {
             "what": "openings of a row group, mean of all, in the first and in a later epoch; and "
-            "how many megabytes of pictures a process holds, those read ahead included and those "
+            "how many megabytes of images a process holds, those read ahead included and those "
             "used already not: median over the steps, and most",
             "layout": {"files": FILES, "rows": ROWS, "row_groups": len(sizes)},
             "row_group_megabytes": GROUP_BYTES / 1e6,

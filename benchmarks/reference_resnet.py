@@ -3,7 +3,7 @@
     accelerate launch -q benchmarks/reference_resnet.py RECIPE model.bottleneck_expansion=2
 
 Everything is as in train_accelerate.py; only the network is not ours. Its stem is replaced by one
-3x3 convolution, as small pictures need it.
+3x3 convolution, as small images need it.
 """
 
 import sys
@@ -22,7 +22,7 @@ BOTTLENECK = modeling_resnet.ResNetBottleNeckLayer
 
 
 class SmallStemConfig(ResNetConfig):
-    """Of a ResNet for small pictures."""
+    """Of a ResNet for small images."""
 
     model_type = "small_stem_resnet"
     num_channels: int = 3

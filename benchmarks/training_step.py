@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python benchmarks/training_step.py
 
-Synthetic pictures of 224 pixels. Each family's published network takes the step of
+Synthetic images of 224 pixels. Each family's published network takes the step of
 train_accelerate.py on a CPU: channels last, freed memory kept, no gradients that batch norms
 cancel, mean-over-batch cross entropy, SGD with momentum. Forward, backward and optimizer are timed
 apart, and so is what comes before: random crops of the embedded photographs, normalised.
@@ -11,7 +11,7 @@ The peer is Transformers' ResNet-50 as its examples train it (default memory for
 allocator), and with our settings. Our CNN with ReLU is the same network but for residual scales.
 How much faster a step is depends on the processor: name it in the name of the result file.
 Two processes, one for each allocator, take turns network by network, round after round. With one
-thread and fewer than 16 pictures PyTorch runs 1x1 convolutions by another, slower path.
+thread and fewer than 16 images PyTorch runs 1x1 convolutions by another, slower path.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def main() -> None:
             "data_milliseconds_per_image": round(
                 1000 * statistics.median(data_seconds[1:]) / len(pictures), 1
             ),
-            "pictures": f"{len(pictures)} photographs, "
+            "images": f"{len(pictures)} photographs, "
             f"{sum(map(len, pictures)) / len(pictures) / 1000:.0f} kB on average",
             "rows": rows,
         },
@@ -120,7 +120,7 @@ def main() -> None:
 
 
 def prepare(pictures: list[bytes]) -> float:
-    """Decode, crop, flip and normalise pictures as training does, processor seconds."""
+    """Decode, crop, flip and normalise images as training does, processor seconds."""
     settings = Preprocessing()
     transform = TrainTransform(Augmentation(), settings)
     normalize = Normalize(settings.rescale_factor, settings.mean, settings.std)

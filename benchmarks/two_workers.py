@@ -102,7 +102,7 @@ def theirs(source, steps):
 
 
 def collate(rows):
-    """Stacked pictures."""
+    """Stacked images."""
     return torch.stack([row["pixel_values"] for row in rows])
 
 

@@ -31,28 +31,28 @@ def main(argv: list[str] | None = None) -> int:
     evaluate.add_argument("--num-workers", type=_at_least(0), default=2, help="decoding processes")
     evaluate.add_argument("--output", help="also write the result here, as for a Hub model")
     evaluate.add_argument(
-        "--crops", type=int, default=1, choices=(1, 10), help="views of a picture, averaged"
+        "--crops", type=int, default=1, choices=(1, 10), help="views of an image, averaged"
     )
     evaluate.add_argument(
-        "--limit", type=_at_least(0), default=0, help="pictures, evenly spaced (all)"
+        "--limit", type=_at_least(0), default=0, help="images, evenly spaced (all)"
     )
     evaluate.add_argument(
         "--classes",
         nargs="*",
         default=(),
         metavar="NAME",
-        help="only pictures of these classes (all); without names: of the model's",
+        help="only images of these classes (all); without names: of the model's",
     )
     evaluate.add_argument(
-        "--exif-rotation", action="store_true", help="turn pictures as their EXIF data says"
+        "--exif-rotation", action="store_true", help="turn images as their EXIF data says"
     )
     _add_columns(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
-    predict = commands.add_parser("predict", help="classify picture files")
+    predict = commands.add_parser("predict", help="classify image files")
     predict.add_argument("model", help="model folder or Hub id")
-    predict.add_argument("images", nargs="+", help="picture files")
-    predict.add_argument("--top-k", type=_at_least(1), default=5, help="classes per picture")
+    predict.add_argument("images", nargs="+", help="image files")
+    predict.add_argument("--top-k", type=_at_least(1), default=5, help="classes per image")
     predict.set_defaults(run=_predict)
 
     convert = commands.add_parser(
@@ -72,16 +72,16 @@ def main(argv: list[str] | None = None) -> int:
 
     preprocess = commands.add_parser(
         "preprocess",
-        help="copy a dataset with smaller pictures, so that training decodes less",
+        help="copy a dataset with smaller images, so that training decodes less",
         description="Write a presized copy of a dataset; run it again to continue after a stop.",
     )
-    preprocess.add_argument("source", help="folder of parquet files or pictures, or Hub dataset id")
+    preprocess.add_argument("source", help="folder of parquet files or images, or Hub dataset id")
     preprocess.add_argument("output", help="folder to create")
     preprocess.add_argument(
         "--size", type=_at_least(1), default=256, help="shorter side (%(default)s)"
     )
     preprocess.add_argument("--crop", action="store_true", help="also cut to size x size, centred")
-    preprocess.add_argument("--enlarge", action="store_true", help="bring smaller pictures to size")
+    preprocess.add_argument("--enlarge", action="store_true", help="bring smaller images to size")
     preprocess.add_argument(
         "--interpolation", default="bilinear", choices=("bilinear", "bicubic"), help="antialiased"
     )
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         "--subsampling", default="420", choices=("420", "444"), help="of the colours (%(default)s)"
     )
     preprocess.add_argument(
-        "--exif-rotation", action="store_true", help="turn pictures as their EXIF data says"
+        "--exif-rotation", action="store_true", help="turn images as their EXIF data says"
     )
     preprocess.add_argument("--splits", nargs="+", default=(), help="which splits (all)")
     preprocess.add_argument(
@@ -112,13 +112,13 @@ def main(argv: list[str] | None = None) -> int:
         "inspect",
         help="what is in a dataset, or in a model",
         description="Of a dataset: counts, sizes, damage, and whether this machine feeds the GPUs "
-        "with it. Of a model: layers, multiply-adds, slopes, scales, activations of a picture.",
+        "with it. Of a model: layers, multiply-adds, slopes, scales, activations of an image.",
     )
     inspect.add_argument("what", help="dataset or model: folder or Hub id")
-    inspect.add_argument("--image", help="of a model: picture whose activations are drawn")
+    inspect.add_argument("--image", help="of a model: image whose activations are drawn")
     inspect.add_argument("--splits", nargs="+", default=(), help="which splits (all)")
     inspect.add_argument(
-        "--limit", type=_at_least(0), default=0, help="pictures read of each split (all)"
+        "--limit", type=_at_least(0), default=0, help="images read of each split (all)"
     )
     inspect.add_argument(
         "--gpus", type=_at_least(1), default=1, help="how many to feed (%(default)s)"
@@ -259,7 +259,7 @@ def _recipe(args):
 def _add_columns(command):
     command.add_argument("--name", default="", help="configuration of a dataset with several")
     command.add_argument("--revision", default="", help="commit or tag of a Hub dataset")
-    command.add_argument("--image-column", default="", help="column of pictures")
+    command.add_argument("--image-column", default="", help="column of images")
     command.add_argument("--label-column", default="", help="column of class numbers")
 
 

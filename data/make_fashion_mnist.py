@@ -1,8 +1,8 @@
 """Write the embedded sample of Fashion-MNIST, from the four original IDX files.
 
 The sample is small enough to live in the repository and has the layout of the Hub's dataset
-(parquet shards with encoded pictures), so training, evaluation and tests run without a network on
-the code path that ImageNet takes. Which pictures are taken, and in which order they are written,
+(parquet shards with encoded images), so training, evaluation and tests run without a network on
+the code path that ImageNet takes. Which images are taken, and in which order they are written,
 follows from a hash of their position, not from a library's random generator; the bytes of the files
 also depend on the versions of Pillow and pyarrow, which README.md names.
 
@@ -127,7 +127,7 @@ def choose(labels: np.ndarray, split: str, num_per_class: int) -> list[int]:
     """Choose the same number of positions from every class, and shuffle them.
 
     Args:
-        labels: class of every picture of the split, (N,).
+        labels: class of every image of the split, (N,).
         split: name of the split; part of what is hashed.
         num_per_class: how many to take of each class that occurs.
 
@@ -136,7 +136,7 @@ def choose(labels: np.ndarray, split: str, num_per_class: int) -> list[int]:
         SHA-256("<seed>/<split>/<position>"), ordered by the same hashes read backwards.
 
     Raises:
-        ValueError: if a class has too few pictures.
+        ValueError: if a class has too few images.
     """
     digests = [
         hashlib.sha256(f"{SEED}/{split}/{index}".encode()).digest() for index in range(len(labels))
@@ -149,7 +149,7 @@ def choose(labels: np.ndarray, split: str, num_per_class: int) -> list[int]:
             counts[label] += 1
             chosen.append(index)
     if min(counts.values()) < num_per_class:
-        raise ValueError(f"every class of {split} must have {num_per_class} pictures; got {counts}")
+        raise ValueError(f"every class of {split} must have {num_per_class} images; got {counts}")
     # In the order in which they were taken, the classes that fill up last would be the whole tail.
     return sorted(chosen, key=lambda index: digests[index][::-1])
 
@@ -157,12 +157,12 @@ def choose(labels: np.ndarray, split: str, num_per_class: int) -> list[int]:
 def write_shards(
     folder: Path, split: str, images: np.ndarray, labels: np.ndarray, num_shards: int
 ) -> list[Path]:
-    """Write one split as parquet shards named as on the Hub, pictures as PNG.
+    """Write one split as parquet shards named as on the Hub, images as PNG.
 
     Args:
         folder: where the shards go; made if missing.
         split: name of the split, the first part of the file names.
-        images: grey pictures, (N, H, W), uint8.
+        images: grey images, (N, H, W), uint8.
         labels: their classes, (N,).
         num_shards: how many files of (nearly) equal length.
 
@@ -180,8 +180,8 @@ def write_shards(
             schema=SCHEMA,
         )
         path = folder / f"{split}-{shard:05d}-of-{num_shards:05d}.parquet"
-        # zstd: the pictures are compressed, but their headers are alike. No dictionary: no two
-        # pictures are.
+        # zstd: the images are compressed, but their headers are alike. No dictionary: no two
+        # images are.
         pq.write_table(
             table,
             path,

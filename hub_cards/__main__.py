@@ -158,7 +158,7 @@ def _parser():
         action="store_true",
         help="run the repository's own code instead of this package's; its process is no sandbox",
     )
-    verify.add_argument("--image-column", default="", help="column of pictures in DATA")
+    verify.add_argument("--image-column", default="", help="column of images in DATA")
     verify.add_argument("--label-column", default="", help="column of class numbers in DATA")
     verify.add_argument("--batch-size", type=_positive, default=64, help="images per step")
     verify.add_argument("--num-workers", type=int, default=2, help="decoding processes")

@@ -4,7 +4,7 @@ Its steps are those of torchvision's evaluation transforms on Pillow images: con
 resize the shorter side, crop the centre, rescale and normalise. No stock image processor of
 Transformers can express them: its centre crop rounds down where torchvision rounds to nearest,
 which moves the 235 -> 224 crop of QLNet by one pixel. Pillow does the work whether or not
-torchvision is installed, so a model sees the same pixels everywhere. Pictures are taken as they are
+torchvision is installed, so a model sees the same pixels everywhere. Images are taken as they are
 stored: an EXIF orientation is not applied (`pipeline` applies it before it calls the processor).
 """
 
@@ -25,7 +25,7 @@ PROTOCOLS = {
     "imagenet_bicubic_235": {"size": 235, "resample": Image.Resampling.BICUBIC},
     # The reimplementation of the 2012 AlexNet: 0-255 pixels minus the mean. It resizes by OpenCV's
     # cubic filter, which does not antialias: single pixels differ by up to about 20 grey levels,
-    # channel means by 0.2 (measured on four synthetic pictures).
+    # channel means by 0.2 (measured on four synthetic images).
     "mean_subtracted_bicubic_256": {
         "size": 256,
         "resample": Image.Resampling.BICUBIC,
@@ -165,7 +165,7 @@ class ConvZooImageProcessor(BaseImageProcessor):
 
     def _resize_and_crop(self, image: Image.Image) -> Image.Image:
         short, long = sorted(image.size)
-        if long > 100 * short:  # the resized picture could fill the memory
+        if long > 100 * short:  # the resized image could fill the memory
             raise ValueError(f"sides must differ at most by a factor of 100; got {image.size}")
         new_short = self.size["shortest_edge"]
         new_long = int(new_short * long / short)
@@ -201,7 +201,7 @@ def to_pillow(image: Any, num_channels: int) -> Image.Image:
             )
         image = Image.fromarray(np.ascontiguousarray(image))
     if image.mode.startswith("I;16"):
-        # Pillow would cut 16-bit greys off at 255; their upper byte is the same picture in 8 bits.
+        # Pillow would cut 16-bit greys off at 255; their upper byte is the same image in 8 bits.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"images must have 8 or 16 bits; got mode {image.mode}. Scale to 0..255.")

@@ -58,7 +58,7 @@ def coloured_images(count, seed, side=(20, 44)):
 
 @pytest.fixture(scope="session")
 def colour_data(tmp_path_factory):
-    """61 training and 23 test pictures of three classes, in 2 + 2 files of several row groups."""
+    """61 training and 23 test images of three classes, in 2 + 2 files of several row groups."""
     folder = tmp_path_factory.mktemp("data") / "colours"
     write_split(folder, "train", *coloured_images(61, seed=0))
     write_split(folder, "test", *coloured_images(23, seed=1))

@@ -1,4 +1,4 @@
-"""Made-up weights, images and pictures that depend only on names and shapes.
+"""Made-up weights, images and images that depend only on names and shapes.
 
 Four originals were run once, in float64, on these numbers (torch 2.13.0, timm 0.9.7), and
 tests/golden/ holds what came out: github.com/chrisjob1021/model-examples at 6581ef6 (cnn_*),
@@ -86,7 +86,7 @@ def images(scale: float = 1, size: int = 224) -> torch.Tensor:
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """A uint8 RGB picture (height, width, 3): ramps and a checkerboard."""
+    """A uint8 RGB image (height, width, 3): ramps and a checkerboard."""
     y, x, c = np.ogrid[:height, :width, :3]
     ramp = (x * (3 + c) + y * (5 - c)) // 4
     checks = (x // 16 + y // 24) % 2 * 60

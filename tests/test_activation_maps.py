@@ -54,14 +54,14 @@ def test_every_stage_is_drawn_with_the_prediction_of_the_pipeline(
     assert found["predictions"] == pytest.approx(expected, rel=1e-4)
     assert list(found["predictions"]) == list(expected)
     names = ["prediction", "0_stem", "1_stage", "2_stage"]
-    assert found["pictures"] == [str(tmp_path / "drawn" / f"{name}.png") for name in names]
-    for path in found["pictures"]:
+    assert found["images"] == [str(tmp_path / "drawn" / f"{name}.png") for name in names]
+    for path in found["images"]:
         with Image.open(path) as picture:
             assert min(picture.size) >= 500
             assert picture.convert("L").getextrema() == (0, 255)  # ink on paper
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path):
+def test_a_file_that_is_no_image_is_named(tmp_path):
     model = CNN(CNNConfig(**SMALL))
     with pytest.raises(ValueError, match=r"test_activation_maps\.py: "):
         draw_activations(model, ConvZooImageProcessor(), __file__, tmp_path)

@@ -11,7 +11,7 @@ SCRIPT = """
 import json, pathlib, sys
 import torch
 from accelerate import Accelerator
-from convzoo.batch_norm import share_statistics
+from convzoo.training.batch_norm import share_statistics
 
 accelerator = Accelerator()
 model = torch.nn.Sequential(

@@ -100,7 +100,7 @@ def pretrained(tmp_path_factory):
 
 def recipe_of(folder, **sections):
     sections["finetune"] = {"pretrained": str(folder)} | sections.get("finetune", {})
-    return recipe_from_tables({"data": {"path": "pictures"}, **sections})
+    return recipe_from_tables({"data": {"path": "images"}, **sections})
 
 
 def steps(model, count=3):
@@ -237,7 +237,7 @@ def test_fields_of_the_recipe_replace_those_of_the_pretrained_model(pretrained):
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_a_grey_picture_looks_the_same_to_a_model_of_one_channel(pretrained, family):
+def test_a_grey_image_looks_the_same_to_a_model_of_one_channel(pretrained, family):
     grey = {"preprocessing": {"mean": [0.5], "std": [0.25]}, "model": {"num_channels": 1}}
     model = build_model(recipe_of(pretrained[family], **grey), list("abcde")).eval()
     colour = FAMILIES[CONFIGS[family]].from_pretrained(pretrained[family])
@@ -331,8 +331,8 @@ def test_the_family_may_be_left_to_the_pretrained_model(pretrained, tmp_path):
 FINE_TUNES = """
 import json, sys
 import torch
-from convzoo.building import build_model
-from convzoo.recipe import recipe_from_tables
+from convzoo.training.building import build_model
+from convzoo.recipe.files import recipe_from_tables
 
 saw = []
 for revision in ("", sys.argv[1]):

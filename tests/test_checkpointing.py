@@ -11,7 +11,7 @@ SCRIPT_ON_A_FULL_DISK = """
 import pathlib, resource, sys
 import torch
 from safetensors.torch import save_file
-from convzoo.checkpointing import save_checkpoint
+from convzoo.training.checkpointing import save_checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # no file may grow beyond 10 kB
 
 def fill(aside):

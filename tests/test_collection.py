@@ -25,8 +25,8 @@ NOTES = {
 # A client that does whatever it is told to on standard input, one JSON object a line.
 CLIENT = """
 import dataclasses, json, logging, os, sys
-from hub_cards.collection import update_collection
-from hub_cards.push_errors import PushError
+from hub_cards.hub.collection import update_collection
+from hub_cards.hub.push_errors import PushError
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 for line in sys.stdin:

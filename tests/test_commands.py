@@ -33,7 +33,7 @@ def test_a_wrong_command_names_the_right_ones():
     assert done.returncode == 2 and "evaluate" in done.stderr
 
 
-def test_predict_refuses_what_is_no_picture(tmp_path):
+def test_predict_refuses_what_is_no_image(tmp_path):
     done = run("-m", "convzoo", "predict", tmp_path, ROOT / "README.md", check=False)
     assert done.returncode == 1 and "README.md: an image must be a readable JPEG" in done.stderr
 

@@ -54,7 +54,7 @@ def test_the_speeds_are_those_of_the_result_file():
     content = result("input_pipeline_2cpu")
     assert f"median of {content['rounds']} rounds [least, most]" in SENTENCES
     for run, name in zip(content["runs"], ("ImageNet", "`data/photos`"), strict=True):
-        assert f"{name}, {run['mean_bytes'] / 1e3:.0f} kB a picture" in TEXT
+        assert f"{name}, {run['mean_bytes'] / 1e3:.0f} kB an image" in TEXT
     parts = {
         "crop and flip": "crop",
         "with RandAugment and erasing": "crop_policy_erasing",

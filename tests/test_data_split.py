@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from convzoo.data import split as row_groups
+from convzoo.data import remote
 from convzoo.data.opening import open_split
 from convzoo.data.row_cache import RowCache
 from tests.conftest import coloured_images, write_split
@@ -54,7 +54,7 @@ class FlakyFileSystem(LocalFileSystem):
 @pytest.fixture
 def flaky_source(colour_data, monkeypatch):
     fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
-    monkeypatch.setattr(row_groups, "RETRY_SECONDS", (0, 0))
+    monkeypatch.setattr(remote, "RETRY_SECONDS", (0, 0))
     source = open_split(str(colour_data), "train")
     files = tuple(f"flaky://{file}" for file in source.files)
     return source, dataclasses.replace(source, files=files)

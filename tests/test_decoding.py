@@ -181,7 +181,7 @@ def boxes(rng, height, width, count):
 @pytest.mark.parametrize(
     "subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:4:0", "4:1:1", "grey", "rgb"]
 )
-def test_a_decoded_crop_is_bit_equal_to_the_crop_of_the_decoded_picture(
+def test_a_decoded_crop_is_bit_equal_to_the_crop_of_the_decoded_image(
     subsampling, restart, num_channels
 ):
     rng = np.random.default_rng(0)
@@ -204,7 +204,7 @@ def without(data, marker):
 
 
 def outcome(open_picture, data, box):
-    """Pixels of the crop, or None if the picture is refused."""
+    """Pixels of the crop, or None if the image is refused."""
     try:
         return open_picture(data)[box].tobytes()
     except UnreadableImageError:

@@ -13,7 +13,7 @@ from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig
 CPU = torch.device("cpu")
 CODE = """
 import os, torch
-from convzoo.devices import prepare_device
+from convzoo.training.devices import prepare_device
 
 prepare_device(torch.device("cuda"), "no", deterministic={deterministic})
 print(torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled(),

@@ -30,7 +30,7 @@ PHOTOS = DATA / "photos"
 
 @pytest.fixture(scope="module")
 def fashion_mnist():
-    """Split to decoded pictures (N, 28, 28) and labels (N,), read with pyarrow and Pillow only."""
+    """Split to decoded images (N, 28, 28) and labels (N,), read with pyarrow and Pillow only."""
     splits = {}
     for split in ("train", "test"):
         tables = [pq.read_table(path) for path in sorted(FASHION_MNIST.glob(f"data/{split}-*"))]
@@ -54,18 +54,18 @@ def test_every_class_occurs_equally_often_in_a_split(fashion_mnist):
         assert collections.Counter(labels.tolist()) == dict.fromkeys(range(10), count)
 
 
-def test_no_picture_occurs_twice_in_or_across_splits(fashion_mnist):
+def test_no_image_occurs_twice_in_or_across_splits(fashion_mnist):
     pictures = np.concatenate([pictures for pictures, _ in fashion_mnist.values()])
     assert len({picture.tobytes() for picture in pictures}) == 14_000
 
 
-def test_labels_belong_to_their_pictures(fashion_mnist):
-    train_pictures, train_labels = fashion_mnist["train"]
-    test_pictures, test_labels = fashion_mnist["test"]
-    means = np.stack([train_pictures[train_labels == label].mean(axis=0) for label in range(10)])
-    distances = ((test_pictures[:, None] - means[None]) ** 2).sum(axis=(2, 3))
+def test_labels_belong_to_their_images(fashion_mnist):
+    train_images, train_labels = fashion_mnist["train"]
+    test_images, test_labels = fashion_mnist["test"]
+    means = np.stack([train_images[train_labels == label].mean(axis=0) for label in range(10)])
+    distances = ((test_images[:, None] - means[None]) ** 2).sum(axis=(2, 3))
     accuracy = (distances.argmin(axis=1) == test_labels).mean()
-    # The whole data set, 60,000 against 10,000 pictures, gives 0.6768 by the same rule.
+    # The whole data set, 60,000 against 10,000 images, gives 0.6768 by the same rule.
     assert accuracy == pytest.approx(0.6768, abs=0.03)
 
 
@@ -177,7 +177,7 @@ def test_choose_follows_the_hash_of_the_position():
     # order 3 1 0 2 4 5 when the bytes of each hash are reversed.
     assert make_fashion_mnist.choose(np.zeros(6, np.uint8), "train", 6) == [3, 1, 0, 2, 4, 5]
     assert make_fashion_mnist.choose(np.array([0, 1, 1, 1, 0, 0]), "train", 2) == [3, 1, 0, 4]
-    with pytest.raises(ValueError, match=r"every class of train must have 2 pictures; got .*1: 1"):
+    with pytest.raises(ValueError, match=r"every class of train must have 2 images; got .*1: 1"):
         make_fashion_mnist.choose(np.array([0, 1, 0]), "train", 2)
 
 

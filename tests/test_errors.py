@@ -9,11 +9,11 @@ class Broken(Dataset):
         return 4
 
     def __getitem__(self, index):
-        raise ValueError(f"row {index} of a file:\nno picture")
+        raise ValueError(f"row {index} of a file:\nno image")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_message_is_the_same_from_a_worker(workers):
     with pytest.raises(ValueError) as caught:
         next(iter(DataLoader(Broken(), batch_size=2, num_workers=workers)))
-    assert user_message(caught.value) == "row 0 of a file:\nno picture"
+    assert user_message(caught.value) == "row 0 of a file:\nno image"

@@ -64,7 +64,7 @@ def model_folder(tmp_path_factory, tiny_recipe):
 
 
 def expected_metrics(model_folder, pictures, labels, views=lambda processor, image: [image]):
-    """One picture and view at a time, with nothing of ours but the model and its processor."""
+    """One image and view at a time, with nothing of ours but the model and its processor."""
     model = CNN.from_pretrained(model_folder)
     processor = ConvZooImageProcessor.from_pretrained(model_folder)
     probabilities = []
@@ -98,7 +98,7 @@ def ten_views(processor, image):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_results_equal_a_plain_loop_over_the_pictures(model_folder, colour_data, workers):
+def test_results_equal_a_plain_loop_over_the_images(model_folder, colour_data, workers):
     result = evaluate_folder(
         str(model_folder),
         str(colour_data),
@@ -145,8 +145,8 @@ def test_ten_crops_are_averaged_as_probabilities_and_recorded(model_folder, colo
     assert [entry["protocol"]["views"] for entry in written][-2:] == [10, 1]
 
 
-class GoldenPictures:
-    """An image processor that knows two pictures of 256 pixels by their colour."""
+class GoldenImages:
+    """An image processor that knows two images of 256 pixels by their colour."""
 
     size, crop_size = {"shortest_edge": 256}, {"height": 224, "width": 224}
 
@@ -166,7 +166,7 @@ def test_ten_crops_give_the_probabilities_of_the_originals(name, tmp_path):
     labels, names = [best[0][0][0], best[1][2][0]], [str(number) for number in range(1000)]
     write_split(tmp_path / "two", "test", pictures, labels, files=1, names=names)
     source = open_split(str(tmp_path / "two"), "test")
-    processor = GoldenPictures(golden(name)["input_scale"])
+    processor = GoldenImages(golden(name)["input_scale"])
     predictions = predict_split(golden_alexnet(name), processor, source, Accelerator(), 2, crops=10)
     for ranked, expected in zip(predictions.ranked, best, strict=True):
         assert ranked.tolist() == [number for number, _ in expected]
@@ -237,8 +237,8 @@ def test_a_grey_model_of_some_classes_is_evaluated_on_them(model_of_two, colour_
         assert result["dataset"]["subset"]["taken"] == [{"classes": ["red", "blue"]}]
 
 
-def test_pictures_are_turned_by_exif_only_if_asked(model_of_two, tmp_path):
-    """A picture that lies on its side with a note, against the same one upright."""
+def test_images_are_turned_by_exif_only_if_asked(model_of_two, tmp_path):
+    """An image that lies on its side with a note, against the same one upright."""
     data = {}
     rng = np.random.default_rng(0)
     upright = Image.fromarray(rng.integers(0, 256, (30, 20, 3), dtype=np.uint8))
@@ -297,7 +297,7 @@ def test_other_classes_are_refused_and_other_names_reported(model_folder, tmp_pa
         evaluate_folder(str(model_folder), str(tmp_path / "three"), "test", "", num_workers=0)
 
 
-def test_a_file_that_is_no_picture_is_named(model_folder, tmp_path):
+def test_a_file_that_is_no_image_is_named(model_folder, tmp_path):
     images, labels = coloured_images(6, seed=2)
     images[4] = images[4][:40]
     write_split(tmp_path / "bad", "test", images, labels, files=1)

@@ -62,7 +62,7 @@ LOADS_AND_READS = """
 import hashlib, json, os, sys, urllib.request
 import numpy as np, torch
 from modeling import CNN
-from convzoo.sources import open_split
+from convzoo.data.opening import open_split
 
 def mark(name):
     urllib.request.urlopen(f"{os.environ['HF_ENDPOINT']}/api/telemetry/{name}").close()
@@ -197,7 +197,7 @@ import numpy as np, torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-image, saw = Image.open("picture.png"), {}
+image, saw = Image.open("image.png"), {}
 try:
     AutoModelForImageClassification.from_pretrained("user/alexnet", token=False)
 except OSError as error:
@@ -227,7 +227,7 @@ def stranger(hub, tmp_path_factory):
         "qlnet": QLNet(QLNetConfig(**LABELS, **STAGES)),
     }
     image = Image.fromarray(picture(240, 300))
-    image.save(here / "picture.png")
+    image.save(here / "image.png")
     expected = {}
     for family, model in models.items():
         save_model(model, here / "pushed" / family)

@@ -20,7 +20,7 @@ import json, sys
 from PIL import Image
 from transformers import pipeline
 
-image, saw = Image.open("picture.png"), {}
+image, saw = Image.open("image.png"), {}
 for name, task in (("named", ("image-classification",)), ("unnamed", ())):
     for revision in ("main", sys.argv[1]):
         which = {"model": "user/trained", "revision": revision, "trust_remote_code": True}
@@ -40,7 +40,7 @@ def hub(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(hub, colour_data, tiny_recipe, tmp_path_factory):
-    """The model folder of a run that read its pictures from a private dataset on the Hub."""
+    """The model folder of a run that read its images from a private dataset on the Hub."""
     here = tmp_path_factory.mktemp("trained")
     commit = hub.add_repo("datasets", "user/colours", colour_data, private=True)
     overrides = ("data.path=user/colours", f"run.output_dir={here}", "run.name=hub", SHORT)
@@ -69,7 +69,7 @@ def test_what_was_pushed_is_used_with_and_without_the_name_of_a_task(trained, hu
     hub.run(*push, "--private", **about)
     pinned = hub.commits("models", "user/trained")[0]
     image = Image.fromarray(picture(40, 30))
-    image.save(tmp_path / "picture.png")
+    image.save(tmp_path / "image.png")
     code = STRANGER + GUARD + PIPELINES
     hub.run("-I", "-S", "-c", code, pinned, **about | {"home": tmp_path / "stranger"})
     batch = ConvZooImageProcessor.from_pretrained(model)(image, return_tensors="pt")

@@ -1,4 +1,4 @@
-"""The image processor: the numbers of torchvision and timm, every kind of picture, clear errors."""
+"""The image processor: the numbers of torchvision and timm, every kind of image, clear errors."""
 
 import io
 import json
@@ -22,7 +22,7 @@ PLAIN = {
 
 
 def pixels(image, **parameters):
-    """What the processor makes of one picture of 8x8 pixels, as (8, 8, channels) grey levels."""
+    """What the processor makes of one image of 8x8 pixels, as (8, 8, channels) grey levels."""
     batch = ConvZooImageProcessor(**{**PLAIN, **parameters})(image)["pixel_values"]
     return batch[0].transpose(1, 2, 0)
 
@@ -55,7 +55,7 @@ def test_pillow_stays_near_the_opencv_filter_of_the_2012_reimplementation(case):
     processor, expected = ConvZooImageProcessor.from_protocol(protocol), case["protocols"][protocol]
     image = Image.fromarray(picture(case["height"], case["width"]))
     x = processor(image)["pixel_values"][0].astype(np.float64)
-    # In grey levels; the pictures are checkerboards, the hardest case. Measured: 0.18, 1.1 and 22.
+    # In grey levels; the images are checkerboards, the hardest case. Measured: 0.18, 1.1 and 22.
     assert x.mean((1, 2)) == pytest.approx(expected["channel_mean"], abs=0.2)
     assert x.std((1, 2)) == pytest.approx(expected["channel_std"], abs=1.2)
     values = [x[tuple(position)] for position in expected["at_c_h_w"]]
@@ -80,7 +80,7 @@ def test_a_rectangular_crop_and_a_long_side_that_is_rounded_down():
     assert np.allclose(x, expected, atol=1e-6)
 
 
-# Kinds of pictures ----------------------------------------------------------------------------
+# Kinds of images ----------------------------------------------------------------------------
 
 
 def test_arrays_tensors_and_pillow_images_give_the_same_pixels(rgb):
@@ -103,7 +103,7 @@ def test_a_tensor_is_read_channels_first_where_both_ways_would_do():
     assert torch.equal(torch.from_numpy(x), image[:, 2:5].float())  # centre of 8x3, 2.5 -> 2
 
 
-def test_batches_and_lists_of_different_pictures_become_one_batch(rgb):
+def test_batches_and_lists_of_different_images_become_one_batch(rgb):
     processor = ConvZooImageProcessor(size=8, crop_size=8)
     one = processor(rgb, return_tensors="pt")["pixel_values"]
     assert one.dtype == torch.float32 and one.shape == (1, 3, 8, 8)
@@ -116,7 +116,7 @@ def test_batches_and_lists_of_different_pictures_become_one_batch(rgb):
     assert np.array_equal(batch[1:2], one.numpy())
 
 
-def test_grey_pictures_fill_all_channels(rgb):
+def test_grey_images_fill_all_channels(rgb):
     grey = rgb[..., 0]
     for image in (
         grey,
@@ -157,7 +157,7 @@ def test_palettes_with_and_without_transparency_give_their_colours(rgb):
     assert np.array_equal(pixels(Image.open(buffer)), expected)
 
 
-def test_cmyk_pictures_are_converted():
+def test_cmyk_images_are_converted():
     image = Image.new("CMYK", (8, 8), (255, 0, 0, 0))  # cyan
     assert np.array_equal(pixels(image)[0, 0], [0, 255, 255])
 

@@ -7,10 +7,10 @@ from convzoo.inspection.dataset import inspect_dataset, summary
 from tests.conftest import ROOT, coloured_images, write_split
 
 
-def test_the_text_the_json_and_the_pictures_say_it(tmp_path):
+def test_the_text_the_json_and_the_images_say_it(tmp_path):
     images, labels = coloured_images(40, seed=3)
     images[25] = images[25][:300]  # row 5 of the second file, whose row groups have 7 rows
-    images[30] = b"no picture"
+    images[30] = b"no image"
     images[31] = images[1]
     write_split(tmp_path / "data", "train", images, labels)
     others, other_labels = coloured_images(11, seed=4)
@@ -19,7 +19,7 @@ def test_the_text_the_json_and_the_pictures_say_it(tmp_path):
     report = inspect_dataset(str(tmp_path / "data"), "", output=str(tmp_path / "out"))
     assert json.loads(json.dumps(report)) == report
     text = summary(report)
-    for part in ("[train] 40 pictures", "unreadable     2 (5.00%)", "1 within a split, 1 across"):
+    for part in ("[train] 40 images", "unreadable     2 (5.00%)", "1 within a split, 1 across"):
         assert part in text
     second = tmp_path / "data" / "data" / "train-00001-of-00002.parquet"
     assert f"row 5 of row group 0 of {second}: " in text
@@ -44,7 +44,7 @@ def test_labels_outside_the_classes_are_reported_and_not_fatal(tmp_path):
     assert "labels outside [0, 2] (-1: 9 rows)" in summary(report)
 
 
-def test_an_empty_split_stops_it_before_any_picture_is_read(tmp_path, capsys):
+def test_an_empty_split_stops_it_before_any_image_is_read(tmp_path, capsys):
     write_split(tmp_path / "data", "train", *coloured_images(9, seed=0))
     write_split(tmp_path / "data", "test", [], [], files=1)
     with pytest.raises(FileNotFoundError, match="Leave split 'test' out with --splits train"):
@@ -52,7 +52,7 @@ def test_an_empty_split_stops_it_before_any_picture_is_read(tmp_path, capsys):
     assert "inspect train" not in capsys.readouterr().err  # the progress bar of reading
 
 
-def test_a_split_without_a_readable_picture_is_described(tmp_path):
+def test_a_split_without_a_readable_image_is_described(tmp_path):
     write_split(tmp_path / "bad", "train", [b"?"] * 4, [0, 1, 2, 0], files=1)
     report = inspect_dataset(str(tmp_path / "bad"), "", output=str(tmp_path / "out"))
     assert len(report["splits"]["train"]["unreadable"]) == 4

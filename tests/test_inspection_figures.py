@@ -14,7 +14,7 @@ def test_classes_have_rows_of_thumbnails_and_histograms_are_drawn(tmp_path):
     assert sheet.size[0] > sheet.size[1]  # 3 rows of 10
     sheet = np.asarray(sheet).astype(int)
     third = len(sheet) // 3
-    for row, channel in ((0, 0), (1, 1), (2, 2)):  # red, green and blue pictures
+    for row, channel in ((0, 0), (1, 1), (2, 2)):  # red, green and blue images
         cells = sheet[row * third : row * third + 100, 16:100].mean(axis=(0, 1))
         assert cells.argmax() == channel
     save_histograms(survey, tmp_path / "histograms.png")

@@ -190,7 +190,7 @@ def test_what_is_no_model_is_an_error(tmp_path):
 
 ON_THE_HUB = """
 import json, sys
-from convzoo.model_inspection import inspect_model, is_model
+from convzoo.inspection.model import inspect_model, is_model
 
 saw = [is_model(path) for path in sys.argv[1:]]
 saw.append(inspect_model("user/model")["totals"]["parameters"])

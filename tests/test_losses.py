@@ -39,7 +39,7 @@ def test_cross_entropy_in_closed_form(smoothing):
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
 @pytest.mark.parametrize("labels", [HARD, SOFT], ids=["hard", "soft"])
-def test_a_batch_is_the_mean_of_its_pictures(loss, labels):
+def test_a_batch_is_the_mean_of_its_images(loss, labels):
     settings = Train(loss=loss, label_smoothing=0.1)
     rows = [classification_loss(LOGITS[i : i + 1], labels[i : i + 1], settings, 3) for i in (0, 1)]
     whole = classification_loss(LOGITS, labels, settings, 3)

@@ -54,7 +54,7 @@ def test_lines_are_valid_json_with_rounded_numbers_at_any_depth(tmp_path):
 
 GROWTH = """
 import torch
-from convzoo.metrics_log import memory_gb
+from convzoo.training.metrics_log import memory_gb
 
 before = memory_gb()
 block = torch.ones(50_000_000, device="cuda" if torch.cuda.is_available() else "cpu")
@@ -86,7 +86,7 @@ def coloured(path):
     return np.ptp(pixels, axis=2) > 60  # matplotlib's blue and orange
 
 
-def test_each_logged_quantity_adds_its_curve_to_the_picture(tmp_path):
+def test_each_logged_quantity_adds_its_curve_to_the_image(tmp_path):
     keys = ["loss", "eval_loss", "eval_top1_accuracy", "eval_top5_accuracy", "learning_rate"]
     keys += ["images_per_second", "data_wait_fraction", "memory_gb"]
     plot_curves(curve_lines(keys), "a run", tmp_path / "all.png")

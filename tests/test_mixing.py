@@ -80,13 +80,13 @@ def test_erasing_noise_is_a_function_of_the_sample_not_of_the_batch():
 
 
 def levels(count, height=20, width=30):
-    """Pictures that show which row a pixel came from: all pixels of row i are i."""
+    """Images that show which row a pixel came from: all pixels of row i are i."""
     return torch.arange(count).float()[:, None, None, None].expand(count, 3, height, width)
 
 
 @pytest.mark.parametrize("mode", ["batch", "elem", "pair"])
 @pytest.mark.parametrize("rows", [8, 5, 1])
-def test_mixup_blends_pictures_and_labels_by_the_same_share(mode, rows):
+def test_mixup_blends_images_and_labels_by_the_same_share(mode, rows):
     mixing = MixupCutmix(0.4, 0.0, 1.0, 0.5, 0.0, rows, mode)
     pixels, targets = mixing(levels(rows), torch.arange(rows), np.random.default_rng(1))
     assert pixels.shape == (rows, 3, 20, 30) and targets.shape == (rows, rows)
@@ -171,7 +171,7 @@ def test_wrong_mixing_settings_are_explained():
 
 def test_ten_crops_come_in_torchvisions_order():
     # First pixel of torchvision's ten_crop(4) of 7 x 5 pixels numbered row by row: the centre is
-    # rounded half to even, and the mirrored five are crops of the mirrored picture.
+    # rounded half to even, and the mirrored five are crops of the mirrored image.
     expected = [0, 1, 15, 16, 10, 4, 3, 19, 18, 14]
     numbered = torch.arange(35, dtype=torch.uint8).reshape(1, 7, 5).expand(2, 3, 7, 5)
     crops = ten_crop(numbered, 4)

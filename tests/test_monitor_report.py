@@ -94,7 +94,7 @@ def colours(path):
     return (np.ptp(pixels, axis=2) > 40).mean()
 
 
-def test_pictures_are_drawn_of_what_was_watched(tmp_path):
+def test_images_are_drawn_of_what_was_watched(tmp_path):
     lines = looks(a=1e-2, b=lambda n: 1e-3 * n, c=1.0)  # b is all 0 in the first look
     for n, look in enumerate(lines):
         look["residual_ratio"] = {f"block{i}": {"ratio": i + n / 10} for i in range(4)}
@@ -107,7 +107,7 @@ def test_pictures_are_drawn_of_what_was_watched(tmp_path):
     assert all(0.002 < colours(path) for path in paths[1:])
 
 
-def test_a_folder_without_looks_gets_no_picture(tmp_path):
+def test_a_folder_without_looks_gets_no_image(tmp_path):
     assert plot_monitors(tmp_path) == []
     zero = {"a": gradient_statistics(torch.zeros(5)), "b": {"finite": False}}
     text = json.dumps({"step": 1, "gradients": zero}) + "\n"

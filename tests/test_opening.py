@@ -65,7 +65,7 @@ def test_data_without_rows_or_with_broken_files_is_refused(tmp_path, colour_data
 
 
 def write_image_folder(folder):
-    """The pictures of colour_data's training split as files in folders of classes."""
+    """The images of colour_data's training split as files in folders of classes."""
     images, labels = coloured_images(61, seed=0)
     for number, (data, label) in enumerate(zip(images, labels, strict=True)):
         path = folder / "train" / list(COLOURS)[label] / f"{number:03d}.jpg"
@@ -74,9 +74,9 @@ def write_image_folder(folder):
     return images, labels
 
 
-def test_a_folder_of_pictures_is_read_by_class(tmp_path):
-    images, labels = write_image_folder(tmp_path / "pictures")
-    source = open_split(str(tmp_path / "pictures"), "train")
+def test_a_folder_of_images_is_read_by_class(tmp_path):
+    images, labels = write_image_folder(tmp_path / "images")
+    source = open_split(str(tmp_path / "images"), "train")
     assert source.num_rows == 61 and source.label_names == ("blue", "green", "red")
     rows = [source.read_group(group) for group in range(len(source.groups))]
     found = [
@@ -131,7 +131,7 @@ def test_columns_of_another_type_are_named_with_the_way_to_cast_them(tmp_path):
 def test_a_plain_column_of_bytes_is_refused_with_the_way_to_rewrite_it(tmp_path):
     classes = "{class_label: {names: {'0': red, '1': green, '2': blue}}}"
     folder = write_columns(tmp_path / "binary", *coloured_images(4, seed=0), classes)
-    message = r"hold its pictures as image.bytes, .* it has image, label\. Rewrite it: .*to_parquet"
+    message = r"hold its images as image.bytes, .* it has image, label\. Rewrite it: .*to_parquet"
     with pytest.raises(ValueError, match=message):
         open_split(folder, "train")
 
@@ -146,7 +146,7 @@ def test_of_several_splits_the_empty_one_is_named_with_the_way_to_leave_it_out(t
     assert source.num_rows == 4
 
 
-def test_pictures_in_no_folder_of_their_class_are_warned_of(tmp_path, caplog):
+def test_images_in_no_folder_of_their_class_are_warned_of(tmp_path, caplog):
     write_image_folder(tmp_path / "classes")
     open_split(str(tmp_path / "classes"), "train")
     assert not caplog.records

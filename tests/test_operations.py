@@ -71,7 +71,7 @@ def test_operations_agree_with_torchvision_in_pixels():
 
 
 def test_posterize_of_full_increasing_strength_keeps_no_bit():
-    """So it is in timm: level 10 shows a black picture."""
+    """So it is in timm: level 10 shows a black image."""
     bits = RAND_AUGMENT_INCREASING["Posterize"](1.0, 1)
     assert bits == 0 and not apply_operation(PICTURE, "Posterize", bits, "nearest", FILL).any()
 

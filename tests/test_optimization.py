@@ -168,7 +168,7 @@ def test_cosine_with_warmup_meets_the_prelu_networks_schedule():
 
 @pytest.mark.parametrize("images", [1_281_167, 192 * 6672])
 def test_cosine_by_epochs_meets_qlnets_schedule(images):
-    """Also where an epoch ends within a step, as it does with ImageNet's 1,281,167 pictures."""
+    """Also where an epoch ends within a step, as it does with ImageNet's 1,281,167 images."""
     published = golden("schedules")["qlnet50_v0"]
     schedule = Schedule(
         warmup_epochs=published["warmup_epochs"],

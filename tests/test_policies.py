@@ -43,7 +43,7 @@ def test_rand_augment_draws_as_its_definition_says(increasing):
     policy = RandAugment(magnitude=9, magnitude_std=0.5, increasing=increasing)
     rng = np.random.default_rng(0)
     drawn = [policy.draw(rng) for _ in range(20_000)]
-    # Two operations of probability 1/2 each: none, one, two in 1/4, 1/2, 1/4 of the pictures.
+    # Two operations of probability 1/2 each: none, one, two in 1/4, 1/2, 1/4 of the images.
     numbers = np.bincount([len(operations) for operations in drawn])
     assert chi_square(numbers, [5000, 10_000, 5000]) < 13.8  # 2 degrees of freedom, p = 0.001
     operations = [operation for operations in drawn for operation in operations]
@@ -69,7 +69,7 @@ def test_a_large_deviation_means_uniform_strength():
     assert angles.std() == pytest.approx(24 / math.sqrt(12), rel=0.03)
 
 
-def test_an_untouched_picture_is_handed_back():
+def test_an_untouched_image_is_handed_back():
     assert RandAugment(probability=0.0)(PICTURE, np.random.default_rng(0)) is PICTURE
 
 
@@ -166,7 +166,7 @@ def test_color_jitter_multiplies_by_factors_of_the_stated_range():
     assert min(levels) in (60, 61) and max(levels) in (138, 139)
     assert np.mean(levels) == pytest.approx(99.5, abs=1)  # truncated
     assert (ColorJitter(contrast=0.9)(image, rng) == 100).all()  # the mean grey stays
-    assert (ColorJitter(saturation=0.9)(image, rng) == 100).all()  # a grey picture stays
+    assert (ColorJitter(saturation=0.9)(image, rng) == 100).all()  # a grey image stays
     assert (ColorJitter()(image, rng) == image).all()
     half = PICTURE // 4 * 4
     contrast = ColorJitter(contrast=0.5)(half, rng)

@@ -45,7 +45,7 @@ FILES = sorted(LFS + REGULAR)
 # A client that pushes whatever it is told to on standard input, one JSON object a line.
 PUSHER = """
 import dataclasses, json, logging, os, sys
-from hub_cards.pushing import PushError, push_folder
+from hub_cards.hub.pushing import PushError, push_folder
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 for line in sys.stdin:
@@ -485,7 +485,7 @@ import numpy as np, torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-image, saw = Image.open("picture.png"), {}
+image, saw = Image.open("image.png"), {}
 places = [("user/there", "main"), ("user/hidden", "main"), ("user/there", sys.argv[1])]
 for repo, revision in places:
     which = {"revision": revision, "trust_remote_code": True}
@@ -505,7 +505,7 @@ from PIL import Image
 processor = ConvZooImageProcessor.from_pretrained("user/there")
 model = CNN.from_pretrained("user/there")
 with torch.inference_mode():
-    logits = model(**processor(Image.open("picture.png"), return_tensors="pt")).logits
+    logits = model(**processor(Image.open("image.png"), return_tensors="pt")).logits
 json.dump(logits.tolist(), open("ours.json", "w"))
 """
 
@@ -515,7 +515,7 @@ def test_what_was_pushed_loads_from_the_hub(unreachable, hub, folder, push, tmp_
     pinned = push("user/there")["oid"]
     push("user/hidden", private=True)
     image = Image.fromarray(picture(40, 30))
-    image.save(tmp_path / "picture.png")
+    image.save(tmp_path / "image.png")
     expected = {}
     model = CNN.from_pretrained(folder)
     batch = ConvZooImageProcessor.from_pretrained(folder)(image, return_tensors="pt")

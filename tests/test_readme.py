@@ -136,7 +136,7 @@ def test_the_speed_is_that_of_the_result_file():
     low, middle, high = (peer[f"ratio_{key}"] for key in ("min", "median", "max"))
     sentence = (
         f"makes {ours:.0f} crops a second on one CPU thread from ImageNet photographs; "
-        f"torchvision's transforms on Pillow pictures need {middle:.2f} [{low:.2f}, {high:.2f}] "
+        f"torchvision's transforms on Pillow images need {middle:.2f} [{low:.2f}, {high:.2f}] "
         f"times its CPU time"
     )
     assert sentence in " ".join(TEXT.split())

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, run
 from tests.golden_weights import golden
 
 RECIPES = {path.stem: path for path in sorted((ROOT / "recipes").glob("*.toml"))}
-IMAGENET = 1_281_167  # training pictures
+IMAGENET = 1_281_167  # training images
 # What the originals have, counted in their own code; see tests/golden_weights.py.
 PARAMETERS = {
     "alexnet_imagenet": 61_100_840,
@@ -103,7 +103,7 @@ def test_the_number_of_steps_in_a_header_is_the_engines(name):
 @pytest.mark.parametrize("name", [name for name in RECIPES if "imagenet" in name])
 @pytest.mark.parametrize("gpus", [1, 2, 4, 8])
 def test_imagenet_is_read_once_per_epoch(name, gpus):
-    """Its layout on the Hub: 294 files, row groups of 100 rows, 110 kB a picture."""
+    """Its layout on the Hub: 294 files, row groups of 100 rows, 110 kB an image."""
     recipe, rows = load_recipe(RECIPES[name]), [100] * 12_811 + [67]
     order = DataOrder(
         rows,
@@ -142,7 +142,7 @@ def rate(name, epoch, images=IMAGENET):
 
 @pytest.mark.parametrize("name", ["cnn_prelu_imagenet", "cnn_relu_imagenet"])
 def test_the_cnns_learning_rate_is_the_originals(name):
-    """With its 1251 steps an epoch, exactly; with ours, which drop no picture, nearly."""
+    """With its 1251 steps an epoch, exactly; with ours, which drop no image, nearly."""
     published = golden("schedules")["seed000"]
     steps = published["optimizer_steps_per_epoch"]
     for step, expected in published["learning_rate_by_step"].items():
@@ -172,7 +172,7 @@ def test_alexnets_learning_rate_falls_to_a_tenth_every_30_epochs():
     assert rates == pytest.approx([1e-2] * 30 + [1e-3] * 30 + [1e-4] * 30)
 
 
-# Small networks on pictures of 32 or, for AlexNet's large stem, 64 pixels.
+# Small networks on images of 32 or, for AlexNet's large stem, 64 pixels.
 SHRUNKEN = {
     "cnn": ["model.hidden_sizes=[8, 8]", "model.depths=[1, 1]", "model.embedding_size=4"],
     # PyTorch 2.13 corrupts memory in gradients of strided 1x1 convolutions of fewer than 8 channels

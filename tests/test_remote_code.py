@@ -56,13 +56,13 @@ for family in sys.argv[2:]:
     model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
     for thing in (processor, model, model.config):
         assert type(thing).__module__.startswith("transformers_modules."), type(thing)
-    x = processor(Image.open("picture.png"), return_tensors="pt")
+    x = processor(Image.open("image.png"), return_tensors="pt")
     with torch.inference_mode():
         logits = model(**x).logits
     np.savez(f"{family}.npz", pixel_values=x["pixel_values"].numpy(), logits=logits.numpy())
     classify = pipeline("image-classification", model=folder, trust_remote_code=True, device="cpu")
-    pictures = {name: classify(name, top_k=3) for name in ("picture.png", "grey.png", "rgba.png")}
-    json.dump(pictures, open(f"{family}.json", "w"))
+    images = {name: classify(name, top_k=3) for name in ("image.png", "grey.png", "rgba.png")}
+    json.dump(images, open(f"{family}.json", "w"))
     model.save_pretrained(f"again/{family}")
     processor.save_pretrained(f"again/{family}")
 print([name for name in sys.modules if name.split(".")[0] in ("modeling", "convzoo")])
@@ -82,7 +82,7 @@ def folders(tmp_path_factory):
         processor = ConvZooImageProcessor.from_protocol(PROTOCOLS[family])
         processor.save_pretrained(published / family)
     image = Image.fromarray(picture(240, 300))
-    image.save(elsewhere / "picture.png")
+    image.save(elsewhere / "image.png")
     image.convert("L").save(elsewhere / "grey.png")
     image.convert("RGBA").save(elsewhere / "rgba.png")
     done = run_as_stranger(STRANGER, published, *MODELS, folder=elsewhere)
@@ -98,7 +98,7 @@ def test_a_stranger_gets_the_same_numbers_from_the_published_folder(family, fold
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the stranger: sums are taken in the same order
     with torch.inference_mode():
-        x = processor(Image.open(elsewhere / "picture.png"), return_tensors="pt")
+        x = processor(Image.open(elsewhere / "image.png"), return_tensors="pt")
         logits = model(**x).logits
     torch.set_num_threads(threads)
     result = np.load(elsewhere / f"{family}.npz")
@@ -106,11 +106,11 @@ def test_a_stranger_gets_the_same_numbers_from_the_published_folder(family, fold
     assert np.array_equal(result["logits"], logits.numpy())
 
     pictures = json.loads((elsewhere / f"{family}.json").read_text())
-    scores = {entry["label"]: entry["score"] for entry in pictures["picture.png"]}
+    scores = {entry["label"]: entry["score"] for entry in pictures["image.png"]}
     expected = dict(zip(["cat", "dog", "owl"], logits[0].softmax(0).tolist(), strict=True))
     assert scores == pytest.approx(expected, rel=1e-4)  # softmax, and the names of the labels
-    assert pictures["rgba.png"] == pictures["picture.png"]
-    assert pictures["grey.png"] != pictures["picture.png"]
+    assert pictures["rgba.png"] == pictures["image.png"]
+    assert pictures["grey.png"] != pictures["image.png"]
 
 
 @pytest.mark.parametrize("family", MODELS)

@@ -434,7 +434,7 @@ def test_a_recipe_with_everything_on_is_told_in_words(full):
         "Augmentation": "random resized crop of 0.35 to 1 of the area, crops growing from 128 "
         "pixels over 20 epochs, mirrored with probability 0.5, policy `rand-m7-mstd0.5`, colour "
         "jitter (0.4), PCA colour noise (offset), random erasing with probability 0.25, MixUp "
-        "(alpha 0.2) or CutMix (alpha 1) with probability 1, 3 views of a picture in a pass",
+        "(alpha 0.2) or CutMix (alpha 1) with probability 1, 3 views of an image in a pass",
         "Averaged weights": "the published weights are an exponential moving average, decay "
         "0.9998, rising from 0.1",
         "Computation": "bf16 autocast, gradients clipped to norm 1, torch.compile, gradient "
@@ -509,7 +509,7 @@ def test_calibration_says_in_which_direction_the_model_errs(full):
 
 
 def blue(path):
-    """Height of the blue in each column of a picture, rows."""
+    """Height of the blue in each column of an image, rows."""
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     return ((pixels[..., 2] > 120) & (pixels[..., 0] < 60)).sum(axis=0)
 
@@ -583,7 +583,7 @@ def test_emissions_are_those_of_codecarbon_summed_over_runs(full):
     }
 
 
-def test_example_pictures_are_offered_where_the_hub_will_have_them(full):
+def test_example_images_are_offered_where_the_hub_will_have_them(full):
     (full / "examples").mkdir()
     for name in ("00000_ankle_boot.png", "00250_t#1.jpg"):
         Image.new("RGB", (8, 8)).save(full / "examples" / name)
@@ -1073,7 +1073,7 @@ def test_links_and_cells_in_code_are_not_checked(full):
 
 
 def test_hub_cards_imports_none_of_our_packages():
-    files = sorted((ROOT / "hub_cards").glob("*.py"))
+    files = sorted((ROOT / "hub_cards").rglob("*.py"))
     assert len(files) >= 5
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -1102,7 +1102,11 @@ def test_every_data_file_of_the_package_is_shipped():
         for pattern in patterns["package-data"]["hub_cards"]
         for file in (ROOT / "hub_cards").glob(pattern)
     }
-    present = {f for f in (ROOT / "hub_cards").iterdir() if f.is_file() and f.suffix != ".py"}
+    present = {
+        f
+        for f in (ROOT / "hub_cards").rglob("*")
+        if f.is_file() and f.suffix not in (".py", ".pyc")
+    }
     assert shipped == present
 
 

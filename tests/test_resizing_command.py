@@ -29,7 +29,7 @@ def opened(data):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """1300 + 20 pictures of 60 to 90 pixels in 2 + 2 files; row 50 of the second is cut short."""
+    """1300 + 20 images of 60 to 90 pixels in 2 + 2 files; row 50 of the second is cut short."""
     folder = tmp_path_factory.mktemp("data") / "large"
     images, labels = coloured_images(260, seed=5, side=(60, 90))
     images, labels = images * 5, labels * 5  # enough work to be interrupted in the middle
@@ -74,7 +74,7 @@ def test_the_copy_has_every_readable_row_in_order(large, copy):
             assert opened(data).size == scaled
             expected = opened(original).resize(scaled, Image.Resampling.BILINEAR)
             difference = np.asarray(opened(data)).mean((0, 1)) - np.asarray(expected).mean((0, 1))
-            assert np.abs(difference).max() < 3  # the same picture, not only one of the class
+            assert np.abs(difference).max() < 3  # the same image, not only one of the class
     assert sorted(split_names(str(output))) == ["test", "train"]
 
 
@@ -152,7 +152,7 @@ def test_two_processes_write_the_same_bytes(large, copy, tmp_path):
 
 SCRIPT = """
 import sys
-from convzoo.presizing import Presize, preprocess
+from convzoo.resizing.command import Presize, preprocess
 if __name__ == "__main__":
     preprocess(*sys.argv[1:3], Presize(48), "", num_workers=2, shard_bytes=200_000,
                max_bad_share=0.01)
@@ -230,7 +230,7 @@ def test_a_finished_copy_is_left_alone_and_others_are_not_overwritten(large, cop
     assert hashes(output) == before
 
 
-def test_too_many_unreadable_pictures_stop_it_and_are_listed(large, copy, tmp_path):
+def test_too_many_unreadable_images_stop_it_and_are_listed(large, copy, tmp_path):
     output = tmp_path / "strict"
     strict = SETTINGS | {"max_bad_share": 0.0005}
     message = r"at most 0.05% of the 1300 .* 1 so far.* as row 5 of row group 5"
@@ -243,15 +243,15 @@ def test_too_many_unreadable_pictures_stop_it_and_are_listed(large, copy, tmp_pa
     assert hashes(output) == hashes(copy[0])
 
 
-def test_a_folder_of_pictures_becomes_parquet(tmp_path):
+def test_a_folder_of_images_becomes_parquet(tmp_path):
     images, labels = coloured_images(12, seed=7, side=(60, 90))
     names = tuple(COLOURS)
     for number, (data, label) in enumerate(zip(images, labels, strict=True)):
-        folder = tmp_path / "pictures" / "train" / names[label]
+        folder = tmp_path / "images" / "train" / names[label]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:02d}.jpg").write_bytes(data if number != 4 else b"broken")
     report = preprocess(
-        str(tmp_path / "pictures"), str(tmp_path / "out"), Presize(48), "", max_bad_share=0.1
+        str(tmp_path / "images"), str(tmp_path / "out"), Presize(48), "", max_bad_share=0.1
     )
     (bad,) = report["splits"]["train"]["shards"][0]["unreadable"]
     assert bad["where"].endswith(f"{names[1]}/04.jpg")

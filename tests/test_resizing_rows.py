@@ -109,7 +109,7 @@ def test_no_copy_has_an_exif_rotation_and_all_are_turned_or_none(side):
         assert (presize(upright) == upright) == (side == 40)
 
 
-def test_cmyk_and_transparent_pictures_keep_their_colours():
+def test_cmyk_and_transparent_images_keep_their_colours():
     cmyk = saved(picture(80, 80), mode="CMYK", quality=100)
     expected = np.asarray(opened(cmyk).convert("RGB").resize((40, 40), Image.Resampling.BILINEAR))
     ours = np.asarray(opened(Presize(40, quality=100, subsampling="444")(cmyk)))

@@ -16,7 +16,7 @@ def source(tmp_path_factory):
 
 
 def rows(sizes, bad=(), start=0):
-    """Rows whose pictures are so many bytes; those of `bad` are unreadable."""
+    """Rows whose images are so many bytes; those of `bad` are unreadable."""
     for number, size in enumerate(sizes[start:], start):
         problem = {"row": number, "where": "here", "reason": "why"} if number in bad else None
         jpeg = None if problem else number.to_bytes(4) + bytes(size - 4)
@@ -72,7 +72,7 @@ def test_shards_go_on_where_they_stopped(source, tmp_path):
 
 
 def test_more_unreadable_rows_than_allowed_are_listed_in_a_file(source, tmp_path):
-    with pytest.raises(ValueError, match=r"at most 0\.20% of the 1000 pictures of train .* got 3"):
+    with pytest.raises(ValueError, match=r"at most 0\.20% of the 1000 images of train .* got 3"):
         list(write_shards(tmp_path, source, rows([9] * 1000, {1, 5, 7}), [], 10**6, 0.002))
     assert (tmp_path / f"{source.split}-unreadable.json").exists()
     assert not list(tmp_path.glob("*.parquet"))

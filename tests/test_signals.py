@@ -13,7 +13,7 @@ if os.name == "nt":
 TRAINING = """
 import time
 from accelerate import Accelerator
-from convzoo.interruption import StopRequest
+from convzoo.signals import StopRequest
 
 stop = StopRequest(Accelerator(cpu=True))
 print("ready", flush=True)
@@ -26,10 +26,10 @@ print("saved after", stop.signal)
 
 WORKER = """
 import sys, time
-from convzoo import interruption
+from convzoo import signals
 
-interruption.WORKER_SECONDS = int(sys.argv[1])
-interruption.outlive_signals(0)
+signals.WORKER_SECONDS = int(sys.argv[1])
+signals.outlive_signals(0)
 print("ready", flush=True)
 time.sleep(3)
 print("lived on", flush=True)

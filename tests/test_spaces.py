@@ -29,9 +29,9 @@ METRIC = ROOT / "convzoo/evaluation/metrics/topk_accuracy"
 # A client that does whatever it is told to on standard input, one JSON object a line.
 PUSHER = """
 import dataclasses, json, logging, os, sys
-from hub_cards.metric_spaces import push_metric
-from hub_cards.push_errors import PushError
-from hub_cards.spaces import push_space
+from hub_cards.hub.metric_spaces import push_metric
+from hub_cards.hub.push_errors import PushError
+from hub_cards.hub.spaces import push_space
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 for line in sys.stdin:
@@ -66,7 +66,7 @@ runpy.run_path("app.py", run_name="__main__")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model folder with a card and a picture."""
+    """A model folder with a card and an image."""
     folder = tmp_path_factory.mktemp("runs") / "model"
     save_model(folder, seed=0)
     (folder / "examples").mkdir()
@@ -173,11 +173,11 @@ def test_a_space_is_one_commit_and_a_second_push_is_none(hub, push):
     assert {one.method for one in hub.journal[before:]} == {"GET"}
 
 
-def test_pictures_are_ours_and_each_has_its_licence(hub, push):
-    push("user/pictures", "user/plain")
-    there = hub.files("spaces", "user/pictures")
+def test_images_are_ours_and_each_has_its_licence(hub, push):
+    push("user/images", "user/plain")
+    there = hub.files("spaces", "user/images")
     pictures = {name.partition("/")[2] for name in there if name.endswith(".jpg")}
-    credits = text(hub, "user/pictures", "examples/CREDITS.md")
+    credits = text(hub, "user/images", "examples/CREDITS.md")
     rows = [line.split(" | ") for line in credits.splitlines() if ".jpg |" in line]
     assert {row[0].removeprefix("| ") for row in rows} == pictures and len(pictures) == 8
     assert {row[-1] for row in rows} == {"CC0-1.0 |"}
@@ -475,7 +475,7 @@ def test_rules_of_the_hub_are_known_before_a_push(old, new, words, spare, tmp_pa
 
 @pytest.fixture(scope="module")
 def spare(tmp_path_factory):
-    """A Space of a model without pictures."""
+    """A Space of a model without images."""
     model, spare = tmp_path_factory.mktemp("bare"), tmp_path_factory.mktemp("spare")
     save_model(model, seed=3)
     build_space([str(model)], "user/spare", spare)

@@ -91,7 +91,7 @@ def test_grey_batches_have_one_channel(source):
     assert batch["pixels"].shape == (BATCH, 16, 16, 1)
 
 
-def test_pictures_are_turned_by_their_exif_data_where_the_recipe_says_so(tmp_path):
+def test_images_are_turned_by_their_exif_data_where_the_recipe_says_so(tmp_path):
     wide = np.zeros((16, 32, 3), np.uint8)
     wide[:, :16] = 255
     exif = Image.Exif()
@@ -113,7 +113,7 @@ def test_pictures_are_turned_by_their_exif_data_where_the_recipe_says_so(tmp_pat
             assert example.size == ((16, 32) if exif_rotation else (32, 16))
 
 
-def test_every_picture_comes_once_per_epoch(source):
+def test_every_image_comes_once_per_epoch(source):
     images, labels = coloured_images(61, seed=0)
     positions = torch.cat([batch["positions"] for batch in batches(source, stop=61)])  # 12 epochs
     assert sorted(positions.tolist()) == list(range(12 * 61))
@@ -125,7 +125,7 @@ def test_every_picture_comes_once_per_epoch(source):
         assert rows == collections.Counter(range(61))
 
 
-def test_labels_belong_to_their_pictures(source):
+def test_labels_belong_to_their_images(source):
     for batch in batches(source, stop=5):
         channel_means = (
             batch["pixels"].float().mean(dim=(1, 2))
@@ -134,7 +134,7 @@ def test_labels_belong_to_their_pictures(source):
 
 
 def damaged(folder, damage):
-    """A split with one picture that cannot be read."""
+    """A split with one image that cannot be read."""
     images, labels = coloured_images(24, seed=0)
     images[13] = damage(images[13])
     write_split(folder / "bad", "train", images, labels, files=1)
@@ -143,10 +143,10 @@ def damaged(folder, damage):
 
 @pytest.fixture
 def damaged_source(tmp_path):
-    return damaged(tmp_path, lambda data: b"not a picture")
+    return damaged(tmp_path, lambda data: b"not an image")
 
 
-def test_an_unreadable_picture_is_reported_and_replaced_by_another_with_its_own_label(
+def test_an_unreadable_image_is_reported_and_replaced_by_another_with_its_own_label(
     damaged_source,
 ):
     whole = batches(damaged_source, stop=2)
@@ -166,13 +166,13 @@ def test_damage_that_shows_while_cropping_changes_no_other_draw(damaged_source, 
     assert_same(late, batches(damaged_source, stop=2))
 
 
-def test_unreadable_pictures_are_counted_once_and_too_many_stop(damaged_source, caplog):
+def test_unreadable_images_are_counted_once_and_too_many_stop(damaged_source, caplog):
     (entry,) = [e for batch in batches(damaged_source, stop=2) for e in batch["unreadable"]]
     counter = UnreadableImages(allowed=1)
     counter.add([entry])
-    counter.add([entry])  # the same picture in the next epoch
-    assert caplog.text.count("another picture takes its place") == 1
-    with pytest.raises(ValueError, match="at most 1 pictures may be unreadable .* got 2, the last"):
+    counter.add([entry])  # the same image in the next epoch
+    assert caplog.text.count("another image takes its place") == 1
+    with pytest.raises(ValueError, match="at most 1 images may be unreadable .* got 2, the last"):
         counter.add([("elsewhere", "cut off")])
     counter = UnreadableImages(allowed=1)
     counter.know({"on another process": "cut off"})
@@ -181,14 +181,14 @@ def test_unreadable_pictures_are_counted_once_and_too_many_stop(damaged_source, 
         counter.add([entry])
 
 
-def test_data_without_any_readable_picture_is_an_error(tmp_path):
-    write_split(tmp_path / "bad", "train", [b"no picture"] * 24, [0] * 24, files=1)
-    with pytest.raises(ValueError, match="none of the .* pictures around can be read"):
+def test_data_without_any_readable_image_is_an_error(tmp_path):
+    write_split(tmp_path / "bad", "train", [b"no image"] * 24, [0] * 24, files=1)
+    with pytest.raises(ValueError, match="none of the .* images around can be read"):
         batches(open_split(str(tmp_path / "bad"), "train"), stop=1)
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_repeats_are_views_of_a_picture_in_the_same_batch(source, processes):
+def test_repeats_are_views_of_an_image_in_the_same_batch(source, processes):
     order = DataOrder(source.group_rows, source.group_bytes, BATCH // 2, 20_000, seed=5)
     transform = TrainTransform(Augmentation(repeats=2), CROPS)
     streams = [

@@ -43,7 +43,7 @@ def test_only_ends_of_files_and_needed_row_groups_are_asked_for(first_batch):
     assert first_batch["other_requests"] == 0
     assert first_batch["end_requests"] == FILES
     assert 1 <= first_batch["row_group_requests"] <= 3 * first_batch["needed_row_groups"]
-    assert first_batch["needed_row_groups"] <= 3  # 128 pictures of 100 a group
+    assert first_batch["needed_row_groups"] <= 3  # 128 images of 100 a group
 
 
 def fault(status, drop_after, retry_after):
@@ -69,17 +69,17 @@ class UnreliableHub(HubServer):
             return fault(206, body_bytes // 2, None) if self.bodies % 23 == 0 else None
 
 
-SHARDS, SHARD_ROWS, RANKS, STEPS = 32, 6, 2, 8  # one epoch of 24 pictures a step
+SHARDS, SHARD_ROWS, RANKS, STEPS = 32, 6, 2, 8  # one epoch of 24 images a step
 READS = f"""
 import json, sys
-from convzoo import row_groups
-from convzoo.data import TrainStream, train_batches
-from convzoo.order import DataOrder
-from convzoo.recipe import Augmentation, Preprocessing
-from convzoo.sources import open_split
-from convzoo.transforms import TrainTransform
+from convzoo.data import remote
+from convzoo.data.stream import TrainStream, train_batches
+from convzoo.data.order import DataOrder
+from convzoo.recipe.settings import Augmentation, Preprocessing
+from convzoo.data.opening import open_split
+from convzoo.images.train_transform import TrainTransform
 
-row_groups.RETRY_SECONDS = (0.1,) * 5
+remote.RETRY_SECONDS = (0.1,) * 5
 source = open_split("user/many", "train")
 order = DataOrder(source.group_rows, source.group_bytes, 24, 30_000, seed=0)
 transform = TrainTransform(Augmentation(), Preprocessing(resize=16, crop=16))
@@ -95,7 +95,7 @@ json.dump([labels, rows, source.groups], open("saw.json", "w"))
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_nothing_is_lost_or_doubled_when_answers_are_late_fail_or_break_off(tmp_path, workers):
-    """The label of each picture is its number."""
+    """The label of each image is its number."""
     count = SHARDS * SHARD_ROWS
     noise = np.random.default_rng(0).integers(0, 256, (count, 20, 20, 3), dtype=np.uint8)
     pictures, names = [encode(image) for image in noise], [str(number) for number in range(count)]

@@ -64,7 +64,7 @@ def row_numbers(source):
 def test_a_share_is_exact_and_every_class_keeps_its_own(whole, fraction, seed, data):
     total = round(fraction * whole.num_rows)
     if not total:
-        with pytest.raises(ValueError, match="must have at least one of the .* pictures"):
+        with pytest.raises(ValueError, match="must have at least one of the .* images"):
             subset(whole, fraction=fraction, seed=seed)
         return
     part = subset(whole, fraction=fraction, seed=seed)
@@ -139,17 +139,17 @@ def test_an_unknown_class_or_a_bad_number_says_what_to_do(colour_data):
 
 
 def pairs(source):
-    """Encoded picture and class name of every row."""
+    """Encoded image and class name of every row."""
     groups = (source.read_group(number) for number in range(len(source.groups)))
     rows = (rows[i] for rows in groups for i in range(len(rows)))
     return [(bytes(data), source.label_names[label]) for data, label in rows]
 
 
-@pytest.mark.parametrize("kind", ["parquet", "pictures"])
+@pytest.mark.parametrize("kind", ["parquet", "images"])
 def test_chosen_rows_are_read_with_their_labels(kind, colour_data, tmp_path):
-    if kind == "pictures":
-        write_image_folder(tmp_path / "pictures")
-    whole = open_split(str(colour_data if kind == "parquet" else tmp_path / "pictures"), "train")
+    if kind == "images":
+        write_image_folder(tmp_path / "images")
+    whole = open_split(str(colour_data if kind == "parquet" else tmp_path / "images"), "train")
     part = subset(whole, ["blue", "red"], fraction=0.5, seed=3, limit=15)
     everything = pairs(whole)
     chosen = pairs(pickle.loads(pickle.dumps(part)))  # as in a spawned worker
@@ -203,8 +203,8 @@ def test_the_index_of_imagenet_stays_small():
 
 CHOOSES = """
 import json, os, urllib.request
-from convzoo.sources import open_split
-from convzoo.subset import subset
+from convzoo.data.opening import open_split
+from convzoo.data.subset import subset
 
 def mark(name):
     urllib.request.urlopen(f"{os.environ['HF_ENDPOINT']}/api/telemetry/{name}").close()

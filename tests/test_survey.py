@@ -15,7 +15,7 @@ NAMES = ("red", "green", "blue")
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """All that can be wrong with pictures, at known rows of two splits of 2 files each."""
+    """All that can be wrong with images, at known rows of two splits of 2 files each."""
     folder = tmp_path_factory.mktemp("data") / "mixed"
     images, labels = coloured_images(40, seed=3, side=(30, 31))
     wide = np.full((50, 120, 3), 90, np.uint8)
@@ -23,7 +23,7 @@ def mixed(tmp_path_factory):
     images[6] = as_mode(wide, "CMYK")
     images[7] = as_mode(wide, "L")
     images[25] = images[25][:300]  # row 5 of the second file
-    images[30] = b"no picture"
+    images[30] = b"no image"
     images[31] = images[1]  # the same class
     images[32] = images[0]  # another class
     images[33] = as_mode(wide, "RGB", exif=orientation(6))
@@ -74,7 +74,7 @@ def test_formats_modes_and_rotations_are_counted(surveys):
     assert train["rotated_by_exif"] == 1
 
 
-def test_unreadable_pictures_are_found_with_file_and_row(surveys, mixed):
+def test_unreadable_images_are_found_with_file_and_row(surveys, mixed):
     found = surveys["train"].describe()["unreadable"]
     assert [entry["row"] for entry in found] == [25, 30]
     # The second file begins at row 20; its row groups have 7 rows.
@@ -117,7 +117,7 @@ def test_a_png_named_jpeg_is_found(tmp_path):
     assert misnamed == {"count": 1, "examples": [expected]}
 
 
-def test_a_folder_of_pictures_is_surveyed(tmp_path):
+def test_a_folder_of_images_is_surveyed(tmp_path):
     images, labels = coloured_images(7, seed=0)
     images[3] = encode(np.zeros((9, 9, 3), np.uint8), "PNG")
     for number, (data, label) in enumerate(zip(images, labels, strict=True)):
@@ -135,7 +135,7 @@ def test_a_folder_of_pictures_is_surveyed(tmp_path):
 
 
 def test_a_limit_reads_rows_spread_over_the_whole_split(tmp_path):
-    # Wider pictures toward the end: the widths that were read show where the rows were.
+    # Wider images toward the end: the widths that were read show where the rows were.
     images = [encode(np.zeros((8, 8 + row, 3), np.uint8), "PNG") for row in range(400)]
     labels = [row % 3 for row in range(400)]
     write_split(tmp_path / "wide", "train", images, labels, rows_per_group=9)

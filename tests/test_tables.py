@@ -218,13 +218,13 @@ def test_the_organization_card_passes_the_hubs_rules_and_keeps_its_words(tmp_pat
     ],
 )
 def test_an_organization_card_that_breaks_a_rule_is_named(old, new, problem):
-    good = (ROOT / "hub_cards" / "org_card.md").read_text(encoding="utf-8")
+    good = (ROOT / "hub_cards" / "index" / "org_card.md").read_text(encoding="utf-8")
     assert org_card_problems(good) == []
     (found,) = org_card_problems(good.replace(old, new))
     assert problem in found
 
 
-# As a picture
+# As an image
 
 
 def luminance(colour):
@@ -235,7 +235,7 @@ def luminance(colour):
 
 
 @pytest.mark.parametrize("page", ["#ffffff", "#0d1117"])
-def test_the_picture_can_be_read_on_light_and_dark_pages(page, tmp_path):
+def test_the_image_can_be_read_on_light_and_dark_pages(page, tmp_path):
     bright, dark = sorted((luminance(INK), luminance(page)), reverse=True)
     assert (bright + 0.05) / (dark + 0.05) >= 3  # what WCAG asks of graphics
     assert main(["index", str(ROOT / QUOTED), "--plot", str(tmp_path / "zoo.png")]) == 0

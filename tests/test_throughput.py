@@ -10,7 +10,7 @@ def test_speed_and_doctor_agree_on_the_embedded_data():
     report = inspect_dataset("data/fashion-mnist", "", splits=("test",), limit=300)
     speed, doctor = report["speed"], report["doctor"]
     assert speed["split"] == "test" and speed["crop"] == 28
-    # More work takes longer; each is a real rate of at least one picture in 10 ms.
+    # More work takes longer; each is a real rate of at least one image in 10 ms.
     assert speed["decode_images_per_second"] > speed["augment_images_per_second"] > 100
     needed = math.ceil(2500 / speed["augment_images_per_second"])
     assert doctor["as_is"]["workers_needed"] == needed

@@ -12,7 +12,7 @@ SCRIPT = """
 import logging, sys
 from pathlib import Path
 from accelerate import PartialState
-from convzoo.trackers import Trackers
+from convzoo.training.trackers import Trackers
 
 logging.basicConfig(format="%(message)s")
 PartialState(cpu=True)
@@ -134,7 +134,7 @@ def test_without_trackers_nothing_is_imported_or_written(folder):
     code = """
 import sys
 from pathlib import Path
-from convzoo.trackers import Trackers
+from convzoo.training.trackers import Trackers
 
 trackers = Trackers((), Path(sys.argv[1]), "tiny", {})
 trackers.log(1, loss=1.0)

@@ -314,12 +314,12 @@ def test_an_evaluation_gives_way_to_a_signal_and_is_made_up_for(processes, alone
     assert [line["step"] for line in lines if "eval_loss" in line] == [5, 10]
 
 
-def test_a_held_out_picture_that_cannot_be_read_costs_no_training(alone, tmp_path):
+def test_a_held_out_image_that_cannot_be_read_costs_no_training(alone, tmp_path):
     recipe, expected = alone
     source = load_recipe(recipe).data.path
     broken = shutil.copytree(source, tmp_path / "broken")
     images, labels = coloured_images(23, seed=1)
-    write_split(broken, "test", [*images[:-1], b"no picture"], labels)
+    write_split(broken, "test", [*images[:-1], b"no image"], labels)
     often = ("train.evaluate_every_epochs=2", "train.epochs=24", f"run.output_dir={tmp_path}")
     done = train(recipe, *often, f"data.path={broken}", check=False)
     assert done.returncode and "Traceback" not in done.stderr
@@ -327,7 +327,7 @@ def test_a_held_out_picture_that_cannot_be_read_costs_no_training(alone, tmp_pat
     kept = latest_checkpoint(folder / "checkpoints")
     state = load_state(kept)
     assert state["step"] == 11 and state["evaluation_due"]  # 2 epochs of 61 / 12 steps
-    done = train(recipe, *often)  # the same training pictures elsewhere, good held-out ones
+    done = train(recipe, *often)  # the same training images elsewhere, good held-out ones
     assert "resuming from" in done.stderr
     weights = "model/model.safetensors"
     assert file_sha256(folder / weights) == file_sha256(expected / weights)
@@ -526,7 +526,7 @@ def test_a_corrected_command_starts_in_the_same_folder(alexnet_recipe, tmp_path)
     assert done.returncode and "processes, 2, times augmentation.repeats; got 1" in done.stderr
     large = ("train.global_batch_size=130", "augmentation.repeats=2")
     done = train(*arguments, "run.name=large", *large, check=False)
-    assert "pictures, 61, times augmentation.repeats; got 130" in done.stderr
+    assert "images, 61, times augmentation.repeats; got 130" in done.stderr
     assert not (tmp_path / "large").exists()
 
 

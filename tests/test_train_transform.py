@@ -71,7 +71,7 @@ def test_a_sample_is_a_function_of_its_seed_and_number(crop):
     assert any(not np.array_equal(first, other) for other in others)
 
 
-def test_half_of_the_pictures_are_mirrored():
+def test_half_of_the_images_are_mirrored():
     settings = Augmentation(crop="center", horizontal_flip=0.5)
     transform = TrainTransform(settings, protocol(32))
     image = picture(32, 32)
@@ -155,7 +155,7 @@ def test_a_crop_that_is_decoded_alone_is_bit_equal(crop, num_channels):
             assert np.array_equal(ours, reference)
 
 
-def test_a_random_crop_is_a_window_of_the_resized_picture():
+def test_a_random_crop_is_a_window_of_the_resized_image():
     settings = Augmentation(crop="random", horizontal_flip=0.0)
     transform = TrainTransform(settings, protocol(8, resize=10))
     image = picture(40, 48)
@@ -163,7 +163,7 @@ def test_a_random_crop_is_a_window_of_the_resized_picture():
     windows = {small[y : y + 8, x : x + 8].tobytes() for y in range(3) for x in range(5)}
     crops = {transform(image, sample_rng(0, i)).tobytes() for i in range(200)}
     assert crops == windows
-    # At half the size the picture is half as large, too: 5 x 6 pixels with crops of 4.
+    # At half the size the image is half as large, too: 5 x 6 pixels with crops of 4.
     small = resize(image, 5, 6, "bilinear")
     windows = {small[y : y + 4, x : x + 4].tobytes() for y in range(2) for x in range(3)}
     assert {transform(image, sample_rng(0, i), 4).tobytes() for i in range(99)} == windows
@@ -184,7 +184,7 @@ def test_the_filter_is_the_recipes_own_or_that_of_evaluation_or_random():
         assert crops == {made[name] for name in expected}
 
 
-def test_grey_pictures_are_resized_as_by_pillow():
+def test_grey_images_are_resized_as_by_pillow():
     image = picture(180, 230)[..., :1]
     expected = Image.fromarray(image[..., 0]).resize((70, 50), Image.Resampling.BILINEAR)
     difference = resize(image, 50, 70, "bilinear")[..., 0].astype(int) - np.asarray(expected)
@@ -195,7 +195,7 @@ def test_grey_pictures_are_resized_as_by_pillow():
     "settings", [{"policy": "ta_wide"}, {"color_jitter": (0.4,)}, {"pca_noise": "offset"}]
 )
 def test_colour_operations_need_three_channels(settings):
-    with pytest.raises(ValueError, match="need pictures of 3 channels; got model.num_channels=1"):
+    with pytest.raises(ValueError, match="need images of 3 channels; got model.num_channels=1"):
         TrainTransform(Augmentation(**settings), protocol(32), num_channels=1)
 
 

@@ -28,7 +28,7 @@ def test_every_key_it_names_is_a_setting():
 
 def test_the_time_of_a_step_is_that_of_the_result_file():
     content = result_file("training_step_avx2")
-    assert content["threads"] == 1 and f"{content['batch_size']} pictures of 224" in PAGE.sentences
+    assert content["threads"] == 1 and f"{content['batch_size']} images of 224" in PAGE.sentences
     assert f"takes {content['data_milliseconds_per_image']} more" in PAGE.sentences
     assert f"median of {content['n']} rounds" in PAGE.sentences
     expected = []

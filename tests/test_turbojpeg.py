@@ -24,7 +24,7 @@ def test_the_header_gives_size_and_units(subsampling, unit):
     # The rightmost colour sample of a region has no neighbour, hence not to the very edge.
     assert np.array_equal(decoder.decode(0, 17, 60, 20)[:, :50], whole[17:37, :50])
     assert decoder.decode(unit // 2, 0, 20, 20) is None  # not on the edge of a unit
-    assert decoder.decode(0, 50, 20, 20) is None  # not inside the picture
+    assert decoder.decode(0, 50, 20, 20) is None  # not inside the image
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_progressive_files_are_left_to_others():
     assert RegionDecoder(jpeg(picture(61, 83), progressive=True)).height is None
 
 
-def test_a_picture_does_not_lend_its_tables_to_the_next():
+def test_an_image_does_not_lend_its_tables_to_the_next():
     RegionDecoder(jpeg(picture(61, 83))).decode(0, 0, 83, 61)
     lacking = without(jpeg(picture(61, 83)), b"\xff\xdb")
     assert RegionDecoder(lacking).decode(0, 0, 83, 61) is None

@@ -38,7 +38,7 @@ def noise(count, seed):
 
 EVALUATE = """
 import sys
-from convzoo.evaluation import evaluate_folder
+from convzoo.evaluation.evaluating import evaluate_folder
 for data in sys.argv[2:]:
     evaluate_folder(sys.argv[1], data, "test", "convzoo evaluate", num_workers=0)
 """
@@ -46,7 +46,7 @@ for data in sys.argv[2:]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder of 240 pictures of seven classes."""
+    """A folder of 240 images of seven classes."""
     folder = tmp_path_factory.mktemp("verified data") / "many"
     write_split(folder, "test", *noise(240, 0), names=NAMES)
     return folder
@@ -163,7 +163,7 @@ def test_the_command_on_the_card_is_the_one_that_verifies_it(hub, data):
 
 
 def test_a_sample_reads_what_it_needs_of_the_recorded_commit(hub, verify, tmp_path):
-    """The dataset has other pictures by now, and each picture is a row group of its own."""
+    """The dataset has other images by now, and each image is a row group of its own."""
     write_split(tmp_path, "test", *noise(30, 2), rows_per_group=1, names=NAMES)
     recorded = hub.commits("datasets", "user/few")[0]
     hub.add_commit("datasets", "user/few", tmp_path)

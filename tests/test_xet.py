@@ -35,7 +35,7 @@ def model(tmp_path_factory):
     (folder / "eval_results.json").unlink()
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (400_001,), dtype=torch.uint8, generator=generator)
-    words = " ".join(f"the {number}. picture shows a bird" for number in range(20_000))
+    words = " ".join(f"the {number}. image shows a bird" for number in range(20_000))
     text = torch.frombuffer(bytearray(words.encode()), dtype=torch.uint8)
     tensors = {"noise": noise, "text": text, "zeros": torch.zeros(200_001)}
     tensors["trained"] = torch.randn(300_001, generator=generator) / 50

@@ -10,13 +10,13 @@ from convzoo.images.decoding import open_rgb
 
 
 def save_examples(source: Split, count: int, folder: Path, exif_rotation: bool = False) -> None:
-    """Save pictures, evenly spaced over a split, as PNG files named by row and class.
+    """Save images, evenly spaced over a split, as PNG files named by row and class.
 
     Args:
         source: the split.
         count: how many.
         folder: is made, and must not exist.
-        exif_rotation: whether to turn pictures as their EXIF data says; PNG files keep no EXIF.
+        exif_rotation: whether to turn images as their EXIF data says; PNG files keep no EXIF.
     """
     folder.mkdir(parents=True)
     ends = np.cumsum(source.group_rows)

@@ -21,7 +21,7 @@ def open_folder(path: str, split: str, by_split: dict[str, list[str]], card: dic
     """A split of a folder of images, from the files of all its splits."""
     if "://" in by_split[split][0]:
         raise ValueError(
-            f"pictures as single files must lie in a local folder; {path} has them on the Hub. "
+            f"images as single files must lie in a local folder; {path} has them on the Hub. "
             f"Download them: `hf download --repo-type dataset {path} --local-dir FOLDER`"
         )
     pictures = {
@@ -31,7 +31,7 @@ def open_folder(path: str, split: str, by_split: dict[str, list[str]], card: dic
     files = tuple(pictures[split])
     if len({Path(file).parent for file in files}) == 1:
         logger.warning(
-            "all pictures of split %r of %s lie in one folder, so in one class; "
+            "all images of split %r of %s lie in one folder, so in one class; "
             "use FOLDER/CLASS/NAME.jpg",
             split,
             path,

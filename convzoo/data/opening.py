@@ -1,4 +1,4 @@
-"""Where pictures come from: a Hub dataset or a folder, opened as a table of row groups.
+"""Where images come from: a Hub dataset or a folder, opened as a table of row groups.
 
 `datasets` decides which files make up a split and what their columns mean; the rows are read with
 pyarrow (see `convzoo.data.split`).
@@ -25,7 +25,7 @@ class DatasetOptions(NamedTuple):
     Attributes:
         name: configuration of a dataset that has several.
         revision: commit, tag or branch of a Hub dataset.
-        image_column: column of pictures; the only image column if "".
+        image_column: column of images; the only image column if "".
         label_column: column of class numbers; the only class column if "".
     """
 
@@ -46,12 +46,12 @@ def open_split(
     """Find the files, columns, class names and row groups of a split.
 
     Args:
-        path: a folder of parquet files, a Hub dataset id, or a folder of pictures in one folder
+        path: a folder of parquet files, a Hub dataset id, or a folder of images in one folder
             for each class.
         split: name of the split.
         name: configuration of a dataset that has several.
         revision: commit, tag or branch of a Hub dataset.
-        image_column: column of pictures; the only image column if "".
+        image_column: column of images; the only image column if "".
         label_column: column of class numbers; the only class column if "".
 
     Raises:
@@ -73,7 +73,7 @@ def open_split(
         return open_folder(path, split, by_split, card)
     if not all(file.endswith(".parquet") for file in files):
         raise ValueError(
-            f"{path} must hold parquet files, or pictures in one local folder for each class; got "
+            f"{path} must hold parquet files, or images in one local folder for each class; got "
             f"{files[0]}"
         )
     with ThreadPoolExecutor(READERS) as pool:
@@ -98,7 +98,7 @@ def open_split(
                     if column.path_in_schema.split(".")[0] == image_column
                 )
             )
-    _check_picture_columns(files, footers, image_column)
+    _check_image_columns(files, footers, image_column)
     if not sum(rows):
         raise FileNotFoundError(f"split {split!r} of {path} must hold images; it has none")
     names = [file.rsplit("/", 1)[-1] for file in files]
@@ -222,12 +222,12 @@ def _find_column(features, wanted, kind, setting, path):
     raise ValueError(message)
 
 
-def _check_picture_columns(files, footers, image_column):
+def _check_image_columns(files, footers, image_column):
     for file, footer in zip(files, footers, strict=True):
         paths = [footer.schema.column(number).path for number in range(footer.num_columns)]
         if f"{image_column}.bytes" not in paths:
             raise ValueError(
-                f"{file} must hold its pictures as {image_column}.bytes, as Dataset.to_parquet "
+                f"{file} must hold its images as {image_column}.bytes, as Dataset.to_parquet "
                 f"writes them; it has {', '.join(paths)}. Rewrite it: "
                 f"datasets.load_dataset(...)[split].to_parquet(FILE)"
             )

@@ -25,7 +25,7 @@ class Rows:
     """Undecoded rows of one row group.
 
     Attributes:
-        images: encoded bytes of each picture (pyarrow binary array).
+        images: encoded bytes of each image (pyarrow binary array).
         labels: class numbers, int64.
     """
 
@@ -49,11 +49,11 @@ class Split:
         split: its name.
         files: address of each parquet file, in the dataset's order.
         label_names: name of each class, in the order of the class numbers.
-        image_column: column of encoded pictures.
+        image_column: column of encoded images.
         label_column: column of class numbers.
         groups: (file number, row group in that file) of every row group.
         group_rows: rows of each row group.
-        group_bytes: bytes of the picture column of each row group; a share of them by rows where
+        group_bytes: bytes of the image column of each row group; a share of them by rows where
             not all rows are chosen.
         footers: parquet metadata of each file, so that a file's end is read once.
         fingerprint: sha256 over file names and row-group sizes, and what was chosen; changes when
@@ -198,7 +198,7 @@ class Split:
 
 @dataclass(frozen=True)
 class FolderSplit(Split):
-    """One split of a local folder of pictures, train/CLASS/NAME.jpg; a row group is 64 files.
+    """One split of a local folder of images, train/CLASS/NAME.jpg; a row group is 64 files.
 
     Attributes:
         labels: class number of each file.
@@ -217,7 +217,7 @@ class FolderSplit(Split):
         return Rows(pa.array(images, pa.large_binary()), self._check_labels(self.labels[numbers]))
 
     def labels_in_files(self) -> np.ndarray:
-        """Number of the folder of every picture."""
+        """Number of the folder of every image."""
         numbers = [self._file_numbers(number) for number in range(len(self.groups))]
         return self.labels[np.concatenate(numbers)]
 

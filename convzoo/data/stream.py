@@ -3,7 +3,7 @@
 A training process is cut further into workers; (process, worker) number v of all readers takes part
 v of every global batch, so the batches are the same whatever the number of processes and workers.
 Each reader opens only the windows that its part needs, reads the next ones in a thread before they
-are needed, and keeps pictures encoded until their turn.
+are needed, and keeps images encoded until their turn.
 """
 
 import logging
@@ -28,12 +28,12 @@ READ_AHEAD_STEPS = 2  # a window is read this many steps before its first use
 class TrainStream(IterableDataset):
     """The augmented samples of one process, from any step on.
 
-    With repeated augmentation the order is that of the pictures, and sample number P is a view of
-    picture P // repeats: all views are in the same batch.
+    With repeated augmentation the order is that of the images, and sample number P is a view of
+    image P // repeats: all views are in the same batch.
 
     Iterating yields, per step and worker, `pixels` uint8 (n, size, size, C), `labels` int64 (n,),
     `positions` int64 (n,), the sample numbers, `erasing`, the boxes to erase in each, and
-    `unreadable`, (where, reason) of each picture that another one had to replace.
+    `unreadable`, (where, reason) of each image that another one had to replace.
 
     Args:
         source: the training split.
@@ -43,7 +43,7 @@ class TrainStream(IterableDataset):
         num_processes: how many there are.
         start_step: first step, 0-based.
         num_steps: one past the last step.
-        exif_rotation: whether to turn pictures as their EXIF data says.
+        exif_rotation: whether to turn images as their EXIF data says.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class TrainStream(IterableDataset):
                 unreadable.append((where, str(error)))
             else:
                 return crop, label, self.transform.erasing_boxes(rng, size)
-        raise ValueError(f"{where}: none of the {len(window.order)} pictures around can be read")
+        raise ValueError(f"{where}: none of the {len(window.order)} images around can be read")
 
 
 class _OpenWindows:

@@ -79,7 +79,7 @@ def subset(
         return source
     if not len(rows):
         raise ValueError(
-            f"a subset must have at least one of the {source.num_rows} pictures of {source.path} "
+            f"a subset must have at least one of the {source.num_rows} images of {source.path} "
             f"[{source.split}]; none is left by {taken}"
         )
     before = source.subset or {"of": source.num_rows, "taken": []}

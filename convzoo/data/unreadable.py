@@ -6,7 +6,7 @@ logger = logging.getLogger(__name__)
 
 
 class UnreadableImages:
-    """Counts the pictures that could not be read; too many of them stop training.
+    """Counts the images that could not be read; too many of them stop training.
 
     Args:
         allowed: how many different ones may be met.
@@ -17,11 +17,11 @@ class UnreadableImages:
         self.reasons: dict[str, str] = {}
 
     def know(self, reasons: dict[str, str]) -> None:
-        """Count pictures that other processes met, or that were met before a run was resumed."""
+        """Count images that other processes met, or that were met before a run was resumed."""
         self.reasons |= reasons
 
     def add(self, found: list[tuple[str, str]]) -> None:
-        """Log pictures that were not met before.
+        """Log images that were not met before.
 
         Args:
             found: (where, reason) of each, as in a batch.
@@ -32,10 +32,10 @@ class UnreadableImages:
         for where, reason in found:
             if where not in self.reasons:
                 self.reasons[where] = reason
-                logger.warning("unreadable, another picture takes its place: %s: %s", where, reason)
+                logger.warning("unreadable, another image takes its place: %s: %s", where, reason)
         if found and len(self.reasons) > self.allowed:
             raise ValueError(
-                f"at most {self.allowed} pictures may be unreadable (data.max_unreadable_share); "
+                f"at most {self.allowed} images may be unreadable (data.max_unreadable_share); "
                 f"got {len(self.reasons)}, the last: {where}: {reason}. Mend the data, or raise "
                 f"the share"
             )

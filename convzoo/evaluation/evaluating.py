@@ -2,7 +2,7 @@
 
 Each process takes its share of the rows and every prediction carries its row number, so the counts
 are exact for any number of processes and any last batch; that each row came once is checked, not
-assumed. Pictures go through the folder's own image processor, which is what a user of the model
+assumed. Images go through the folder's own image processor, which is what a user of the model
 gets; ten crops, if asked for, are the corners and the centre of the square that the processor would
 resize to, and their mirror images.
 
@@ -50,10 +50,10 @@ def evaluate_folder(
         batch_size: images per step and process.
         num_workers: decoding processes per process.
         options: configuration, revision and columns.
-        classes: only pictures of these classes; of all if empty, of the model's if None.
-        limit: pictures at most, evenly spaced; all if 0.
+        classes: only images of these classes; of all if empty, of the model's if None.
+        limit: images at most, evenly spaced; all if 0.
         crops: 1 or 10, see `predict_split`.
-        exif_rotation: turn pictures as their EXIF data says.
+        exif_rotation: turn images as their EXIF data says.
 
     Returns:
         The entry of `eval_results.json`.

@@ -118,7 +118,7 @@ def predict_split(
         num_workers: decoding processes per process.
         crops: 1, the processor's crop, or 10: torchvision's ten crops of that size, of the square
             of the processor's `size`; the probabilities are averaged.
-        exif_rotation: turn pictures as their EXIF data says.
+        exif_rotation: turn images as their EXIF data says.
         stopped: asked after each batch; once it says yes on one process, all give up.
 
     Returns:

@@ -61,7 +61,7 @@ def reevaluate(
         results: entries of `eval_results.json`.
         data: folders and Hub dataset ids to look for the images of the results in.
         split: the split to look in; the recorded one if "".
-        image_column: column of pictures; the only image column if "".
+        image_column: column of images; the only image column if "".
         label_column: column of class numbers; the only class column if "".
         sample: images to draw at random, without replacement, for each result; all if 0.
         seed: of the drawing.
@@ -179,7 +179,7 @@ def find_data(
         result: an entry of `eval_results.json`.
         data: folders and Hub dataset ids.
         split: the split to look in; the recorded one if "".
-        image_column: column of pictures; the only image column if "".
+        image_column: column of images; the only image column if "".
         label_column: column of class numbers; the only class column if "".
         num_labels: classes of the model.
 

@@ -25,7 +25,7 @@ class ColorJitter:
     Args:
         brightness: factor uniform on [max(0, 1 - brightness), 1 + brightness].
         contrast: the same for the distance from the mean grey.
-        saturation: the same for the distance from the grey picture.
+        saturation: the same for the distance from the grey image.
         hue: shift uniform on [-hue, hue], in turns, at most 0.5.
 
     Source: torchvision 0.28.0, transforms.ColorJitter.
@@ -88,14 +88,14 @@ class PcaColorOffset:
 
 @dataclass(frozen=True)
 class PcaColorStretch:
-    """Colours stretched about their mean along the picture's own principal components.
+    """Colours stretched about their mean along the image's own principal components.
 
     The mean colour never moves, and a component of variance v (of pixels on [0, 1]) changes by the
     factor 1 + v * N(0, std): far weaker than `PcaColorOffset`.
 
     Args:
         std: standard deviation of the factor of each component.
-        probability: with which a picture is changed.
+        probability: with which an image is changed.
 
     Source: albumentations 1.4.20, FancyPCA, in its defaults.
     """

@@ -45,7 +45,7 @@ def random_resized_box(
 
     Args:
         image_size: height, width in pixels.
-        scale: smallest and largest share of the picture's area.
+        scale: smallest and largest share of the image's area.
         ratio: smallest and largest width / height, drawn uniformly in its logarithm.
         rng: the only source of randomness.
 

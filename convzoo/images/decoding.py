@@ -23,22 +23,22 @@ EXIF_ORIENTATION = 0x0112  # 1 is upright
 
 
 class UnreadableImageError(ValueError):
-    """The bytes are no complete picture, or a picture of absurd size."""
+    """The bytes are no complete image, or an image of absurd size."""
 
 
 def decode_rgb(data: bytes, num_channels: int = 3, exif_rotation: bool = False) -> np.ndarray:
-    """Decode a picture.
+    """Decode an image.
 
     Args:
         data: a JPEG, PNG or any other file that Pillow reads.
         num_channels: 3 for RGB, 1 for grey as the published image processor makes it.
-        exif_rotation: whether to turn the picture as its EXIF data says.
+        exif_rotation: whether to turn the image as its EXIF data says.
 
     Returns:
         uint8, (height, width, num_channels).
 
     Raises:
-        UnreadableImageError: if the bytes are no complete picture; it is a ValueError.
+        UnreadableImageError: if the bytes are no complete image; it is a ValueError.
     """
     if _is_jpeg_as_stored(data, exif_rotation):
         try:
@@ -71,7 +71,7 @@ def open_for_cropping(
 ) -> "np.ndarray | JpegCrops":
     """What `decode_rgb` gives, or an object of the same shape that decodes only what is sliced.
 
-    The pixels are the same either way, and so are the pictures that are refused.
+    The pixels are the same either way, and so are the images that are refused.
     """
     if turbojpeg.library() and _is_jpeg_as_stored(data, exif_rotation) and _ends_with_scan(data):
         decoder = turbojpeg.RegionDecoder(data)
@@ -119,7 +119,7 @@ def _convert(rgb, num_channels):
 
 
 def is_upright(data: bytes) -> bool:
-    """Whether EXIF data do not turn the picture; False where Pillow cannot read them."""
+    """Whether EXIF data do not turn the image; False where Pillow cannot read them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged EXIF data
         try:

@@ -15,7 +15,7 @@ def erasing_boxes(
     ratio: tuple[float, float],
     max_count: int,
 ) -> list[tuple[int, int, int, int]]:
-    """Boxes of a picture to erase: none, or 1 to `max_count`.
+    """Boxes of an image to erase: none, or 1 to `max_count`.
 
     torchvision's RandomErasing is area (0.02, 0.33), ratio (0.3, 3.3), max_count 1; timm's is area
     (0.02, 1 / 3), ratio (0.3, 1 / 0.3) and any max_count.
@@ -24,7 +24,7 @@ def erasing_boxes(
         size: height, width in pixels.
         rng: the only source of randomness.
         probability: with which anything is erased.
-        area: smallest and largest share of the picture, divided by the number of boxes.
+        area: smallest and largest share of the image, divided by the number of boxes.
         ratio: smallest and largest height / width, drawn uniformly in its logarithm.
         max_count: largest number of boxes.
 
@@ -55,12 +55,12 @@ def erase(
     boxes: Sequence[Sequence[tuple[int, int, int, int]]],
     noise: Callable[[int], np.random.Generator] | None = None,
 ) -> torch.Tensor:
-    """Fill boxes of normalised pictures with 0, their mean colour, or with N(0, 1) noise.
+    """Fill boxes of normalised images with 0, their mean colour, or with N(0, 1) noise.
 
     Args:
-        pixel_values: normalised pictures, (N, C, H, W).
-        boxes: for each picture its boxes (top, left, height, width); empty ones change nothing.
-        noise: row of the batch to the generator of that picture's noise, which is drawn on the CPU
+        pixel_values: normalised images, (N, C, H, W).
+        boxes: for each image its boxes (top, left, height, width); empty ones change nothing.
+        noise: row of the batch to the generator of that image's noise, which is drawn on the CPU
             and so is the same on every device; None fills with 0.
 
     Returns:

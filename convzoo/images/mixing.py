@@ -67,12 +67,12 @@ class MixupCutmix:
         """Mix a batch.
 
         Args:
-            pixel_values: normalised pictures, (N, C, H, W).
+            pixel_values: normalised images, (N, C, H, W).
             labels: class indices, (N,).
             rng: the only source of randomness.
 
         Returns:
-            Mixed pictures, same shape, and class probabilities, (N, num_labels) float32; the inputs
+            Mixed images, same shape, and class probabilities, (N, num_labels) float32; the inputs
             are unchanged.
         """
         rows, _, height, width = pixel_values.shape
@@ -92,7 +92,7 @@ class MixupCutmix:
     def draw(
         self, count: int, size: tuple[int, int], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Shares that pictures keep, and the boxes that CutMix replaces.
+        """Shares that images keep, and the boxes that CutMix replaces.
 
         Args:
             count: how many to draw.
@@ -134,7 +134,7 @@ def build_mix(
 
 
 def _weights(kept, boxes, size):
-    """Weight of each picture's own pixels: 0 in its box and 1 outside, or `kept` without a box."""
+    """Weight of each image's own pixels: 0 in its box and 1 outside, or `kept` without a box."""
     top, bottom, left, right = boxes.to(kept.device).T[:, :, None]
     y, x = (torch.arange(side, device=kept.device) for side in size)
     rows, columns = (top <= y) & (y < bottom), (left <= x) & (x < right)

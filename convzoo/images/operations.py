@@ -22,7 +22,7 @@ def _affine(image, matrix, resample, fill):
 
 
 def _blend_with_grey(image, grey, factor):
-    """Image.blend of a picture with one grey level, through a table of the 256 results."""
+    """Image.blend of an image with one grey level, through a table of the 256 results."""
     table = Image.blend(Image.new("L", _RAMP.size, grey), _RAMP, factor)
     return image.point(list(table.tobytes()) * 3)
 
@@ -149,7 +149,7 @@ def apply_operation(
         name: a key of OPERATIONS.
         argument: bits, grey levels, factor, degrees, shear, pixels or share of the side.
         interpolation: "nearest", "bilinear" or "bicubic", for the geometric operations.
-        fill: colour of the pixels that come from outside the picture, 0-255.
+        fill: colour of the pixels that come from outside the image, 0-255.
 
     Returns:
         RGB uint8, same shape.

@@ -1,6 +1,6 @@
-"""Augmentation of pictures beyond crop and flip: policies, colour jitter, PCA colour noise.
+"""Augmentation of images beyond crop and flip: policies, colour jitter, PCA colour noise.
 
-Every operation on a picture is a small frozen object called as `operation(image, rng)`; image and
+Every operation on an image is a small frozen object called as `operation(image, rng)`; image and
 result are RGB uint8 (height, width, 3), and the generator is the only source of randomness. The
 draws come from a NumPy generator instead of global state, so they are distributed like those of
 timm and torchvision but are not the same numbers.
@@ -49,7 +49,7 @@ class RandAugment(_Policy):
     """A few random operations of about the same magnitude, as timm defines it.
 
     Args:
-        fill: colour of the pixels that come from outside the picture, 0-255.
+        fill: colour of the pixels that come from outside the image, 0-255.
         interpolation: a key of RESAMPLING; "random" draws bilinear or bicubic for every operation.
         magnitude: strength of the operations, 0 to 10.
         magnitude_std: standard deviation of the strength; above 100 it is uniform on
@@ -68,7 +68,7 @@ class RandAugment(_Policy):
     increasing: bool = False
 
     def draw(self, rng: np.random.Generator) -> list[tuple[str, float | None]]:
-        """Names and arguments of the operations for one picture."""
+        """Names and arguments of the operations for one image."""
         table = RAND_AUGMENT_INCREASING if self.increasing else RAND_AUGMENT
         names = list(table)
         chosen = []
@@ -103,7 +103,7 @@ class TrivialAugmentWide(_Policy):
     """One operation of random, often great, strength.
 
     Args:
-        fill: colour of the pixels that come from outside the picture, 0-255.
+        fill: colour of the pixels that come from outside the image, 0-255.
         interpolation: a key of RESAMPLING.
 
     Source: Mueller and Hutter, "TrivialAugment", arXiv:2103.10158; torchvision 0.28.0, whose
@@ -114,7 +114,7 @@ class TrivialAugmentWide(_Policy):
     interpolation: str = "nearest"
 
     def draw(self, rng: np.random.Generator) -> tuple[str, float | None]:
-        """Name and argument of the operation for one picture."""
+        """Name and argument of the operation for one image."""
         name = list(TRIVIAL_AUGMENT_WIDE)[rng.integers(len(TRIVIAL_AUGMENT_WIDE))]
         arguments = TRIVIAL_AUGMENT_WIDE[name]
         return name, arguments[rng.integers(len(arguments))]
@@ -126,10 +126,10 @@ class TrivialAugmentWide(_Policy):
 
 @dataclass(frozen=True)
 class AugMix(_Policy):
-    """A picture blended with a random mixture of chains of operations, as timm defines it.
+    """An image blended with a random mixture of chains of operations, as timm defines it.
 
     Args:
-        fill: colour of the pixels that come from outside the picture, 0-255.
+        fill: colour of the pixels that come from outside the image, 0-255.
         interpolation: a key of RESAMPLING.
         magnitude: strength of the operations, 0 to 10.
         magnitude_std: as for RandAugment.

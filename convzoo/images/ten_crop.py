@@ -5,18 +5,18 @@ import torch
 
 
 def ten_crop(pixels: torch.Tensor | np.ndarray, size: int) -> torch.Tensor | np.ndarray:
-    """Corners and centre, then the same of the mirrored picture, in torchvision's order.
+    """Corners and centre, then the same of the mirrored image, in torchvision's order.
 
     Args:
         pixels: a tensor (..., C, H, W) or an array (..., H, W, C).
         size: side of the crops, pixels.
 
     Returns:
-        The same kind, with an axis of ten in front of the picture's three: top left, top right,
-        bottom left, bottom right, centre, and these of the mirrored picture.
+        The same kind, with an axis of ten in front of the image's three: top left, top right,
+        bottom left, bottom right, centre, and these of the mirrored image.
 
     Raises:
-        ValueError: if the picture is smaller than the crop.
+        ValueError: if the image is smaller than the crop.
     """
     if isinstance(pixels, np.ndarray):
         return np.moveaxis(
@@ -25,7 +25,7 @@ def ten_crop(pixels: torch.Tensor | np.ndarray, size: int) -> torch.Tensor | np.
     height, width = pixels.shape[-2:]
     if min(height, width) < size:
         raise ValueError(
-            f"pictures must be at least {size} x {size} pixels, the size of the crops;"
+            f"images must be at least {size} x {size} pixels, the size of the crops;"
             f" got {height} x {width}. Resize them first."
         )
     bottom, right = height - size, width - size

@@ -1,6 +1,6 @@
 """Training crops on uint8 pixels, and the normalisation of whole batches on the device.
 
-Pictures stay uint8 until they are a batch: resizing uint8 is several times faster than float, a
+Images stay uint8 until they are a batch: resizing uint8 is several times faster than float, a
 batch is a quarter of the size on its way to the device, and normalisation is one fused pass
 there. The randomness of a sample is a function of (seed, sample number), so neither worker count
 nor resuming changes a pixel.
@@ -66,7 +66,7 @@ class TrainTransform:
             self.operations.append(noises[augmentation.pca_noise]())
         if self.operations and num_channels != 3:
             raise ValueError(
-                f"augmentation.color_jitter, policy and pca_noise need pictures of 3 channels; got "
+                f"augmentation.color_jitter, policy and pca_noise need images of 3 channels; got "
                 f"model.num_channels={num_channels}. Leave them out"
             )
 

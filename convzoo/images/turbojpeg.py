@@ -1,6 +1,6 @@
 """The part of libjpeg-turbo's C interface that decodes a region of a JPEG.
 
-The optional package `turbojpeg` brings the library, but its Python functions decode whole pictures,
+The optional package `turbojpeg` brings the library, but its Python functions decode whole images,
 hence ctypes. Its header: libjpeg-turbo 3, turbojpeg.h.
 """
 
@@ -47,17 +47,17 @@ def library() -> ctypes.CDLL | None:
 class RegionDecoder:
     """A JPEG whose header has been read.
 
-    It has a handle of its own: one that is used again would lend the tables of the last picture to
+    It has a handle of its own: one that is used again would lend the tables of the last image to
     a damaged one that lacks them.
 
     Args:
         data: the file.
 
     Attributes:
-        height: of the picture, pixels; None if it must be decoded as a whole. That is so if its
+        height: of the image, pixels; None if it must be decoded as a whole. That is so if its
             header cannot be read, and for progressive files: regions save them no time, and where
             the last scans are missing, blocks are smoothed by farther neighbours.
-        width: of the picture, pixels.
+        width: of the image, pixels.
         unit_width: of the blocks that are decoded together, pixels.
     """
 

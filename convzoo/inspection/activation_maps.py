@@ -1,4 +1,4 @@
-"""Pictures of what a model makes of a picture: the prediction, and the maps of each stage."""
+"""Images of what a model makes of an image: the prediction, and the maps of each stage."""
 
 from pathlib import Path
 
@@ -20,15 +20,15 @@ def draw_activations(model: PreTrainedModel, processor, image: str, folder: Path
     Args:
         model: of one of our families, in evaluation mode.
         processor: its image processor.
-        image: picture file.
+        image: image file.
         folder: where `prediction.png`, `0_stem.png`, `1_stage.png`, ... go; created.
 
     Returns:
-        "predictions", label -> probability of the five likeliest classes, and "pictures", paths.
+        "predictions", label -> probability of the five likeliest classes, and "images", paths.
 
     Raises:
-        OSError: if the picture cannot be found or the folder not be written.
-        ValueError: if the picture cannot be decoded.
+        OSError: if the image cannot be found or the folder not be written.
+        ValueError: if the image cannot be decoded.
     """
     try:
         pixel_values = processor(open_rgb(Path(image).read_bytes()), return_tensors="pt")
@@ -52,7 +52,7 @@ def draw_activations(model: PreTrainedModel, processor, image: str, folder: Path
         pictures.append(folder / f"{index}_{name}.png")
         title = f"{name} {index}" if index else name
         _draw_maps(seen, guesses, maps[0].float().cpu().numpy(), title, pictures[-1])
-    return {"predictions": guesses, "pictures": [str(picture) for picture in pictures]}
+    return {"predictions": guesses, "images": [str(picture) for picture in pictures]}
 
 
 def mosaic(maps: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def mosaic(maps: np.ndarray) -> np.ndarray:
 
 
 def _visible(pixels, processor):
-    """The input of the model, (C, H, W), as a picture: normalisation undone."""
+    """The input of the model, (C, H, W), as an image: normalisation undone."""
     mean, std = (
         np.array(values)[:, None, None] for values in (processor.image_mean, processor.image_std)
     )

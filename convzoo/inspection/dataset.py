@@ -1,6 +1,6 @@
 """What is in a dataset, and whether this machine decodes it fast enough for a number of GPUs.
 
-Each picture is decoded by the code that training uses, so what is called unreadable here would stop
+Each image is decoded by the code that training uses, so what is called unreadable here would stop
 a training run, and the speeds are those of its workers. They count CPU seconds of one thread, so
 that the number of workers follows by division; a busy neighbour still costs a share of them (shared
 caches), so measure on a quiet machine.
@@ -31,13 +31,13 @@ def inspect_dataset(
     output: str = "",
     options: DatasetOptions = DatasetOptions(),  # noqa: B008  an immutable tuple
 ) -> dict:
-    """Count, check and time the pictures of a dataset.
+    """Count, check and time the images of a dataset.
 
     Args:
-        path: folder of parquet files or of pictures, or Hub dataset id.
+        path: folder of parquet files or of images, or Hub dataset id.
         command: what a reader types to repeat this.
         splits: which splits; all if empty.
-        limit: pictures read of each split, from row groups spread evenly; all if 0. Labels are
+        limit: images read of each split, from row groups spread evenly; all if 0. Labels are
             always counted over all rows.
         num_gpus: how many are to be fed.
         images_per_second_per_gpu: what one GPU trains.
@@ -48,7 +48,7 @@ def inspect_dataset(
 
     Returns:
         All numbers, ready for JSON. "speed" and "doctor" are of the split "train", or of the first
-        one with readable pictures, and None where there is none.
+        one with readable images, and None where there is none.
 
     Raises:
         FileNotFoundError: if there is no such dataset.
@@ -119,7 +119,7 @@ def summary(report: dict) -> str:
 def _split_lines(split, content):
     labels, rows = content["labels"], content["num_rows"]
     lines = [
-        f"[{split}] {rows:,} pictures, {content['image_bytes'] / 1e6:,.1f} MB, in "
+        f"[{split}] {rows:,} images, {content['image_bytes'] / 1e6:,.1f} MB, in "
         f"{content['num_files']} file(s), {content['num_row_groups']} row group(s)"
     ]
     if content["rows_read"] < rows:
@@ -129,13 +129,13 @@ def _split_lines(split, content):
         balance = f"{labels['empty_classes']} of them empty"
     lines.append(
         f"classes        {labels['num_classes']}, each {labels['min']} to {labels['max']} "
-        f"pictures, median {labels['median']:g}, {balance}"
+        f"images, median {labels['median']:g}, {balance}"
     )
     if labels["outside_the_classes"]:
         found = ", ".join(f"{label}: {n}" for label, n in labels["outside_the_classes"].items())
         lines.append(
             f"labels outside [0, {labels['num_classes'] - 1}] ({found} rows): training and "
-            f"evaluation refuse this split; its pictures were not read"
+            f"evaluation refuse this split; its images were not read"
         )
         return lines
     lines.append(f"{'':15}" + "".join(f"{name:>10}" for name in QUANTILES))
@@ -175,7 +175,7 @@ def _doctor_lines(report):
         f"    to {speed['crop']} pixels",
         f"  the same, presized to {speed['presize']:<8}  "
         f"{speed['presized_augment_images_per_second']:8.0f}    measured on "
-        f"{speed['num_images']} pictures",
+        f"{speed['num_images']} images",
         "",
         f"to feed {doctor['num_gpus']} GPU(s) of {doctor['images_per_second_per_gpu']:g} images/s "
         f"with {doctor['num_cores']} cores, {doctor['worker_cores']} of them for workers",

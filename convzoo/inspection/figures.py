@@ -1,4 +1,4 @@
-"""What a split looks like: thumbnails of its classes, and histograms of its pictures."""
+"""What a split looks like: thumbnails of its classes, and histograms of its images."""
 
 import math
 from pathlib import Path
@@ -15,10 +15,10 @@ def contact_sheet(survey: Survey) -> Image.Image:
     """Thumbnails with their class: one of each class, or a row of each if the classes are few.
 
     Args:
-        survey: a split of which pictures were read.
+        survey: a split of which images were read.
 
     Returns:
-        An RGB picture; of many classes, 100 spread evenly over those that were met.
+        An RGB image; of many classes, 100 spread evenly over those that were met.
     """
     classes = sorted(survey.thumbnails)
     number = min(len(classes), MOST_THUMBNAILS)
@@ -57,10 +57,10 @@ def _fitting(text, font, width):
 
 
 def save_histograms(survey: Survey, path: Path) -> None:
-    """Draw class sizes, picture sizes, aspect ratios and bytes of a split into a PNG.
+    """Draw class sizes, image sizes, aspect ratios and bytes of a split into a PNG.
 
     Args:
-        survey: a split of which pictures were read.
+        survey: a split of which images were read.
         path: the file.
     """
     from matplotlib.figure import Figure
@@ -70,7 +70,7 @@ def save_histograms(survey: Survey, path: Path) -> None:
     order = np.argsort(-survey.label_counts, kind="stable")
     counts = survey.label_counts[order]
     classes.bar(np.arange(len(counts)), counts, width=1.0 if len(counts) > 40 else 0.8)
-    classes.set(xlabel="class, largest first", ylabel="pictures", title="Pictures of each class")
+    classes.set(xlabel="class, largest first", ylabel="images", title="Images of each class")
     if len(counts) <= 25:
         names = [survey.source.label_names[i][:20] for i in order]
         classes.set_xticks(np.arange(len(counts)), names, rotation=45, ha="right")
@@ -84,20 +84,20 @@ def save_histograms(survey: Survey, path: Path) -> None:
     for values, label in ((width, "width"), (height, "height")):
         sides.hist(values.clip(0, top), bins, alpha=0.6, label=label)
     sides.legend()
-    sides.set(xlabel="pixels", ylabel="pictures", title="Width and height")
+    sides.set(xlabel="pixels", ylabel="images", title="Width and height")
     ratio = np.log2(width / height).clip(-2, 2)
     ratios.hist(ratio, np.linspace(-2.05, 2.05, 42))
     ratios.set_xticks([-2, -1, 0, 1, 2], ["1:4", "1:2", "1:1", "2:1", "4:1"])
-    ratios.set(xlabel="width : height", ylabel="pictures", title="Shape")
+    ratios.set(xlabel="width : height", ylabel="images", title="Shape")
     kilobytes.hist(kb, np.geomspace(kb.min() * 0.99, kb.max() * 1.01, number))
     kilobytes.set_xscale("log")
     kilobytes.minorticks_off()
     marks = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 5)]
     marks = [mark for mark in marks if kb.min() <= mark <= kb.max()]
     kilobytes.set_xticks(marks, [f"{mark:g}" for mark in marks])
-    kilobytes.set(xlabel="kB of a file", ylabel="pictures", title="Bytes")
+    kilobytes.set(xlabel="kB of a file", ylabel="images", title="Bytes")
     for axes in (classes, sides, ratios, kilobytes):
         axes.yaxis.get_major_locator().set_params(integer=True)
     source = survey.source
-    figure.suptitle(f"{source.path} [{source.split}], {survey.rows_read:,} pictures read")
+    figure.suptitle(f"{source.path} [{source.split}], {survey.rows_read:,} images read")
     figure.savefig(path, dpi=110)

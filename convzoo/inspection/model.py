@@ -35,7 +35,7 @@ MOSTLY = 0.95  # share of slopes for a verdict about a layer
 FEW = 0.05  # share of slopes outside [0, 1] that is not worth a word
 ALMOST_IDENTITY = 0.05  # strength of a branch below which its block passes the shortcut on
 STARVED = 0.2  # strength below which the shortcut drowns the branch
-DEAD_GAIN = 1e-3  # batch norm: the channel is its bias, whatever the picture shows
+DEAD_GAIN = 1e-3  # batch norm: the channel is its bias, whatever the image shows
 
 
 def inspect_model(
@@ -45,16 +45,16 @@ def inspect_model(
 
     Args:
         path: model folder or Hub id; a folder with a config.json only is initialised afresh.
-        image: picture file; its activations are drawn.
-        output: folder for those pictures; "activations" if None.
+        image: image file; its activations are drawn.
+        output: folder for those images; "activations" if None.
         revision: commit, tag or branch of a Hub model.
 
     Returns:
         All numbers, ready for JSON: "layers", "totals", "slopes", "residual_branches",
-        "batch_norms", and with an image "predictions" and "pictures".
+        "batch_norms", and with an image "predictions" and "images".
 
     Raises:
-        OSError: if there is no such model or picture.
+        OSError: if there is no such model or image.
         ValueError: if it is no image classifier, or its weights do not fit.
     """
     model, has_weights = _load(path, revision or "main")
@@ -87,7 +87,7 @@ def inspect_model(
                 f"{model.config.model_type}. Leave the image out"
             )
         if processor is None:
-            raise ValueError(f"{path} must have a preprocessor_config.json to look at a picture")
+            raise ValueError(f"{path} must have a preprocessor_config.json to look at an image")
         report |= draw_activations(model, processor, image, Path(output or "activations"))
     return report
 
@@ -323,7 +323,7 @@ def _lines(report) -> Iterator[str]:
             yield f"{title.replace('_', ' ')}: {told}"
     for name, probability in report.get("predictions", {}).items():
         yield f"{probability:7.1%}  {name}"
-    for path in report.get("pictures", ()):
+    for path in report.get("images", ()):
         yield f"drawn: {path}"
 
 

@@ -1,4 +1,4 @@
-"""What the lines of monitors.jsonl show: pictures, and a diagnosis in words."""
+"""What the lines of monitors.jsonl show: images, and a diagnosis in words."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ DEAD = 0.05  # share of a batch norm's channels without output
 OUTSIDE = 0.05  # share of slopes not in [0, 1]
 RATIOS = (0.01, 10)  # of a branch over its shortcut: it adds nothing, or hides the shortcut
 
-SEEN = 0.02  # share of a gradient's entries in a bin from which a picture shows it
+SEEN = 0.02  # share of a gradient's entries in a bin from which an image shows it
 
 LINES = {  # monitor -> its (key, title of the panel)
     "slopes": [
@@ -116,7 +116,7 @@ def plot_monitors(folder: Path) -> list[Path]:
         folder: has monitors.jsonl; gets monitor_<name>.png.
 
     Returns:
-        The pictures; gradients as histograms over steps, the others as lines, dark at the input.
+        The images; gradients as histograms over steps, the others as lines, dark at the input.
     """
     lines, paths = read_metrics(folder / "monitors.jsonl"), []
     if _layers(lines, "gradients"):

@@ -1,4 +1,4 @@
-"""One pass over the pictures of a split: what is there, and what is wrong with it."""
+"""One pass over the images of a split: what is there, and what is wrong with it."""
 
 import hashlib
 import io
@@ -18,29 +18,29 @@ from convzoo.images.decoding import EXIF_ORIENTATION, decode_rgb
 
 QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 MOST_LISTED = 20  # of misnamed files, duplicates and class counts; unreadable ones are all listed
-SPEED_SAMPLE = 200  # pictures that are also augmented and presized
+SPEED_SAMPLE = 200  # images that are also augmented and presized
 THUMBNAIL = 112  # pixels
 COLUMNS = 10  # of thumbnails
 
 
 class Survey:
-    """What one pass over the pictures of a split found.
+    """What one pass over the images of a split found.
 
     Args:
         source: the split.
-        limit: pictures to read; all if 0.
+        limit: images to read; all if 0.
     """
 
     def __init__(self, source: Split, limit: int):
         self.source = source
         self.label_counts, self.strange_labels = _count_labels(source)
-        self.rows = []  # number, label and content hash of each readable picture
+        self.rows = []  # number, label and content hash of each readable image
         self.sizes = {"width": [], "height": [], "short": [], "megapixels": [], "kilobytes": []}
         self.modes, self.formats = Counter(), Counter()
         self.rotated = 0
         self.unreadable, self.misnamed = [], []
-        self.sample = []  # encoded pictures for the measurements of speed
-        self.thumbnails = {}  # class number -> small pictures
+        self.sample = []  # encoded images for the measurements of speed
+        self.thumbnails = {}  # class number -> small images
         self.rows_read = 0
         if not self.strange_labels:  # the reader of training refuses such splits
             self._read(limit)
@@ -132,7 +132,7 @@ class Survey:
 
 
 def _header(data):
-    """Format, mode and EXIF orientation of a picture, as Pillow sees them."""
+    """Format, mode and EXIF orientation of an image, as Pillow sees them."""
     kind, mode, orientation = "unknown", "unknown", 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged EXIF data, which nothing here uses
@@ -185,13 +185,13 @@ def _file_names(source, group):
 
 
 def find_duplicates(surveys: dict[str, Survey]) -> dict:
-    """Pictures whose bytes came before, within a split and across splits.
+    """Images whose bytes came before, within a split and across splits.
 
     Args:
         surveys: what was read of each split.
 
     Returns:
-        Counts of repeats: of a picture in the same split, of one in another split, and how many of
+        Counts of repeats: of an image in the same split, of one in another split, and how many of
         them have another label; and some examples.
     """
     seen, found = {}, {"within_splits": 0, "across_splits": 0, "other_label": 0, "examples": []}
@@ -220,7 +220,7 @@ def thumbnails_per_class(num_classes: int) -> int:
 
 
 def _thumbnail(pixels):
-    """At most THUMBNAIL pixels, small pictures in larger squares."""
+    """At most THUMBNAIL pixels, small images in larger squares."""
     image = Image.fromarray(pixels)
     scale = THUMBNAIL / max(image.size)
     size = tuple(max(1, round(side * scale)) for side in image.size)

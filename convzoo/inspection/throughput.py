@@ -1,4 +1,4 @@
-"""The throughput doctor: how fast one core prepares pictures, and what that means for N GPUs."""
+"""The throughput doctor: how fast one core prepares images, and what that means for N GPUs."""
 
 import math
 import os
@@ -19,16 +19,16 @@ CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU and of time
 
 
 def measure_speed(pictures: Sequence[bytes], crop: int, presize: int) -> dict:
-    """Pictures per CPU second of one core, of the work that a training worker does.
+    """Images per CPU second of one core, of the work that a training worker does.
 
     Args:
-        pictures: encoded pictures, a sample of the data.
+        images: encoded images, a sample of the data.
         crop: side of the training crops, pixels.
         presize: shorter side that `convzoo preprocess` would give, pixels.
 
     Returns:
         Images per second of decoding (of what a crop needs), of decoding and augmentation, and of
-        the latter on presized pictures, all on the same sample.
+        the latter on presized images, all on the same sample.
     """
     settings = Augmentation()
     transform = TrainTransform(settings, Preprocessing(resize=crop, crop=crop))
@@ -90,7 +90,7 @@ def diagnose(
     for workers; these supply up to cores * S, and training waits for 1 - supply / D of the time.
 
     Args:
-        speed: of one core, from `measure_speed`, with `bytes` (mean size of a picture) and
+        speed: of one core, from `measure_speed`, with `bytes` (mean size of an image) and
             `shorter_side` (median, pixels) of the data.
         num_gpus: how many are to be fed.
         images_per_second_per_gpu: what one GPU trains.

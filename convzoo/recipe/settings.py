@@ -60,31 +60,31 @@ class Finetune:
 
 @dataclass(frozen=True)
 class Data:
-    """Where the pictures come from."""
+    """Where the images come from."""
 
     path: str = _setting(
-        "", "folder of parquet files or of pictures by class, or Hub dataset id; required"
+        "", "folder of parquet files or of images by class, or Hub dataset id; required"
     )
     name: str = _setting("", "configuration of a dataset that has several")
     revision: str = _setting("", "commit or tag of a Hub dataset; its newest commit if ''")
     train_split: str = _setting("train", "split that is trained on")
     eval_split: str = _setting("", "split that is evaluated on; none if ''")
-    image_column: str = _setting("", "column with the pictures; the only image column if ''")
+    image_column: str = _setting("", "column with the images; the only image column if ''")
     label_column: str = _setting("", "column with the class numbers; the only class column if ''")
-    classes: tuple[str, ...] = _setting((), "only pictures of these classes; of all if []")
+    classes: tuple[str, ...] = _setting((), "only images of these classes; of all if []")
     fraction: float = _setting(
-        1.0, "share of the training pictures, drawn with the seed", low=1e-6, high=1.0
+        1.0, "share of the training images, drawn with the seed", low=1e-6, high=1.0
     )
-    limit: int = _setting(0, "training pictures at most, the first ones; 0 = all", low=0)
-    eval_limit: int = _setting(0, "evaluation pictures at most, evenly spaced; 0 = all", low=0)
+    limit: int = _setting(0, "training images at most, the first ones; 0 = all", low=0)
+    eval_limit: int = _setting(0, "evaluation images at most, evenly spaced; 0 = all", low=0)
     exif_rotation: bool = _setting(
-        False, "turn pictures as their EXIF data says; published numbers were made without"
+        False, "turn images as their EXIF data says; published numbers were made without"
     )
     examples: int = _setting(
-        0, "evaluation pictures copied into the model folder; mind their licence", low=0
+        0, "evaluation images copied into the model folder; mind their licence", low=0
     )
     max_unreadable_share: float = _setting(
-        0.001, "of the pictures; more unreadable ones stop training", low=0.0, high=1.0
+        0.001, "of the images; more unreadable ones stop training", low=0.0, high=1.0
     )
     num_workers: int = _setting(2, "decoding processes per training process; 0 = none", low=0)
     cache_dir: str = _setting("", "keeps row groups of a Hub dataset for later epochs; none if ''")
@@ -114,7 +114,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training picture before it is a crop of `preprocessing.crop` pixels."""
+    """What happens to a training image before it is a crop of `preprocessing.crop` pixels."""
 
     crop: str = _setting(
         "random_resized",
@@ -138,7 +138,7 @@ class Augmentation:
         (3 / 4, 4 / 3), "width / height of that crop", low=1e-3, kind="range"
     )
     repeats: int = _setting(
-        1, "views of a picture in a batch; epochs keep their number of images", low=1
+        1, "views of an image in a batch; epochs keep their number of images", low=1
     )
     padding: int = _setting(4, "black border of a padded crop, pixels", low=0)
     horizontal_flip: float = _setting(0.5, "probability of mirroring", low=0.0, high=1.0)
@@ -150,7 +150,7 @@ class Augmentation:
     )
     pca_noise: str = _setting(
         "none",
-        "colour noise along ImageNet's components (the 2012 paper) or the picture's own",
+        "colour noise along ImageNet's components (the 2012 paper) or the image's own",
         choices=("none", "offset", "stretch"),
     )
     erasing: float = _setting(0.0, "probability of random erasing", low=0.0, high=1.0)
@@ -160,7 +160,7 @@ class Augmentation:
     erasing_ratio: tuple[float, ...] = _setting(
         (0.3, 3.3), "height / width of the box", low=1e-3, kind="range"
     )
-    erasing_max_count: int = _setting(1, "boxes in a picture, at most", low=1)
+    erasing_max_count: int = _setting(1, "boxes in an image, at most", low=1)
     erasing_fill: str = _setting("mean", "what fills a box", choices=("mean", "noise"))
     mixup_alpha: float = _setting(0.0, "of MixUp's Beta distribution; 0 = no MixUp", low=0.0)
     cutmix_alpha: float = _setting(0.0, "of CutMix's Beta distribution; 0 = no CutMix", low=0.0)
@@ -275,7 +275,7 @@ class Train:
     )
     keep_checkpoints: int = _setting(2, "newest checkpoints that are kept", low=1)
     keep_best: bool = _setting(False, "keep also the checkpoint of the best held-out top-1")
-    eval_crops: int = _setting(1, "views of a picture in evaluation, averaged", choices=(1, 10))
+    eval_crops: int = _setting(1, "views of an image in evaluation, averaged", choices=(1, 10))
 
 
 MONITORS = (

@@ -30,7 +30,7 @@ def dataset_card(report: dict, sources: Sequence[Split]) -> str:
         ],
     }
     done = [f"shorter side {size} pixels (antialiased {settings['interpolation']})"]
-    done += ["smaller pictures enlarged" if settings["enlarge"] else "smaller pictures left alone"]
+    done += ["smaller images enlarged" if settings["enlarge"] else "smaller images left alone"]
     done += [f"cut to at most {size} x {size} at the centre"] * settings["crop"]
     colours = ":".join(settings["subsampling"])
     turned = "turned as their EXIF data said" if settings["exif_rotation"] else "not turned"
@@ -50,15 +50,15 @@ def dataset_card(report: dict, sources: Sequence[Split]) -> str:
 # {title}
 
 A copy of `{described["path"]}`{revision} for faster training: {"; ".join(done)}.
-{totals["unchanged"]:,} pictures were JPEGs of that size already and kept their bytes. Order,
-classes and class numbers are the source's. Pictures with an EXIF rotation were {turned}, and saved
+{totals["unchanged"]:,} images were JPEGs of that size already and kept their bytes. Order,
+classes and class numbers are the source's. Images with an EXIF rotation were {turned}, and saved
 without it. Other columns and file names were left out.
 
-| split | pictures | unreadable, left out | files | MB of pictures |
+| split | images | unreadable, left out | files | MB of images |
 |---|---|---|---|---|
 {chr(10).join(lines)}
 
-`{REPORT}` lists the unreadable pictures. Made on {report["date"]} with {used}:
+`{REPORT}` lists the unreadable images. Made on {report["date"]} with {used}:
 
 ```bash
 {report["command"]}

@@ -1,4 +1,4 @@
-"""A copy of a dataset with smaller pictures, made once so that training decodes less.
+"""A copy of a dataset with smaller images, made once so that training decodes less.
 
 Rows keep their order, classes and columns. Worker processes turn row groups of the source into
 JPEGs; this process alone puts them in order and writes, so the files do not depend on the number of
@@ -42,24 +42,24 @@ def preprocess(
     """Write a presized copy of a dataset, or continue one that was interrupted.
 
     Args:
-        source: folder of parquet files or of pictures, or Hub dataset id.
+        source: folder of parquet files or of images, or Hub dataset id.
         output: folder to create.
-        presize: what happens to each picture.
+        presize: what happens to each image.
         command: what a reader types to repeat this.
         splits: which splits; all if empty.
         shard_bytes: largest file; a file has at least one row group.
-        num_workers: processes that convert pictures; 1 converts in this one.
-        max_bad_share: share of a split's pictures that may be unreadable, in [0, 1).
+        num_workers: processes that convert images; 1 converts in this one.
+        max_bad_share: share of a split's images that may be unreadable, in [0, 1).
         options: configuration, revision and columns.
 
     Returns:
-        What is in `presizing.json` of the output: settings, shards, unreadable pictures, totals.
+        What is in `presizing.json` of the output: settings, shards, unreadable images, totals.
 
     Raises:
         FileNotFoundError: if there is no such dataset.
         FileExistsError: if the output exists and is not the same copy.
         ValueError: if a setting is out of range, differs from those the output was begun with, or
-            too many pictures are unreadable.
+            too many images are unreadable.
         OSError: if the output cannot be written.
     """
     if num_workers < 1 or shard_bytes < 1 or not 0 <= max_bad_share < 1:
@@ -110,7 +110,7 @@ def summary(report: dict) -> str:
     totals = report["totals"]
     share = totals["bytes_out"] / totals["bytes_in"]
     seconds = report["duration_seconds"]
-    note = "\nnote:   the copy is larger than its source; few pictures were larger than its size"
+    note = "\nnote:   the copy is larger than its source; few images were larger than its size"
     return (
         f"images: {totals['images_in']} in, {totals['images_out']} out, "
         f"{totals['unreadable']} unreadable (listed in {REPORT}), "

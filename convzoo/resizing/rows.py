@@ -1,4 +1,4 @@
-"""Presizing of pictures, and of a dataset's row groups over worker processes."""
+"""Presizing of images, and of a dataset's row groups over worker processes."""
 
 import multiprocessing
 import os
@@ -23,16 +23,16 @@ from convzoo.images.decoding import decode_rgb, is_upright
 
 @dataclass(frozen=True)
 class Presize:
-    """An encoded picture to a smaller JPEG.
+    """An encoded image to a smaller JPEG.
 
     Attributes:
-        size: shorter side, pixels; a smaller picture keeps its size.
+        size: shorter side, pixels; a smaller image keeps its size.
         crop: also cut to at most size x size at the centre, as the evaluation protocols do.
-        enlarge: bring smaller pictures to `size`, too.
+        enlarge: bring smaller images to `size`, too.
         interpolation: "bilinear" or "bicubic", antialiased.
         quality: of the JPEG, 1 to 100.
         subsampling: of the colours: "420" halves their resolution, "444" keeps it.
-        exif_rotation: turn pictures as their EXIF data says.
+        exif_rotation: turn images as their EXIF data says.
     """
 
     size: int = 256
@@ -68,7 +68,7 @@ class Presize:
             would not change and that has no EXIF rotation, so that no copy has any.
 
         Raises:
-            ValueError: if the picture cannot be read.
+            ValueError: if the image cannot be read.
         """
         original = decode_rgb(data, exif_rotation=self.exif_rotation)
         image = self._resize(original)
@@ -131,7 +131,7 @@ def row_converter(
 
     Args:
         sources: what is converted.
-        presize: what happens to each picture.
+        presize: what happens to each image.
         num_workers: processes; 1 converts in this one.
 
     Yields:

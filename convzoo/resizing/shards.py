@@ -32,7 +32,7 @@ def write_shards(
         rows: converted rows in order, from the first that is in no shard yet.
         shards: records of the shards that exist.
         shard_bytes: largest shard; it has at least one row group.
-        max_bad_share: share of the source's pictures that may be unreadable.
+        max_bad_share: share of the source's images that may be unreadable.
 
     Raises:
         ValueError: if more are unreadable; they are listed in a file then.
@@ -120,7 +120,7 @@ class _Shard:
 def _schema(source):
     import datasets
 
-    features = {  # a folder of pictures has no columns
+    features = {  # a folder of images has no columns
         source.image_column or "image": datasets.Image(),
         source.label_column or "label": datasets.ClassLabel(names=list(source.label_names)),
     }
@@ -131,7 +131,7 @@ def _refuse(folder, source, bad, max_bad_share):
     path = folder / f"{source.split}-unreadable.json"
     write_json(path, bad)
     raise ValueError(
-        f"at most {max_bad_share:.2%} of the {source.num_rows} pictures of {source.split} may be "
+        f"at most {max_bad_share:.2%} of the {source.num_rows} images of {source.split} may be "
         f"unreadable; got {len(bad)} so far, listed in {path}, as "
         f"{bad[0]['where']}: {bad[0]['reason']}. Raise --max-bad-share to continue without them"
     )

@@ -9,7 +9,7 @@ def plot_curves(metrics: list[dict], title: str, path: Path) -> None:
 
     Args:
         metrics: lines of a metrics log; panels without values stay away.
-        title: above the picture.
+        title: above the image.
         path: the PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

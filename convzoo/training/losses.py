@@ -9,7 +9,7 @@ from convzoo.recipe.settings import Train
 def classification_loss(
     logits: Tensor, labels: Tensor, settings: Train, num_classes: int
 ) -> Tensor:
-    """Cross entropy, or one binary cross entropy per class; the mean over the pictures.
+    """Cross entropy, or one binary cross entropy per class; the mean over the images.
 
     Args:
         logits: (N, num_classes), any floating type; the loss is computed in float32.

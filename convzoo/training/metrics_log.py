@@ -1,4 +1,4 @@
-"""The metrics log of a run (one JSON object a line) and the picture of its training curves."""
+"""The metrics log of a run (one JSON object a line) and the image of its training curves."""
 
 import json
 import math

@@ -39,7 +39,7 @@ class Monitors:
       that of the shortcut, over all images of the step |
     | weight_change | parameter | relative: norm of the change since the last look (since_step) over
       the larger of the norms then and now; keeps a copy of all weights on their device |
-    | mixing | step | kind, share that pictures keep, box of CutMix: for each draw |
+    | mixing | step | kind, share that images keep, box of CutMix: for each draw |
 
     Args:
         model: the bare model, not its DDP or compiled wrapper.

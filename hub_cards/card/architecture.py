@@ -7,14 +7,14 @@ def layer_rows(evidence: Evidence) -> list[tuple[str, tuple[int, ...]]]:
     """Layers in the order of the data, each with its output's shape, channels first.
 
     Args:
-        evidence: what the folder holds; the pictures are those of its image processor.
+        evidence: what the folder holds; the images are those of its image processor.
 
     Raises:
         KeyError: if config.json lacks a field of its family.
     """
     config, crop = evidence.config, evidence.preprocessor["crop_size"]
     size = (crop["height"], crop["width"])
-    rows = [("picture", (config["num_channels"], *size))]
+    rows = [("image", (config["num_channels"], *size))]
     rows += (_alexnet if evidence.model_type == "alexnet" else _stages)(config, size)
     rows.append(("linear", (len(evidence.labels),)))
     return rows

@@ -1,4 +1,4 @@
-"""What a card says of the evaluations: results, weak classes, calibration, other pictures."""
+"""What a card says of the evaluations: results, weak classes, calibration, other images."""
 
 from hub_cards.card.formatting import (
     Rows,
@@ -152,7 +152,7 @@ def calibration_sentence(evidence: Evidence) -> str:
 
 
 def robustness_sentences(evidence: Evidence) -> list[str]:
-    """Results on other pictures than those of the training's dataset."""
+    """Results on other images than those of the training's dataset."""
     trained = _names((evidence.train_results or {}).get("dataset") or {})
     others = [r for r in evidence.eval_results if trained and not trained & _names(r["dataset"])]
     return [headline(evidence, result) for result in others]

@@ -99,7 +99,7 @@ def preprocessing_steps(evidence: Evidence) -> list[str]:
     rescale = "Divide the values by 255." if by_255 else f"Multiply the values by {factor:.6g}."
     mean, std = scalar(processor["image_mean"]), scalar(processor["image_std"])
     return [
-        f"Convert the picture to {colours}, values 0 to 255.",
+        f"Convert the image to {colours}, values 0 to 255.",
         f"Resize the shorter side to {edge} pixels, keeping the aspect ratio ({resample}).",
         f"Cut out the centre, {crop['height']} x {crop['width']} pixels.",
         *([] if factor == 1 else [rescale]),

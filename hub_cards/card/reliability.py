@@ -1,4 +1,4 @@
-"""The picture of a model's calibration: accuracy against probability, bin by bin."""
+"""The image of a model's calibration: accuracy against probability, bin by bin."""
 
 import io
 from pathlib import Path

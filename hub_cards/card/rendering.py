@@ -24,7 +24,7 @@ from hub_cards.card.reliability import write_reliability_diagram
 from hub_cards.card.validation import card_problems
 from hub_cards.evidence.folder import Evidence, read_evidence
 
-MAX_WIDGET_PICTURES = 4
+MAX_WIDGET_IMAGES = 4
 HASH_LINE = re.compile(r"<!-- hub_cards sha256:([0-9a-f]{64}) -->\s*\Z")
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -128,7 +128,7 @@ def card_metadata(evidence: Evidence, name: str, repo_id: str | None = None) -> 
     Args:
         evidence: what the folder holds.
         name: the model's name in the model-index.
-        repo_id: see `write_card`; example pictures can only be linked there.
+        repo_id: see `write_card`; example images can only be linked there.
     """
     datasets = [result["dataset"] for result in evidence.eval_results]
     if evidence.train_results and evidence.train_results.get("dataset"):
@@ -155,8 +155,8 @@ def card_metadata(evidence: Evidence, name: str, repo_id: str | None = None) -> 
 
 
 def _widget(evidence, repo_id):
-    """The first example pictures of the folder, where the Hub will have them."""
-    pictures = sorted((evidence.folder / "examples").glob("*.[jp][pn]g"))[:MAX_WIDGET_PICTURES]
+    """The first example images of the folder, where the Hub will have them."""
+    pictures = sorted((evidence.folder / "examples").glob("*.[jp][pn]g"))[:MAX_WIDGET_IMAGES]
     if not (repo_id and pictures):
         return None
     address = f"https://huggingface.co/{repo_id}/resolve/main/examples/"

@@ -187,7 +187,7 @@ def _augmentation(table):
             f"PCA colour noise ({noise})" if noise != "none" else "",
             f"random erasing with probability {erasing:g}" if erasing else "",
             f"{mixed} with probability {probability:g}" if mixed else "",
-            f"{repeats} views of a picture in a pass" if repeats > 1 else "",
+            f"{repeats} views of an image in a pass" if repeats > 1 else "",
         ]
     )
 

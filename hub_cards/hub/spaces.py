@@ -2,7 +2,7 @@
 
 It is made in a folder, from files of this checkout and from what the Hub tells about the models,
 checked there by the Hub's rules, and pushed like a model folder. What it shows is decided by its
-files alone: models with their commits, versions, pictures. So a copy of it shows the same.
+files alone: models with their commits, versions, images. So a copy of it shows the same.
 """
 
 import logging
@@ -31,7 +31,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 NEEDED = ("config.json", "preprocessor_config.json", "*.safetensors")
 APP_FILES = (*NEEDED, "*.json", "*.py", "README.md", "examples/*")  # what app.py downloads
 # All CC0-1.0, and of things that ImageNet has classes for.
-PICTURES = (
+EXAMPLE_IMAGES = (
     "bison.jpg", "igloo.jpg", "jaguars.jpg", "phillips_screwdriver.jpg", "red_panda.jpg",
     "ring_tailed_lemurs.jpg", "scarlet_macaw.jpg", "spotted_puffer.jpg",
 )  # fmt: skip
@@ -46,7 +46,7 @@ class SpaceModel:
         place: its line in models.txt: a folder of the Space, or ID@COMMIT.
         license: as its card says, or "".
         datasets: ids, as its card says.
-        has_examples: whether it comes with pictures.
+        has_examples: whether it comes with images.
         repo_id: where it is on the Hub, or "" if it lies in the Space.
         commit: of that.
         files: those that the page downloads.
@@ -124,7 +124,7 @@ def build_space(
     copy_file(CHECKOUT / "app.py", folder / "app.py")
     write_lines(folder / "models.txt", [model.place for model in found])
     if not found[0].has_examples:  # the page takes those of the first model
-        _add_pictures(folder / "examples")
+        _add_example_images(folder / "examples")
     for model in found:
         secret = ": the Space needs a secret HF_TOKEN that may read it" if model.restricted else ""
         logger.info(f"model {model.place}{secret}")
@@ -210,10 +210,10 @@ def _preloads(models):
             yield f"{model.repo_id} {','.join(files)} {model.commit}"
 
 
-def _add_pictures(folder):
-    photos, kept = CHECKOUT / "data" / "photos", ("file", "---", *PICTURES)
+def _add_example_images(folder):
+    photos, kept = CHECKOUT / "data" / "photos", ("file", "---", *EXAMPLE_IMAGES)
     folder.mkdir()
-    for name in PICTURES:
+    for name in EXAMPLE_IMAGES:
         copy_file(photos / name, folder / name)
     lines = (photos / "CREDITS.md").read_text(encoding="utf-8").splitlines()
     rows = [line for line in lines if not line.startswith("| ") or line.split(" ")[1] in kept]

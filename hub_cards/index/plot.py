@@ -1,4 +1,4 @@
-"""A picture of the zoo's tables: accuracy against size, one panel for each table."""
+"""An image of the zoo's tables: accuracy against size, one panel for each table."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def write_plot(path: str | Path, tables: Sequence[Table]) -> None:
     transparent and the ink grey, for light and dark pages.
 
     Args:
-        path: the picture; its suffix says the format.
+        path: the image; its suffix says the format.
         tables: as `make_tables` gives them; panels share no axis, as tables are not comparable.
     """
     from matplotlib import rc_context
