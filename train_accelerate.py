@@ -36,7 +36,7 @@ from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from convzoo.data.examples import save_examples
-from convzoo.data.opening import DatasetOptions
+from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.order import DataOrder
 from convzoo.data.row_cache import RowCache
 from convzoo.data.stream import TrainStream, train_batches
@@ -129,18 +129,20 @@ def main(argv: list[str] | None = None) -> None:
         import hub_cards.hub.pushing  # noqa: F401  what it needs is missed now, not after the training
 
     # ---- data ----------------------------------------------------------------------------------
-    options = DatasetOptions(data.name, data.revision, data.image_column, data.label_column)
+    dataset = DatasetReference(
+        data.path, data.name, data.revision, data.image_column, data.label_column
+    )
     cache = RowCache(Path(data.cache_dir), int(data.cache_gb * 1e9)) if data.cache_dir else None
 
-    def open_split(split):
-        source = open_split(data.path, split, *options)
+    def open_cached(split):
+        source = open_split(dataset, split)
         return dataclasses.replace(source, cache=cache) if source.is_remote else source
 
-    train_source = open_split(data.train_split)
+    train_source = open_cached(data.train_split)
     train_source = subset(train_source, data.classes, data.fraction, data.limit, seed)
     eval_source = None
     if data.eval_split:
-        eval_source = open_split(data.eval_split)
+        eval_source = open_cached(data.eval_split)
         eval_source = subset(eval_source, data.classes, limit=data.eval_limit, spaced=True)
         if eval_source.label_names != train_source.label_names:
             raise ValueError(

@@ -184,12 +184,11 @@ def _evaluate(args):
     keep_freed_memory()
     result = evaluate_folder(
         args.model,
-        args.data,
+        _dataset(args, args.data),
         args.split,
         command=command_line("python -m convzoo"),
         batch_size=args.batch_size,
         num_workers=args.num_workers,
-        options=_dataset_options(args),
         classes=None if args.classes == [] else args.classes,
         limit=args.limit,
         crops=args.crops,
@@ -263,10 +262,10 @@ def _add_columns(command):
     command.add_argument("--label-column", default="", help="column of class numbers")
 
 
-def _dataset_options(args):
-    from convzoo.data.opening import DatasetOptions
+def _dataset(args, path):
+    from convzoo.data.opening import DatasetReference
 
-    return DatasetOptions(args.name, args.revision, args.image_column, args.label_column)
+    return DatasetReference(path, args.name, args.revision, args.image_column, args.label_column)
 
 
 def _preprocess(args):
@@ -283,7 +282,7 @@ def _preprocess(args):
         args.exif_rotation,
     )
     report = preprocess(
-        args.source,
+        _dataset(args, args.source),
         args.output,
         presize,
         command=command_line("python -m convzoo"),
@@ -291,7 +290,6 @@ def _preprocess(args):
         shard_bytes=round(args.shard_megabytes * 1e6),
         num_workers=args.workers,
         max_bad_share=args.max_bad_share,
-        options=_dataset_options(args),
     )
     print(summary(report))
 
@@ -311,7 +309,7 @@ def _inspect(args):
     from convzoo.inspection.dataset import inspect_dataset, summary
 
     report = inspect_dataset(
-        args.what,
+        _dataset(args, args.what),
         command=command_line("python -m convzoo"),
         splits=tuple(args.splits),
         limit=args.limit,
@@ -319,7 +317,6 @@ def _inspect(args):
         images_per_second_per_gpu=args.images_per_second_per_gpu,
         crop=args.crop,
         output=args.output,
-        options=_dataset_options(args),
     )
     if args.json:
         write_json(Path(args.json), report)

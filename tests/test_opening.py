@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from convzoo.data.opening import DatasetOptions, open_split, open_splits, split_names
+from convzoo.data.opening import DatasetReference, open_split, open_splits, split_names
 from tests.conftest import COLOURS, coloured_images, write_split
 
 
@@ -36,9 +36,9 @@ def test_missing_data_says_what_to_do(tmp_path):
 
 def test_splits_are_listed_and_options_given_in_one(colour_data):
     assert split_names(str(colour_data)) == ["train", "test"]
-    options = DatasetOptions(image_column="image", label_column="label")
+    dataset = DatasetReference(str(colour_data), image_column="image", label_column="label")
     for split, rows in (("train", 61), ("test", 23)):
-        assert open_split(str(colour_data), split, *options).num_rows == rows
+        assert open_split(dataset, split).num_rows == rows
 
 
 def test_an_unknown_split_or_column_is_named(colour_data):
@@ -50,7 +50,7 @@ def test_an_unknown_split_or_column_is_named(colour_data):
         ValueError,
         match=r"data.image_column \(--image-column\) must name .*, one of image; got 'x'$",
     ):
-        open_split(str(colour_data), "train", image_column="x")
+        open_split(DatasetReference(str(colour_data), image_column="x"), "train")
 
 
 def test_data_without_rows_or_with_broken_files_is_refused(tmp_path, colour_data):
@@ -125,7 +125,7 @@ def test_columns_of_another_type_are_named_with_the_way_to_cast_them(tmp_path):
         open_split(numbers, "train")
     message = rf"data.label_column \(--label-column\) must .*, one of none; got 'label'\. .*{cast}"
     with pytest.raises(ValueError, match=message):
-        open_split(numbers, "train", label_column="label")
+        open_split(DatasetReference(numbers, label_column="label"), "train")
 
 
 def test_a_plain_column_of_bytes_is_refused_with_the_way_to_rewrite_it(tmp_path):

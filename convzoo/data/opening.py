@@ -7,8 +7,8 @@ pyarrow (see `convzoo.data.split`).
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import fsspec
 
@@ -19,40 +19,37 @@ from convzoo.data.split import Split
 logger = logging.getLogger(__name__)
 
 
-class DatasetOptions(NamedTuple):
-    """What `open_split` needs besides path and split, in its order; "" where there is no choice.
+@dataclass(frozen=True)
+class DatasetReference:
+    """Which dataset, and which of its columns; "" where there is no choice.
 
     Attributes:
+        path: a folder of parquet files, a folder of images in one folder for each class, or a Hub
+            dataset id.
         name: configuration of a dataset that has several.
         revision: commit, tag or branch of a Hub dataset.
         image_column: column of images; the only image column if "".
         label_column: column of class numbers; the only class column if "".
     """
 
+    path: str
     name: str = ""
     revision: str = ""
     image_column: str = ""
     label_column: str = ""
 
+    @classmethod
+    def of(cls, dataset: "str | DatasetReference") -> "DatasetReference":
+        """The reference itself, or one to the dataset with this path or id."""
+        return cls(dataset) if isinstance(dataset, str) else dataset
 
-def open_split(
-    path: str,
-    split: str,
-    name: str = "",
-    revision: str = "",
-    image_column: str = "",
-    label_column: str = "",
-) -> Split:
+
+def open_split(dataset: str | DatasetReference, split: str) -> Split:
     """Find the files, columns, class names and row groups of a split.
 
     Args:
-        path: a folder of parquet files, a Hub dataset id, or a folder of images in one folder
-            for each class.
+        dataset: which one; a path or an id where nothing else needs to be said.
         split: name of the split.
-        name: configuration of a dataset that has several.
-        revision: commit, tag or branch of a Hub dataset.
-        image_column: column of images; the only image column if "".
-        label_column: column of class numbers; the only class column if "".
 
     Raises:
         FileNotFoundError: if there is no such dataset or no data in it.
@@ -60,7 +57,9 @@ def open_split(
     """
     import datasets
 
-    builder = _load_builder(path, name, revision)
+    dataset = DatasetReference.of(dataset)
+    path = dataset.path
+    builder = _load_builder(dataset)
     by_split = {str(key): list(files) for key, files in (builder.config.data_files or {}).items()}
     if split not in by_split:
         raise ValueError(
@@ -82,8 +81,12 @@ def open_split(
     features = builder.info.features or datasets.Features.from_arrow_schema(
         footers[0].schema.to_arrow_schema()
     )
-    image_column = _find_column(features, image_column, datasets.Image, "image_column", path)
-    label_column = _find_column(features, label_column, datasets.ClassLabel, "label_column", path)
+    image_column = _find_column(
+        features, dataset.image_column, datasets.Image, "image_column", path
+    )
+    label_column = _find_column(
+        features, dataset.label_column, datasets.ClassLabel, "label_column", path
+    )
     groups, rows, sizes = [], [], []
     for number, footer in enumerate(footers):
         for group in range(footer.num_row_groups):
@@ -120,27 +123,22 @@ def open_split(
     )
 
 
-def open_splits(
-    path: str,
-    splits: Sequence[str] = (),
-    options: DatasetOptions = DatasetOptions(),  # noqa: B008  an immutable tuple
-) -> list[Split]:
+def open_splits(dataset: str | DatasetReference, splits: Sequence[str] = ()) -> list[Split]:
     """Open several splits, so that what is wrong with one shows before work begins.
 
     Args:
-        path: as for `open_split`.
+        dataset: as for `open_split`.
         splits: which ones; all, in the dataset's own order, if empty.
-        options: configuration, revision and columns.
 
     Raises:
         FileNotFoundError: if there is no such dataset, or a split is empty.
         ValueError: as `open_split`.
     """
-    names = list(splits) or split_names(path, *options[:2])
+    names = list(splits) or split_names(dataset)
     sources = []
     for split in names:
         try:
-            sources.append(open_split(path, split, *options))
+            sources.append(open_split(dataset, split))
         except FileNotFoundError as error:
             if splits:
                 raise
@@ -154,27 +152,29 @@ def leave_out_advice(split: str, names: Sequence[str]) -> str:
     return f". Leave split {split!r} out with --splits {others}" if others else ""
 
 
-def split_names(path: str, name: str = "", revision: str = "") -> list[str]:
+def split_names(dataset: str | DatasetReference) -> list[str]:
     """Splits of a dataset, in its own order.
 
     Args:
-        path: as for `open_split`.
-        name: configuration of a dataset that has several.
-        revision: commit, tag or branch of a Hub dataset.
+        dataset: as for `open_split`.
 
     Raises:
         FileNotFoundError: if there is no such dataset.
         ValueError: if it is a script.
     """
-    return [str(split) for split in _load_builder(path, name, revision).config.data_files or {}]
+    builder = _load_builder(DatasetReference.of(dataset))
+    return [str(split) for split in builder.config.data_files or {}]
 
 
-def _load_builder(path, name, revision):
+def _load_builder(dataset):
     import datasets
     import yaml
 
+    path = dataset.path
     try:
-        return datasets.load_dataset_builder(path, name or None, revision=revision or None)
+        return datasets.load_dataset_builder(
+            path, dataset.name or None, revision=dataset.revision or None
+        )
     except (FileNotFoundError, ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         if isinstance(error, ConnectionError) or "LocalEntryNotFoundError" in str(error):
             raise ConnectionError(

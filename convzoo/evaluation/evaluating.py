@@ -16,7 +16,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from convzoo.data.opening import DatasetOptions, open_split
+from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.subset import subset
 from convzoo.environment import describe_environment, now
 from convzoo.evaluation.predicting import predict_split
@@ -29,12 +29,11 @@ METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
 
 def evaluate_folder(
     model_folder: str,
-    data: str,
+    data: str | DatasetReference,
     split: str,
     command: str,
     batch_size: int = 64,
     num_workers: int = 2,
-    options: DatasetOptions = DatasetOptions(),  # noqa: B008  an immutable tuple
     classes: Collection[str] | None = (),
     limit: int = 0,
     crops: int = 1,
@@ -44,12 +43,11 @@ def evaluate_folder(
 
     Args:
         model_folder: a saved model; a Hub id is evaluated too, its result is only returned.
-        data: folder of parquet files, or Hub dataset id.
+        data: which dataset, as for `open_split`.
         split: which split.
         command: what a reader types to repeat this.
         batch_size: images per step and process.
         num_workers: decoding processes per process.
-        options: configuration, revision and columns.
         classes: only images of these classes; of all if empty, of the model's if None.
         limit: images at most, evenly spaced; all if 0.
         crops: 1 or 10, see `predict_split`.
@@ -70,7 +68,7 @@ def evaluate_folder(
     accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
     model = AutoModelForImageClassification.from_pretrained(model_folder)
     processor = AutoImageProcessor.from_pretrained(model_folder)
-    source = open_split(data, split, *options)
+    source = open_split(data, split)
     class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     if classes is None:
         classes = class_names
@@ -103,7 +101,7 @@ def evaluate_folder(
     weights = Path(cached_file(model_folder, "model.safetensors"))
     result = {
         "task": "image-classification",
-        "dataset": source.describe() | {"config": options.name or None},
+        "dataset": source.describe() | {"config": DatasetReference.of(data).name or None},
         "protocol": protocol,
         "metrics": metrics,
         **break_down(predictions.labels, predictions.ranked, predictions.confidences, class_names),

@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 import modeling
 from convzoo.allocator import keep_freed_memory
-from convzoo.data.opening import DatasetOptions, open_split
+from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
 from convzoo.data.stream import eval_rows
 from convzoo.data.subset import choose_rows, subset
@@ -191,7 +191,8 @@ def find_data(
     for path in data:
         known = path in (recorded.get("id"), recorded.get("path"))
         on_hub = path == recorded.get("id")
-        options = DatasetOptions(
+        dataset = DatasetReference(
+            path,
             (known and recorded.get("config")) or "",
             (on_hub and recorded.get("revision")) or "",
             image_column,
@@ -199,7 +200,7 @@ def find_data(
         )
         where = f"{path} [{split or recorded['split']}]"
         try:
-            source = open_split(path, split or recorded["split"], *options)
+            source = open_split(dataset, split or recorded["split"])
             # A model of some classes only knows their new numbers.
             renumber = num_labels != len(source.label_names)
             for step in (recorded.get("subset") or {}).get("taken", ()):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convzoo.data.opening import DatasetOptions, open_splits
+from convzoo.data.opening import DatasetReference, open_splits
 from convzoo.environment import describe_environment, now
 from convzoo.inspection.figures import contact_sheet, save_histograms
 from convzoo.inspection.survey import MOST_LISTED, QUANTILES, Survey, find_duplicates
@@ -20,7 +20,7 @@ from convzoo.inspection.throughput import diagnose, measure_speed, usable_cores
 
 
 def inspect_dataset(
-    path: str,
+    dataset: str | DatasetReference,
     command: str,
     splits: tuple[str, ...] = (),
     limit: int = 0,
@@ -29,12 +29,11 @@ def inspect_dataset(
     crop: int = 0,
     presize: int = 256,
     output: str = "",
-    options: DatasetOptions = DatasetOptions(),  # noqa: B008  an immutable tuple
 ) -> dict:
     """Count, check and time the images of a dataset.
 
     Args:
-        path: folder of parquet files or of images, or Hub dataset id.
+        dataset: which one, as for `open_split`.
         command: what a reader types to repeat this.
         splits: which splits; all if empty.
         limit: images read of each split, from row groups spread evenly; all if 0. Labels are
@@ -44,7 +43,6 @@ def inspect_dataset(
         crop: side of the training crops, pixels; 224, or the median shorter side, if 0.
         presize: shorter side that `convzoo preprocess` would give, pixels.
         output: folder for `contact_sheet.png` and `histograms.png`; none if "".
-        options: configuration, revision and columns.
 
     Returns:
         All numbers, ready for JSON. "speed" and "doctor" are of the split "train", or of the first
@@ -61,14 +59,14 @@ def inspect_dataset(
         )
     report = {
         "schema_version": 1,
-        "path": path,
+        "path": DatasetReference.of(dataset).path,
         "command": command,
         "date": now(),
         "environment": describe_environment(),
         "splits": {},
     }
     surveys = {}
-    for source in open_splits(path, splits, options):
+    for source in open_splits(dataset, splits):
         survey = surveys[source.split] = Survey(source, limit)
         report["splits"][source.split] = survey.describe()
     report["duplicates"] = find_duplicates(surveys)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from convzoo.data.opening import DatasetOptions, leave_out_advice, open_splits
+from convzoo.data.opening import DatasetReference, leave_out_advice, open_splits
 from convzoo.environment import describe_environment, now
 from convzoo.files import write_json
 from convzoo.resizing.card import dataset_card
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def preprocess(
-    source: str,
+    source: str | DatasetReference,
     output: str,
     presize: Presize,
     command: str,
@@ -37,12 +37,11 @@ def preprocess(
     shard_bytes: int = 400_000_000,
     num_workers: int = 1,
     max_bad_share: float = 0.001,
-    options: DatasetOptions = DatasetOptions(),  # noqa: B008  an immutable tuple
 ) -> dict:
     """Write a presized copy of a dataset, or continue one that was interrupted.
 
     Args:
-        source: folder of parquet files or of images, or Hub dataset id.
+        source: which dataset, as for `open_split`.
         output: folder to create.
         presize: what happens to each image.
         command: what a reader types to repeat this.
@@ -50,7 +49,6 @@ def preprocess(
         shard_bytes: largest file; a file has at least one row group.
         num_workers: processes that convert images; 1 converts in this one.
         max_bad_share: share of a split's images that may be unreadable, in [0, 1).
-        options: configuration, revision and columns.
 
     Returns:
         What is in `presizing.json` of the output: settings, shards, unreadable images, totals.
@@ -67,7 +65,7 @@ def preprocess(
             "workers and shard size must be positive and max_bad_share lie in [0, 1); got "
             f"{num_workers}, {shard_bytes} and {max_bad_share}"
         )
-    sources = open_splits(source, splits, options)
+    sources = open_splits(source, splits)
     settings = dataclasses.asdict(presize) | {
         "shard_bytes": shard_bytes,
         "source": {item.split: item.fingerprint for item in sources},
@@ -84,7 +82,9 @@ def preprocess(
     folder = output.with_name(f".{output.name}.partial")
     folder.mkdir(parents=True, exist_ok=True)
     with _only_user_of(folder):
-        report = _begin_or_continue(folder, settings, sources, command, options.name)
+        report = _begin_or_continue(
+            folder, settings, sources, command, DatasetReference.of(source).name
+        )
         started = time.perf_counter() - report["duration_seconds"]
         with row_converter(sources, presize, num_workers) as convert:
             for number, item in enumerate(sources):
