@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from convzoo.data.remote import FOOTER_BYTES
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.files import write_json
-from tests.conftest import encode, write_split
-from tests.hub_server import HubServer
+from tests.support.hub_server import HubServer
+from tests.support.images import encode, write_split
 
 FILES, GROUPS, ROWS, IMAGE_BYTES = 294, 45, 100, 110_000
 BATCH, MEMORY = 128, 512 * 2**20

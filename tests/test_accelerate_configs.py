@@ -16,7 +16,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from convzoo.training.metrics_log import read_metrics
-from tests.conftest import ENVIRONMENT, ROOT, run
+from tests.support.clients import ENVIRONMENT, ROOT, run
 
 FOLDER = ROOT / "recipes" / "accelerate"
 SIZES = {"1gpu": (1, 1), "8gpu": (1, 8), "2x8gpu": (2, 16), "2cpu": (1, 2)}

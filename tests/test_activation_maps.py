@@ -14,7 +14,7 @@ from modeling import (
     QLNet,
     QLNetConfig,
 )
-from tests.conftest import ROOT
+from tests.support.clients import ROOT
 
 SMALL = {"stem": "small", "embedding_size": 8, "hidden_sizes": [8, 200], "depths": [1, 1]}
 RED_PANDA = str(ROOT / "data" / "photos" / "red_panda.jpg")

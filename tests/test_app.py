@@ -27,7 +27,7 @@ from modeling import (
     QLNet,
     QLNetConfig,
 )
-from tests.conftest import ROOT, run
+from tests.support.clients import ROOT, run
 
 LABELS = ["kite", "crane", "coat", "crane", "crane", "boot"]  # ImageNet too has "crane" twice
 CARD = (

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.clients import ROOT
 
 PACKAGES = ("modeling", "convzoo", "hub_cards")
 SOURCES = sorted(
@@ -90,6 +90,16 @@ def test_no_import_runs_back_to_a_higher_room(package):
             assert rooms.index(other) <= rooms.index(room), f"{path} imports {package}.{other}"
 
 
+def test_no_test_file_imports_another():
+    """What several of them share lies in tests/support/."""
+    not_yet = {"test_collection", "test_eval_result_files", "test_tables", "test_xet"}
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            module = node.module if isinstance(node, ast.ImportFrom) else ""
+            if module and module.startswith("tests.") and path.stem not in not_yet:
+                assert module.startswith("tests.support."), f"{path} imports {module}"
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_module_has_its_test_file(package):
     """test_<module>.py or, where the name alone says too little, test_<room>_<module>.py."""
@@ -145,7 +155,7 @@ def test_code_is_ascii():
 def test_public_functions_explain_themselves():
     """Every public function, class and method of the packages has a docstring."""
     for path in SOURCES:
-        if path.parent.name == "tests":
+        if ROOT / "tests" in path.parents:
             continue
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):

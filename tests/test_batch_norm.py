@@ -4,7 +4,7 @@ import torch
 from accelerate import Accelerator
 
 from convzoo.training.batch_norm import share_statistics
-from tests.conftest import launch_arguments, run
+from tests.support.clients import launch_arguments, run
 
 # Each process gives its buffers its own number; all must end with the same values.
 SCRIPT = """

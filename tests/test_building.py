@@ -23,9 +23,9 @@ from modeling import (
     QLNet,
     QLNetConfig,
 )
-from tests.conftest import COLOURS
-from tests.golden_weights import golden, tensor
-from tests.hub_server import HubServer
+from tests.support.golden_weights import golden, tensor
+from tests.support.hub_server import HubServer
+from tests.support.images import COLOURS
 
 STAGES = {"stem": "small", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 1]}
 ALEXNET = {

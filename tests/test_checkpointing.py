@@ -5,7 +5,7 @@ import torch
 
 from convzoo.files import write_folder
 from convzoo.training.checkpointing import latest_checkpoint, load_state, recover, save_checkpoint
-from tests.conftest import run
+from tests.support.clients import run
 
 SCRIPT_ON_A_FULL_DISK = """
 import pathlib, resource, sys

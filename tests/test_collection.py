@@ -9,7 +9,7 @@ import pytest
 
 from hub_cards.evidence.folder import read_evidence
 from hub_cards.hub.collection import OUR_NOTE, collection_note
-from tests.hub_server import HubServer
+from tests.support.hub_server import HubServer
 from tests.test_rendering import NUM_PARAMETERS, make_bare, put_results, result
 from tests.test_tables import make_model
 

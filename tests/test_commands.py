@@ -3,7 +3,8 @@
 import pytest
 
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.conftest import COLOURS, ROOT, coloured_images, run, write_split
+from tests.support.clients import ROOT, run
+from tests.support.images import COLOURS, coloured_images, write_split
 
 
 def test_help_answers_without_loading_torch():

@@ -19,8 +19,8 @@ from convzoo.conversion.converting import convert
 from convzoo.conversion.formats import FORMATS
 from convzoo.files import file_sha256
 from modeling import QLNet, QLNetConfig
-from tests.conftest import run
-from tests.golden_weights import golden, images, weights
+from tests.support.clients import run
+from tests.support.golden_weights import golden, images, weights
 
 KEYS = ("cnn_prelu", "alexnet_one_tower", "alexnet_2012_reimplementation", "qlnet_v0")
 

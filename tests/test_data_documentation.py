@@ -2,8 +2,9 @@
 
 import re
 
-from tests.conftest import ROOT, Page
-from tests.conftest import result_file as result
+from tests.support.clients import ROOT
+from tests.support.documents import Page
+from tests.support.documents import result_file as result
 
 PAGE = Page("docs/data.md")
 TEXT, SENTENCES, table = PAGE.text, PAGE.sentences, PAGE.table

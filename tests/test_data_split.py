@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from convzoo.data import remote
 from convzoo.data.opening import open_split
 from convzoo.data.row_cache import RowCache
-from tests.conftest import coloured_images, write_split
+from tests.support.images import coloured_images, write_split
 
 
 @pytest.mark.parametrize(("wrong", "number"), [(7, 7), (-2, -2), (None, -1)])

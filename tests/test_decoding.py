@@ -20,8 +20,7 @@ from convzoo.images.decoding import (
     open_rgb,
 )
 from modeling import ConvZooImageProcessor
-from tests.conftest import encode
-from tests.test_train_transform import picture
+from tests.support.images import encode, jpeg, picture, without
 
 
 def test_arrow_memory_takes_the_fast_decoder(monkeypatch):
@@ -152,21 +151,6 @@ def test_a_jpeg_of_more_pixels_than_pillow_allows_is_refused(open_picture, monke
 needs_turbojpeg = pytest.mark.skipif(not turbojpeg.library(), reason="turbojpeg is not installed")
 
 
-def jpeg(image, subsampling="4:2:0", quality=85, progressive=False, restart=0):
-    """A JPEG file; subsampling may also be "grey" or "rgb"."""
-    if subsampling in ("4:4:0", "4:1:1"):  # Pillow cannot, and takes 4:1:1 as 4:2:0
-        return simplejpeg.encode_jpeg(image, quality, "RGB", subsampling.replace(":", ""))
-    settings = {"subsampling": subsampling}
-    if subsampling in ("grey", "rgb"):
-        settings = {"keep_rgb": True} if subsampling == "rgb" else {}
-    if restart:
-        settings["restart_marker_blocks"] = restart
-    buffer = io.BytesIO()
-    image = Image.fromarray(image).convert("L" if subsampling == "grey" else "RGB")
-    image.save(buffer, "JPEG", quality=quality, progressive=progressive, **settings)
-    return buffer.getvalue()
-
-
 def boxes(rng, height, width, count):
     """Slices of random rows and columns."""
     for _ in range(count):
@@ -194,13 +178,6 @@ def test_a_decoded_crop_is_bit_equal_to_the_crop_of_the_decoded_image(
         for box in boxes(rng, height, width, 8):
             assert np.array_equal(crops[box], whole[box])
         assert np.array_equal(crops[:, :], whole)
-
-
-def without(data, marker):
-    """A JPEG without its segments of a kind."""
-    while (start := data.find(marker)) > 0:
-        data = data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], "big") :]
-    return data
 
 
 def outcome(open_picture, data, box):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from tests.conftest import ROOT, run, run_as_stranger, train
+from tests.support.clients import ROOT, run, run_as_stranger, train
 
 PREDICT = """
 import json

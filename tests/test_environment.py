@@ -9,7 +9,7 @@ import torch
 
 from convzoo.environment import describe_environment, now
 from convzoo.files import file_sha256, write_json
-from tests.conftest import ROOT
+from tests.support.clients import ROOT
 
 
 def test_the_environment_names_what_ran():

@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hub_cards.__main__ import main
-from tests.hub_server import HubServer
+from tests.support.hub_server import HubServer
 from tests.test_rendering import DATASET, PREPROCESSOR, make_bare, put_results, result
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -17,17 +17,10 @@ from convzoo.evaluation.predicting import predict_split
 from convzoo.files import file_sha256
 from convzoo.recipe.files import load_recipe
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.conftest import (
-    COLOURS,
-    ROOT,
-    coloured_images,
-    encode,
-    launch_arguments,
-    run,
-    write_split,
-)
-from tests.golden_weights import golden, images
-from tests.test_modeling_alexnet import ORIGINALS, golden_alexnet
+from tests.support.clients import ROOT, launch_arguments, run
+from tests.support.golden_weights import golden, images
+from tests.support.images import COLOURS, coloured_images, encode, write_split
+from tests.support.models import ORIGINALS, golden_alexnet
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from convzoo.files import file_sha256
 from convzoo.training.checkpointing import load_state
 from convzoo.training.metrics_log import read_metrics
-from tests.conftest import train
+from tests.support.clients import train
 
 pytestmark = pytest.mark.gpu
 

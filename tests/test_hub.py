@@ -20,9 +20,10 @@ from modeling import (
     QLNet,
     QLNetConfig,
 )
-from tests.conftest import COLOURS, STRANGER, coloured_images, write_split
-from tests.golden_weights import golden, picture, tensor
-from tests.hub_server import GUARD, HubServer
+from tests.support.clients import STRANGER
+from tests.support.golden_weights import golden, picture, tensor
+from tests.support.hub_server import GUARD, HubServer
+from tests.support.images import COLOURS, coloured_images, write_split
 
 LABELS = {"id2label": dict(enumerate(COLOURS))}
 STAGES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 1]}

@@ -10,8 +10,9 @@ import urllib.request
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, coloured_images, write_split
-from tests.hub_server import HubServer
+from tests.support.clients import ROOT
+from tests.support.hub_server import HubServer
+from tests.support.images import coloured_images, write_split
 
 TOKENS = {"hf_user": "user", "hf_reader": "user", "hf_other": "other"}
 CARD = "---\nlicense: mit\ntags: [tiny]\npipeline_tag: image-classification\n---\n# Tiny\n"
@@ -323,7 +324,13 @@ def test_a_client_that_leaves_loopback_is_found_out(hub, tmp_path):
 
 
 def test_it_runs_by_hand(tmp_path):
-    arguments = [sys.executable, ROOT / "tests" / "hub_server.py", "--port", "0", tmp_path]
+    arguments = [
+        sys.executable,
+        ROOT / "tests" / "support" / "hub_server.py",
+        "--port",
+        "0",
+        tmp_path,
+    ]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             variables = dict(

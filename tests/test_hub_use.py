@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from modeling import CNN, ConvZooImageProcessor
-from tests.conftest import COLOURS, ROOT, STRANGER, train
-from tests.golden_weights import picture
-from tests.hub_server import GUARD, HubServer
+from tests.support.clients import ROOT, STRANGER, train
+from tests.support.golden_weights import picture
+from tests.support.hub_server import GUARD, HubServer
+from tests.support.images import COLOURS
 
 SHORT = "train.epochs=1"
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from modeling import ConvZooImageProcessor
 from modeling.image_processing_convzoo import PROTOCOLS
-from tests.golden_weights import golden, picture
+from tests.support.golden_weights import golden, picture
 
 PLAIN = {
     "size": 8,

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from convzoo.inspection.dataset import inspect_dataset, summary
-from tests.conftest import ROOT, coloured_images, write_split
+from tests.support.clients import ROOT
+from tests.support.images import coloured_images, write_split
 
 
 def test_the_text_the_json_and_the_images_say_it(tmp_path):

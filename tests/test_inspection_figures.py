@@ -4,7 +4,7 @@ from PIL import Image
 from convzoo.data.opening import open_split
 from convzoo.inspection.figures import contact_sheet, save_histograms
 from convzoo.inspection.survey import Survey
-from tests.conftest import coloured_images, encode, write_split
+from tests.support.images import coloured_images, encode, write_split
 
 
 def test_classes_have_rows_of_thumbnails_and_histograms_are_drawn(tmp_path):

@@ -22,8 +22,8 @@ from modeling import (
     QLNet,
     QLNetConfig,
 )
-from tests.conftest import ROOT
-from tests.hub_server import HubServer
+from tests.support.clients import ROOT
+from tests.support.hub_server import HubServer
 
 SMALL = {"stem": "small", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 1]}
 RED_PANDA = str(ROOT / "data" / "photos" / "red_panda.jpg")

@@ -1,24 +1,13 @@
 """AlexNet: the numbers of two originals, the paper's arithmetic, ten crops and small images."""
 
-from functools import cache
-
 import pytest
 import torch
 
 from modeling import AlexNet, AlexNetConfig
-from tests.golden_weights import golden, images, weights
+from tests.support.golden_weights import golden, images
+from tests.support.models import ORIGINALS, golden_alexnet
 
-ORIGINALS = {
-    "alexnet_one_tower": AlexNetConfig.one_tower,
-    "alexnet_2012_reimplementation": AlexNetConfig.from_2012_reimplementation,
-}
 SMALL = {"hidden_sizes": [8, 12, 16, 12, 8], "classifier_hidden_size": 16, "num_labels": 5}
-
-
-@cache
-def golden_alexnet(name):
-    state = weights(golden(f"{name}.keys"))
-    return AlexNet.from_pretrained(None, config=ORIGINALS[name](), state_dict=state)
 
 
 def relative_error(actual, expected):

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageClassification
 
 from modeling import CNN, CNNConfig
 from modeling.modeling_cnn import CNNBlock, PReLU, PReLUFunction
-from tests.golden_weights import golden, images, picture, rotation, tensor, uniform, weights
+from tests.support.golden_weights import golden, images, picture, rotation, tensor, uniform, weights
 
 VARIANTS = {
     "cnn_prelu": {},

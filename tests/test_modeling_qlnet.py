@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from modeling import QLNet, QLNetConfig
 from modeling.modeling_qlnet import DepthwiseConv2d, hardball
-from tests.golden_weights import golden, images, rotation, weights
+from tests.support.golden_weights import golden, images, rotation, weights
 
 SMALL = {"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [1, 2, 2], "num_labels": 5}
 

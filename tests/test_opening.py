@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from convzoo.data.opening import DatasetReference, open_split, open_splits, split_names
-from tests.conftest import COLOURS, coloured_images, write_split
+from tests.support.images import COLOURS, coloured_images, write_image_folder, write_split
 
 
 def test_a_folder_gives_rows_classes_and_row_groups(colour_data):
@@ -62,16 +62,6 @@ def test_data_without_rows_or_with_broken_files_is_refused(tmp_path, colour_data
     (tmp_path / "broken" / "data" / "train-00000-of-00001.parquet").write_bytes(whole[:500])
     with pytest.raises(ValueError, match=r"train-00000.*must be a readable parquet file"):
         open_split(str(tmp_path / "broken"), "train")
-
-
-def write_image_folder(folder):
-    """The images of colour_data's training split as files in folders of classes."""
-    images, labels = coloured_images(61, seed=0)
-    for number, (data, label) in enumerate(zip(images, labels, strict=True)):
-        path = folder / "train" / list(COLOURS)[label] / f"{number:03d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return images, labels
 
 
 def test_a_folder_of_images_is_read_by_class(tmp_path):

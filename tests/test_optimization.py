@@ -12,7 +12,7 @@ from convzoo.training.finetuning import stage_of
 from convzoo.training.optimization import build_optimizer, clamp_slopes, parameter_groups
 from convzoo.training.schedule import learning_rate_at
 from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
-from tests.golden_weights import golden
+from tests.support.golden_weights import golden
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,10 @@ from PIL import Image
 
 from hub_cards.card.rendering import is_generated
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.conftest import COLOURS, STRANGER
-from tests.golden_weights import picture
-from tests.hub_server import GUARD, HubServer
+from tests.support.clients import STRANGER
+from tests.support.golden_weights import picture
+from tests.support.hub_server import GUARD, HubServer
+from tests.support.images import COLOURS
 
 TOKENS = {
     "hf_SecretOfUser": "user",

@@ -8,7 +8,8 @@ import tomllib
 
 import pytest
 
-from tests.conftest import ROOT, result_file, run
+from tests.support.clients import ROOT, run
+from tests.support.documents import result_file
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -12,7 +12,7 @@ from convzoo.recipe.files import (
     recipe_to_toml,
 )
 from convzoo.recipe.settings import Recipe
-from tests.conftest import ROOT
+from tests.support.clients import ROOT
 
 QUICKSTART = ROOT / "recipes" / "quickstart.toml"
 

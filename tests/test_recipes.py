@@ -13,12 +13,12 @@ from convzoo.recipe.files import load_recipe, recipe_differences
 from convzoo.training.metrics_log import read_metrics
 from convzoo.training.schedule import learning_rate_at
 from modeling import FAMILIES
-from tests.conftest import ROOT, run
-from tests.golden_weights import golden
+from tests.support.clients import ROOT, run
+from tests.support.golden_weights import golden
 
 RECIPES = {path.stem: path for path in sorted((ROOT / "recipes").glob("*.toml"))}
 IMAGENET = 1_281_167  # training images
-# What the originals have, counted in their own code; see tests/golden_weights.py.
+# What the originals have, counted in their own code; see tests/support/golden_weights.py.
 PARAMETERS = {
     "alexnet_imagenet": 61_100_840,
     "alexnet2012_imagenet": 62_378_344,

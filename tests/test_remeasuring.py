@@ -11,7 +11,7 @@ from convzoo.data.split import Split
 from convzoo.evaluation.evaluating import evaluate_folder
 from convzoo.evaluation.remeasuring import content_fingerprint, draw, load_strictly, reevaluate
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.conftest import COLOURS
+from tests.support.images import COLOURS
 
 STAGES = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1], "stem": "small"}
 

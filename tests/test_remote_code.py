@@ -21,8 +21,8 @@ from modeling import (
     QLNet,
     QLNetConfig,
 )
-from tests.conftest import run_as_stranger
-from tests.golden_weights import picture
+from tests.support.clients import run_as_stranger
+from tests.support.golden_weights import picture
 
 MODELING = Path(__file__).parent.parent / "modeling"
 REMOTE_CODE = sorted(path.name for path in MODELING.glob("*_*.py") if path.name != "__init__.py")

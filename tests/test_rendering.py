@@ -20,8 +20,8 @@ from hub_cards.card.architecture import layer_rows
 from hub_cards.card.rendering import render_card, write_card
 from hub_cards.card.validation import card_problems
 from hub_cards.evidence.folder import read_evidence
-from tests.conftest import ROOT, STRANGER, run
-from tests.hub_server import GUARD, HubServer
+from tests.support.clients import ROOT, STRANGER, run
+from tests.support.hub_server import GUARD, HubServer
 
 NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag"]
 CONFIGS = {

@@ -18,7 +18,8 @@ from PIL import Image
 
 from convzoo.data.opening import open_split, split_names
 from convzoo.resizing.command import Presize, preprocess, summary
-from tests.conftest import COLOURS, ENVIRONMENT, ROOT, coloured_images, encode, write_split
+from tests.support.clients import ENVIRONMENT, ROOT
+from tests.support.images import COLOURS, coloured_images, encode, write_split
 
 
 def opened(data):

@@ -5,7 +5,7 @@ import pytest
 from convzoo.data.opening import open_split
 from convzoo.resizing.rows import Row
 from convzoo.resizing.shards import final_name, next_row, write_shards
-from tests.conftest import coloured_images, write_split
+from tests.support.images import coloured_images, write_split
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ENVIRONMENT, ROOT
+from tests.support.clients import ENVIRONMENT, ROOT
 
 if os.name == "nt":
     pytest.skip("Windows has no SIGTERM to catch", allow_module_level=True)

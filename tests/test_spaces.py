@@ -20,8 +20,9 @@ from hub_cards.card.rendering import is_generated, write_card
 from hub_cards.card.validation import FRONT_MATTER, space_problems
 from hub_cards.hub.spaces import build_space
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.conftest import COLOURS, ROOT, STRANGER
-from tests.hub_server import GUARD, SPACE_README, HubServer
+from tests.support.clients import ROOT, STRANGER
+from tests.support.hub_server import GUARD, SPACE_README, HubServer
+from tests.support.images import COLOURS
 
 TOKENS = {"hf_SecretOfUser": "user", "hf_SecretReader": "user", "hf_SecretOfOther": "other"}
 METRIC = ROOT / "convzoo/evaluation/metrics/topk_accuracy"

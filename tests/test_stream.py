@@ -15,8 +15,7 @@ from convzoo.data.stream import TrainStream, eval_rows, train_batches
 from convzoo.data.unreadable import UnreadableImages
 from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.settings import Augmentation, Preprocessing
-from tests.conftest import coloured_images, write_split
-from tests.test_decoding import without
+from tests.support.images import coloured_images, without, write_split
 
 BATCH = 12
 TABLES = b"\xff\xdb"  # without them the header of a JPEG can be read, and its pixels cannot

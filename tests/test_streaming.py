@@ -18,8 +18,8 @@ from benchmarks.first_batch import (
     serve_imagenet,
     stream_first_batch,
 )
-from tests.conftest import encode, write_split
-from tests.hub_server import Fault, HubServer
+from tests.support.hub_server import Fault, HubServer
+from tests.support.images import encode, write_split
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,8 @@ from convzoo.data.order import DataOrder
 from convzoo.data.row_cache import RowCache
 from convzoo.data.split import FolderSplit
 from convzoo.data.subset import subset
-from tests.conftest import write_split
-from tests.hub_server import HubServer
-from tests.test_opening import write_image_folder
+from tests.support.hub_server import HubServer
+from tests.support.images import write_image_folder, write_split
 
 exhaustive = settings(derandomize=True, database=None, deadline=None, max_examples=200)
 

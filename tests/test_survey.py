@@ -8,7 +8,7 @@ from PIL import Image
 
 from convzoo.data.opening import open_split
 from convzoo.inspection.survey import Survey, find_duplicates
-from tests.conftest import coloured_images, encode, write_split
+from tests.support.images import coloured_images, encode, write_split
 
 NAMES = ("red", "green", "blue")
 

@@ -14,8 +14,8 @@ from hub_cards.index.org_card import org_card_problems
 from hub_cards.index.plot import INK
 from hub_cards.index.rows import read_rows
 from hub_cards.index.tables import make_tables, put_tables, render_tables
-from tests.conftest import ROOT
-from tests.hub_server import HubServer, card_errors, front_matter
+from tests.support.clients import ROOT
+from tests.support.hub_server import HubServer, card_errors, front_matter
 from tests.test_rendering import (
     DATASET,
     NAMES,

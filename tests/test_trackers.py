@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from convzoo.training.trackers import Trackers
-from tests.conftest import ROOT, run
+from tests.support.clients import ROOT, run
 
 # Logs steps FIRST to LAST as training does: argv = folder, names, first, last.
 SCRIPT = """

@@ -22,16 +22,9 @@ from convzoo.recipe.files import load_recipe
 from convzoo.training.building import build_model
 from convzoo.training.checkpointing import latest_checkpoint, load_state
 from convzoo.training.metrics_log import read_metrics
-from tests.conftest import (
-    ENVIRONMENT,
-    ROOT,
-    coloured_images,
-    launch_arguments,
-    run,
-    train,
-    write_split,
-)
-from tests.hub_server import HubServer
+from tests.support.clients import ENVIRONMENT, ROOT, launch_arguments, run, train
+from tests.support.hub_server import HubServer
+from tests.support.images import coloured_images, write_split
 from train_accelerate import completes
 
 # Without batch norm a training step is the same for any number of processes, up to rounding.

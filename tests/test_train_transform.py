@@ -13,15 +13,7 @@ from convzoo.images.normalize import Normalize
 from convzoo.images.policies import parse_policy
 from convzoo.images.train_transform import TrainTransform, sample_rng
 from convzoo.recipe.settings import Augmentation, Preprocessing
-
-
-def picture(height, width, seed=0):
-    """Smooth colours with some noise, so that a wrong filter or a shift shows."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    waves = [128 + 100 * np.sin(x / (7 + c)) * np.cos(y / (11 - c)) for c in range(3)]
-    noise = rng.normal(0, 10, (height, width, 3))
-    return (np.stack(waves, axis=-1) + noise).clip(0, 255).astype(np.uint8)
+from tests.support.images import picture
 
 
 def protocol(size, **settings):

@@ -6,7 +6,7 @@ import re
 from convzoo.inspection import monitor_report
 from convzoo.recipe.settings import MONITORS, Recipe
 from modeling import FAMILIES
-from tests.conftest import Page, result_file
+from tests.support.documents import Page, result_file
 
 PAGE = Page("docs/training.md")
 

@@ -5,8 +5,7 @@ import pytest
 
 from convzoo.images.decoding import decode_rgb, open_for_cropping
 from convzoo.images.turbojpeg import RegionDecoder, library
-from tests.test_decoding import jpeg, without
-from tests.test_train_transform import picture
+from tests.support.images import jpeg, picture, without
 
 pytestmark = pytest.mark.skipif(not library(), reason="turbojpeg is not installed")
 

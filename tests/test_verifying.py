@@ -23,8 +23,8 @@ from hub_cards.verify.intervals import (
     tolerated_loss,
 )
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.conftest import encode, write_split
-from tests.hub_server import HubServer
+from tests.support.hub_server import HubServer
+from tests.support.images import encode, write_split
 
 NAMES = ("red", "green", "blue", "cyan", "pink", "grey", "teal")
 STAGES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 1], "stem": "small"}

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.hub_server import HubServer
+from tests.support.hub_server import HubServer
+from tests.support.xet_store import chunks_of, files_of
 from tests.test_tables import make_model
-from tests.xet_store import chunks_of, files_of
 
 pytest.importorskip("hf_xet")
 

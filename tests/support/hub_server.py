@@ -7,10 +7,10 @@ a folder: one JSON file each, and one content file per SHA-256. Every request is
 requests can be made to fail.
 
 There is no paging, no merging of pull requests and no running Space. Xet takes uploads (see
-tests/xet_store.py) and offers no downloads; clients use it where `run` is told so. Only that and
-the front matter of cards need more than the standard library. To try things by hand:
+tests/support/xet_store.py) and offers no downloads; clients use it where `run` is told so. Only
+that and the front matter of cards need more than the standard library. To try things by hand:
 
-    python tests/hub_server.py --port 8765 FOLDER
+    python tests/support/hub_server.py --port 8765 FOLDER
 """
 
 import argparse
@@ -455,7 +455,7 @@ class HubServer:
         """Variables of a client that knows only this Hub, with its caches under `home`."""
         home.mkdir(parents=True, exist_ok=True)
         (home / "sitecustomize.py").write_text(GUARD)
-        ours = Path(__file__).parent.parent
+        ours = Path(__file__).parents[2]
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -1015,7 +1015,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _shard(self):
         """Put the files of a shard together; they then are what LFS would have brought."""
-        from tests.xet_store import chunks_of, files_of
+        from tests.support.xet_store import chunks_of, files_of
 
         for pieces in files_of(b"".join(self.body)):
             chunks = []

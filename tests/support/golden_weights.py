@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 GAMMA = 0x9E3779B97F4A7C15
 
 

@@ -1,0 +1,6 @@
+"""What several test files share: programs, images, networks, pages and a Hub on loopback."""
+
+import pytest
+
+# Failed assertions show their values here as in a test file.
+pytest.register_assert_rewrite("tests.support.clients", "tests.support.documents")
