@@ -324,13 +324,8 @@ def test_a_client_that_leaves_loopback_is_found_out(hub, tmp_path):
 
 
 def test_it_runs_by_hand(tmp_path):
-    arguments = [
-        sys.executable,
-        ROOT / "tests" / "support" / "hub_server.py",
-        "--port",
-        "0",
-        tmp_path,
-    ]
+    script = ROOT / "tests" / "support" / "hub_server.py"
+    arguments = [sys.executable, script, "--port", "0", tmp_path]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             variables = dict(
@@ -366,7 +361,7 @@ def test_datasets_streams_parquet_files_and_evaluate_loads_a_space(hub, tmp_path
     images, labels = coloured_images(20, seed=3)
     write_split(tmp_path / "colours", "train", images, labels)
     hub.add_repo("datasets", "user/colours", tmp_path / "colours", private=True)
-    hub.add_repo("spaces", "user/topk_accuracy", ROOT / "convzoo" / "metrics" / "topk_accuracy")
+    hub.add_repo("spaces", "user/topk_accuracy", ROOT / "convzoo/evaluation/metrics/topk_accuracy")
     hub.fail("GET /storage/datasets/user/colours/.*/train-00001", status=503)
     done = hub.run("-c", READERS, home=tmp_path / "home", cwd=tmp_path)
     digests, names, metrics = json.loads(done.stdout.splitlines()[-1])
