@@ -282,7 +282,7 @@ def test_the_answer_to_what_changes_the_hub_may_be_lost(call, hub, push):
         ("permission", 4, "one of user", [], {"repo_id": "other/new"}),
         ("name", 2, "user/name", [], {"repo_id": "space"}),
         ("name", 2, "a folder here, or an id on the Hub", ["user/absent"], {}),
-        ("name", 2, "a folder here, or an id on the Hub", ["runs/quickstart/model"], {}),
+        ("name", 2, "a folder here, or an id on the Hub", ["nowhere/quickstart/model"], {}),
         ("name", 2, "may see; got 'user/hidden'", ["user/hidden"], {"token": "hf_SecretOfOther"}),
         ("name", 2, "no revision 'v9'", ["user/colours@v9"], {}),
         ("folder", 1, "lacks preprocessor_config.json", ["user/incomplete"], {}),
