@@ -8,13 +8,19 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 
 from .configuration_alexnet import AlexNetConfig
 from .configuration_cnn import CNNConfig
+from .configuration_convzoo import ConvZooConfig
 from .configuration_qlnet import QLNetConfig
 from .image_processing_convzoo import ConvZooImageProcessor
 from .modeling_alexnet import AlexNet
 from .modeling_cnn import CNN
+from .modeling_convzoo import ConvZooModel
 from .modeling_qlnet import QLNet
 
-FAMILIES = {CNNConfig: CNN, AlexNetConfig: AlexNet, QLNetConfig: QLNet}
+FAMILIES: dict[type[ConvZooConfig], type[ConvZooModel]] = {
+    CNNConfig: CNN,
+    AlexNetConfig: AlexNet,
+    QLNetConfig: QLNet,
+}
 
 for _config_class, _model_class in FAMILIES.items():
     AutoConfig.register(_config_class.model_type, _config_class)
@@ -31,7 +37,9 @@ __all__ = [
     "AlexNet",
     "AlexNetConfig",
     "CNNConfig",
+    "ConvZooConfig",
     "ConvZooImageProcessor",
+    "ConvZooModel",
     "QLNet",
     "QLNetConfig",
 ]

@@ -1,13 +1,14 @@
 """Configuration of AlexNet: the one-tower network, the 2012 paper's, and what lies between."""
 
-from typing import Any
+from typing import Any, Self
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+
+from .configuration_convzoo import ConvZooConfig
 
 
 @strict
-class AlexNetConfig(PreTrainedConfig):
+class AlexNetConfig(ConvZooConfig):
     """Shape and regularisation of an AlexNet; the defaults are the one-tower network.
 
     Args:
@@ -35,7 +36,6 @@ class AlexNetConfig(PreTrainedConfig):
     """
 
     model_type = "alexnet"
-    attribute_map = {"num_classes": "num_labels"}
 
     num_channels: int = 3
     hidden_sizes: list[int] | tuple[int, ...] = (64, 192, 384, 256, 256)
@@ -53,12 +53,12 @@ class AlexNetConfig(PreTrainedConfig):
     final_relu: bool = False
 
     @classmethod
-    def one_tower(cls, **kwargs):
+    def one_tower(cls, **kwargs: Any) -> Self:
         """The network of arXiv:1404.5997 and torchvision: 61,100,840 weights."""
         return cls(**kwargs)
 
     @classmethod
-    def paper_2012(cls, **kwargs):
+    def paper_2012(cls, **kwargs: Any) -> Self:
         """Krizhevsky et al., "ImageNet Classification with Deep CNNs": 60,965,224 weights."""
         fields = {
             "hidden_sizes": (96, 256, 384, 384, 256),
@@ -68,7 +68,7 @@ class AlexNetConfig(PreTrainedConfig):
         return cls(**{**fields, **kwargs})
 
     @classmethod
-    def from_2012_reimplementation(cls, **kwargs):
+    def from_2012_reimplementation(cls, **kwargs: Any) -> Self:
         """github.com/xevolesi/alexnet_pytorch: 62,378,344 weights.
 
         Unlike the paper's it has no groups, five pixels of padding (a first map of 56x56), twice
@@ -84,35 +84,18 @@ class AlexNetConfig(PreTrainedConfig):
         return cls(**{**fields, **kwargs})
 
     @classmethod
-    def small_images(cls, **kwargs):
+    def small_images(cls, **kwargs: Any) -> Self:
         """The one-tower network for images of about 32 pixels, with narrower linear layers."""
         fields = {"stem": "small", "pooled_size": 3, "classifier_hidden_size": 1024}
         return cls(**{**fields, **kwargs})
 
-    def __post_init__(self, **kwargs):
-        counts = [kwargs.pop(key, None) for key in ("num_labels", "num_classes")]
-        counts = {count for count in counts if count is not None}
-        if self.id2label is not None:
-            counts.add(len(self.id2label))
-        if len(counts) > 1:
-            raise ValueError(
-                "num_labels, num_classes and the length of id2label must be equal; got "
-                f"{sorted(counts)}. Give one of them."
-            )
-        if self.id2label is None:
-            kwargs["num_labels"] = counts.pop() if counts else 1000
-        super().__post_init__(**kwargs)
-        if self.label2id is None:
-            self.label2id = {label: index for index, label in self.id2label.items()}
+    def __post_init__(self, **kwargs: Any) -> None:
         self.hidden_sizes, self.groups = list(self.hidden_sizes), list(self.groups)
-        self._check()
+        super().__post_init__(**kwargs)
 
-    def _check(self):
-        sizes = ("num_channels", "hidden_sizes", "groups", "lrn_size", "pooled_size")
-        for name in (*sizes, "classifier_hidden_size"):
-            value = getattr(self, name)
-            if min(value if isinstance(value, list) else [value], default=0) < 1:
-                raise ValueError(f"{name} must be positive; got {value}")
+    def _check(self) -> None:
+        self._check_positive("num_channels", "hidden_sizes", "groups", "lrn_size")
+        self._check_positive("pooled_size", "classifier_hidden_size")
         if len(self.hidden_sizes) != 5 or len(self.groups) != 5:
             raise ValueError(
                 "hidden_sizes and groups must have five entries, one for each convolution; got "
@@ -131,33 +114,6 @@ class AlexNetConfig(PreTrainedConfig):
             raise ValueError(f"stem_padding must be in 0..5; got {self.stem_padding}")
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"dropout_rate must be in [0, 1); got {self.dropout_rate}")
-        if sorted(self.id2label) != list(range(self.num_labels)):
-            raise ValueError(f"id2label must have the keys 0, 1, 2, ...; got {list(self.id2label)}")
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """Build the configuration from a dictionary and from the fields among the keywords.
-
-        Args:
-            config_dict: the contents of a config.json.
-            kwargs: fields that replace those of the dictionary (another number of labels also
-                replaces its label names); the rest is for `PreTrainedConfig.from_dict`.
-
-        Returns:
-            The configuration; with `return_unused_kwargs` a pair of it and the unused keywords.
-        """
-        fields = {*cls.__dataclass_fields__, "num_labels", "num_classes"} - {"dtype"}
-        given = {key: kwargs.pop(key) for key in list(kwargs) if key in fields}
-        stored_count = len(config_dict.get("id2label") or ())
-        count = given.get("num_labels", given.get("num_classes", stored_count))
-        if "id2label" in given or count != stored_count:
-            label_keys = ("id2label", "label2id", "num_labels", "num_classes")
-            config_dict = {k: v for k, v in config_dict.items() if k not in label_keys}
-        return super().from_dict({**config_dict, **given}, **kwargs)
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """What config.json holds: the label names, too, where they equal Transformers' default."""
-        return {**super().to_diff_dict(), "id2label": self.id2label, "label2id": self.label2id}
 
 
 __all__ = ["AlexNetConfig"]

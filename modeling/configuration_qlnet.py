@@ -1,13 +1,14 @@
 """Configuration of QLNet, a residual network of products instead of activations."""
 
-from typing import Any
+from typing import Any, Self
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+
+from .configuration_convzoo import ConvZooConfig
 
 
 @strict
-class QLNetConfig(PreTrainedConfig):
+class QLNetConfig(ConvZooConfig):
     """Shape of a QLNet; the defaults are QLNet-50 v0.
 
     Args:
@@ -31,7 +32,6 @@ class QLNetConfig(PreTrainedConfig):
     """
 
     model_type = "qlnet"
-    attribute_map = {"num_classes": "num_labels"}
 
     num_channels: int = 3
     embedding_size: int = 64
@@ -46,39 +46,22 @@ class QLNetConfig(PreTrainedConfig):
     batch_norm_eps: float | int = 1e-5
 
     @classmethod
-    def v0(cls, **kwargs):
+    def v0(cls, **kwargs: Any) -> Self:
         """QLNet-50 v0, the network of qlnet-50-v0.pth.tar: 9,993,640 weights."""
         return cls(**kwargs)
 
     @classmethod
-    def v10m(cls, **kwargs):
+    def v10m(cls, **kwargs: Any) -> Self:
         """The network of qlnet-10m.pth.tar: 10,064,296 weights."""
         return cls(**{"expansion_limit": 256, "depthwise_multiplier": 1, **kwargs})
 
-    def __post_init__(self, **kwargs):
-        counts = [kwargs.pop(key, None) for key in ("num_labels", "num_classes")]
-        counts = {count for count in counts if count is not None}
-        if self.id2label is not None:
-            counts.add(len(self.id2label))
-        if len(counts) > 1:
-            raise ValueError(
-                "num_labels, num_classes and the length of id2label must be equal; got "
-                f"{sorted(counts)}. Give one of them."
-            )
-        if self.id2label is None:
-            kwargs["num_labels"] = counts.pop() if counts else 1000
-        super().__post_init__(**kwargs)
-        if self.label2id is None:
-            self.label2id = {label: index for index, label in self.id2label.items()}
+    def __post_init__(self, **kwargs: Any) -> None:
         self.hidden_sizes, self.depths = list(self.hidden_sizes), list(self.depths)
-        self._check()
+        super().__post_init__(**kwargs)
 
-    def _check(self):
-        sizes = ("num_channels", "embedding_size", "hidden_sizes", "depths", "expansion")
-        for name in (*sizes, "expansion_beyond", "depthwise_multiplier"):
-            value = getattr(self, name)
-            if min(value if isinstance(value, list) else [value], default=0) < 1:
-                raise ValueError(f"{name} must be positive; got {value}")
+    def _check(self) -> None:
+        self._check_positive("num_channels", "embedding_size", "hidden_sizes", "depths")
+        self._check_positive("expansion", "expansion_beyond", "depthwise_multiplier")
         if len(self.hidden_sizes) != len(self.depths):
             raise ValueError(
                 "hidden_sizes and depths must have one entry for each stage; got "
@@ -92,33 +75,6 @@ class QLNetConfig(PreTrainedConfig):
             )
         if self.batch_norm_eps <= 0:
             raise ValueError(f"batch_norm_eps must be positive; got {self.batch_norm_eps}")
-        if sorted(self.id2label) != list(range(self.num_labels)):
-            raise ValueError(f"id2label must have the keys 0, 1, 2, ...; got {list(self.id2label)}")
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """Build the configuration from a dictionary and from the fields among the keywords.
-
-        Args:
-            config_dict: the contents of a config.json.
-            kwargs: fields that replace those of the dictionary (another number of labels also
-                replaces its label names); the rest is for `PreTrainedConfig.from_dict`.
-
-        Returns:
-            The configuration; with `return_unused_kwargs` a pair of it and the unused keywords.
-        """
-        fields = {*cls.__dataclass_fields__, "num_labels", "num_classes"} - {"dtype"}
-        given = {key: kwargs.pop(key) for key in list(kwargs) if key in fields}
-        stored_count = len(config_dict.get("id2label") or ())
-        count = given.get("num_labels", given.get("num_classes", stored_count))
-        if "id2label" in given or count != stored_count:
-            label_keys = ("id2label", "label2id", "num_labels", "num_classes")
-            config_dict = {k: v for k, v in config_dict.items() if k not in label_keys}
-        return super().from_dict({**config_dict, **given}, **kwargs)
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """What config.json holds: the label names, too, where they equal Transformers' default."""
-        return {**super().to_diff_dict(), "id2label": self.id2label, "label2id": self.label2id}
 
 
 __all__ = ["QLNetConfig"]

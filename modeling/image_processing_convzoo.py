@@ -9,16 +9,17 @@ stored: an EXIF orientation is not applied (`pipeline` applies it before it call
 """
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import numpy as np
 from PIL import Image
-from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.image_processing_base import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB on [0, 1] pixels
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-PROTOCOLS = {
+PROTOCOLS: dict[str, dict[str, Any]] = {
     # CNN and the one-tower AlexNet; torchvision's classic.
     "imagenet_bilinear_256": {"size": 256, "resample": Image.Resampling.BILINEAR},
     # QLNet: the ResNet-50 settings of the timm release it was trained with, 224 / 0.95 = 235.
@@ -66,19 +67,21 @@ class ConvZooImageProcessor(BaseImageProcessor):
         ValueError: if a parameter breaks its rule.
     """
 
-    valid_kwargs = ConvZooImageKwargs
-    model_input_names = ["pixel_values"]
+    # Transformers would have all the keywords of its own processors.
+    valid_kwargs = ConvZooImageKwargs  # type: ignore[assignment]
+    model_input_names = ["pixel_values"]  # noqa: RUF012 - a list in Transformers
 
     def __init__(
         self,
         size: dict[str, int] | int = 256,
         resample: int = Image.Resampling.BILINEAR,
+        *,
         crop_size: dict[str, int] | int = 224,
         num_channels: int = 3,
         rescale_factor: float = 1 / 255,
         image_mean: Sequence[float] = IMAGENET_MEAN,
         image_std: Sequence[float] = IMAGENET_STD,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.size = {"shortest_edge": size} if isinstance(size, int) else dict(size)
@@ -107,7 +110,7 @@ class ConvZooImageProcessor(BaseImageProcessor):
             )
 
     @classmethod
-    def from_protocol(cls, name: str, **kwargs) -> "ConvZooImageProcessor":
+    def from_protocol(cls, name: str, **kwargs: Any) -> Self:
         """Make the processor of a published evaluation protocol.
 
         Args:
@@ -124,7 +127,9 @@ class ConvZooImageProcessor(BaseImageProcessor):
             raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {name}")
         return cls(**{**PROTOCOLS[name], **kwargs})
 
-    def preprocess(self, images: Any, return_tensors: str | None = None, **kwargs) -> BatchFeature:
+    def preprocess(
+        self, images: Any, return_tensors: str | None = None, **kwargs: Any
+    ) -> BatchFeature:
         """Make one batch of any number of images of any size.
 
         Args:
@@ -179,35 +184,34 @@ class ConvZooImageProcessor(BaseImageProcessor):
 
 
 def to_pillow(image: Any, num_channels: int) -> Image.Image:
-    """A Pillow image in mode RGB (three channels) or L (one channel)."""
-    if not isinstance(image, Image.Image):
-        is_tensor = hasattr(image, "detach")
-        image = np.asarray(image.detach().cpu() if is_tensor else image)
-        counts = (1, 3, 4)
-        if (
-            image.ndim == 3
-            and image.shape[0] in counts
-            and (is_tensor or image.shape[2] not in counts)
-        ):
-            image = image.transpose(1, 2, 0)  # (C, H, W) -> (H, W, C)
-        if image.ndim == 3 and image.shape[2] == 1:
-            image = image[..., 0]
-        colour = image.ndim == 3 and image.shape[2] in counts and image.dtype == np.uint8
-        grey = image.ndim == 2 and image.dtype in (np.uint8, np.uint16)
-        if not (colour or grey) or image.size == 0:
-            raise ValueError(
-                "arrays must be uint8 with 1, 3 or 4 channels; got "
-                f"{image.dtype} of shape {image.shape}"
-            )
-        image = Image.fromarray(np.ascontiguousarray(image))
-    if image.mode.startswith("I;16"):
+    """Convert a Pillow image, array or tensor to mode RGB (three channels) or L (one channel)."""
+    opened = image if isinstance(image, Image.Image) else _from_array(image)
+    if opened.mode.startswith("I;16"):
         # Pillow would cut 16-bit greys off at 255; their upper byte is the same image in 8 bits.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"images must have 8 or 16 bits; got mode {image.mode}. Scale to 0..255.")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the direct way to RGB warns about the alpha it drops
-    return image.convert("RGB" if num_channels == 3 else "L")
+        opened = Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8))
+    if opened.mode in ("I", "F"):
+        raise ValueError(f"images must have 8 or 16 bits; got mode {opened.mode}. Scale to 0..255.")
+    if opened.mode == "P" and "transparency" in opened.info:
+        opened = opened.convert("RGBA")  # the direct way to RGB warns about the alpha it drops
+    return opened.convert("RGB" if num_channels == 3 else "L")
+
+
+def _from_array(image: Any) -> Image.Image:
+    is_tensor = hasattr(image, "detach")
+    array = np.asarray(image.detach().cpu() if is_tensor else image)
+    counts = (1, 3, 4)
+    if array.ndim == 3 and array.shape[0] in counts and (is_tensor or array.shape[2] not in counts):
+        array = array.transpose(1, 2, 0)  # (C, H, W) -> (H, W, C)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    colour = array.ndim == 3 and array.shape[2] in counts and array.dtype == np.uint8
+    grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
+    if not (colour or grey) or array.size == 0:
+        raise ValueError(
+            "arrays must be uint8 with 1, 3 or 4 channels; got "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 __all__ = ["ConvZooImageProcessor"]

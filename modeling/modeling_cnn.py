@@ -9,25 +9,21 @@ github.com/chrisjob1021/model-examples; weights in that format load, too.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
-from transformers.utils import can_return_tuple
 
 from .configuration_cnn import CNNConfig
+from .modeling_convzoo import ConvZooModel, classifier_layer, is_tracing
 
 # Names that torch.compile's wrapper and the first published checkpoints give to weights -> ours.
-KEY_MAPPING = {
+WEIGHT_NAMES = {
     r"^_orig_mod\.": "",
     r"^conv1\.0\.": "stem.",
     r"^conv2\.": "stages.0.",
@@ -38,51 +34,6 @@ KEY_MAPPING = {
     r"\.shortcut\.1\.": ".shortcut.bn.",
     r"^fc\.": "classifier.",
 }
-
-
-def batch_norm(config: CNNConfig, channels: int) -> nn.BatchNorm2d:
-    """Batch norm with the configured momentum and eps."""
-    return nn.BatchNorm2d(channels, config.batch_norm_eps, config.batch_norm_momentum)
-
-
-class PReLUFunction(torch.autograd.Function):
-    """PReLU with the gradients of PyTorch's, by vectorised operations; its own on CPUs is none."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, slopes: Tensor) -> Tensor:
-        return torch.prelu(x, slopes)
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, slopes = (tensor.to(grad.dtype) for tensor in ctx.saved_tensors)  # as autocast did
-        positive = torch.ops.aten.threshold_backward(grad, x, 0)
-        negative = grad - positive  # grad where x <= 0, 0 elsewhere
-        grad_x = torch.addcmul(positive, negative, slopes.view(-1, 1, 1))
-        # x first: its memory layout decides the order of the sum, as in PyTorch's.
-        return grad_x, (x * negative).sum((0, 2, 3)).sum_to_size(slopes.shape)
-
-
-class PReLU(nn.PReLU):
-    """PReLU: `PReLUFunction` in training on CPUs; elsewhere and in graphs that of PyTorch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if x.device.type != "cpu" or graph or not self.training:
-            return super().forward(x)
-        return PReLUFunction.apply(x, self.weight)
-
-
-def activation(config: CNNConfig, channels: int) -> nn.Module:
-    """PReLU or ReLU, as configured."""
-    if not config.use_prelu:
-        return nn.ReLU()
-    return PReLU(channels if config.prelu_channel_wise else 1, init=config.prelu_init)
 
 
 class CNNStem(nn.Module):
@@ -98,15 +49,22 @@ class CNNStem(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, padding=1) if imagenet else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.act(self.bn(self.conv(x))))
+        x = self.act(self.bn(self.conv(x)))  # (N, num_channels, H, W) -> (N, embedding_size, ...)
+        pooled: Tensor = self.pool(x)  # a quarter of the height and width; all of it if "small"
+        return pooled
 
 
 class CNNBlock(GradientCheckpointingLayer):
-    """Bottleneck: final_act(shortcut(x) + drop_path(softplus(residual_scale) * branch(x)))."""
+    """Bottleneck: final_act(shortcut(x) + softplus(residual_scale) * branch(x)).
+
+    The branch is 1x1, 3x3 and 1x1 convolution, each with batch norm. Drop path skips it for some
+    images in training and scales it for the others.
+    """
 
     def __init__(
         self,
         config: CNNConfig,
+        *,
         in_channels: int,
         out_channels: int,
         stride: int,
@@ -123,80 +81,68 @@ class CNNBlock(GradientCheckpointingLayer):
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=bias)
         self.bn3 = batch_norm(config, out_channels)
         self.residual_scale = nn.Parameter(torch.zeros(1))
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-            conv.keep_torch_init = True  # see CNN._init_weights
-            self.shortcut = nn.Sequential(
-                OrderedDict(conv=conv, bn=batch_norm(config, out_channels))
-            )
+            conv.keep_torch_init = True  # type: ignore[assignment]  # a mark for _init_weights
+            bn = batch_norm(config, out_channels)
+            self.shortcut = nn.Sequential(OrderedDict[str, nn.Module](conv=conv, bn=bn))
         self.final_act = activation(config, out_channels)
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.act1(self.bn1(self.conv1(x)))
-        branch = self.act2(self.bn2(self.conv2(branch)))
-        branch, scale = self.conv3(branch), F.softplus(self.residual_scale)
-        kept = None
-        if self.training and self.drop_path_rate > 0:
-            keep = 1 - self.drop_path_rate
-            kept = branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep
-        if self.training and not torch.jit.is_tracing():  # which takes no functional_call
-            # The batch norm multiplies by the scale, too: the backward pass then has nothing to
-            # add. Hooks of bn3 see the scaled branch.
-            affine = {"weight": self.bn3.weight * scale, "bias": self.bn3.bias * scale}
-            branch, scale = functional_call(self.bn3, affine, (branch,)), kept
+        if self.training and not is_tracing():  # a trace would take no functional_call
+            return self.forward_with_scaled_norm(x)
+        branch = self.bn3(self.convolutions(x))  # (N, out_channels, H / stride, W / stride)
+        # In the type of the branch: autocast's softplus would widen the residual stream.
+        scale = F.softplus(self.residual_scale).to(branch.dtype)
+        kept = self.draw_kept(branch)
+        scale = scale if kept is None else scale * kept
+        output: Tensor = self.final_act(torch.addcmul(self.shortcut(x), branch, scale))
+        return output
+
+    def convolutions(self, x: Tensor) -> Tensor:
+        """Run the branch up to its last batch norm."""
+        x = self.act1(self.bn1(self.conv1(x)))  # (N, in_channels, H, W) -> (N, width, H, W)
+        x = self.act2(self.bn2(self.conv2(x)))  # -> (N, width, H / stride, W / stride)
+        branch: Tensor = self.conv3(x)  # -> (N, out_channels, H / stride, W / stride)
+        return branch
+
+    def draw_kept(self, branch: Tensor) -> Tensor | None:
+        """Draw what drop path multiplies the branch of each image by: 0 or 1 / (1 - rate)."""
+        if not self.training or self.drop_path_rate == 0:
+            return None
+        keep = 1 - self.drop_path_rate
+        return branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep
+
+    def forward_with_scaled_norm(self, x: Tensor) -> Tensor:
+        """Compute the same in training, where gradients of a separate product would cost time.
+
+        The last batch norm multiplies by the scale, too: the gradient of the scale then comes from
+        its gains and biases, and no sum over all pixels is needed. Hooks of bn3 see the scaled
+        branch.
+        """
+        branch, scale = self.convolutions(x), F.softplus(self.residual_scale)
+        affine = {"weight": self.bn3.weight * scale, "bias": self.bn3.bias * scale}
+        branch, kept = functional_call(self.bn3, affine, (branch,)), self.draw_kept(branch)
+        if kept is None:
+            output: Tensor = self.final_act(branch + self.shortcut(x))
         else:
-            # In the type of the branch: autocast's softplus would widen the residual stream.
-            branch, scale = self.bn3(branch), scale.to(branch.dtype)
-            scale = scale if kept is None else scale * kept
-        if scale is None:
-            return self.final_act(branch + self.shortcut(x))
-        return self.final_act(torch.addcmul(self.shortcut(x), branch, scale))
+            output = self.final_act(torch.addcmul(self.shortcut(x), branch, kept))
+        return output
 
 
-class ScratchStatistics:
-    """Context in which the batch norms of a block update copies of their running statistics.
-
-    Activation checkpointing runs a block a second time for the backward pass; without this the
-    same batch would enter the running statistics twice.
-    """
-
-    def __init__(self, block: nn.Module):
-        self.block = block
-
-    def __enter__(self):
-        self.buffers = [(m._buffers, dict(m._buffers)) for m in self.block.modules()]
-        for buffers, kept in self.buffers:
-            buffers.update({name: buffer.clone() for name, buffer in kept.items()})
-
-    def __exit__(self, *exception):
-        for buffers, kept in self.buffers:
-            buffers.update(kept)
-
-
-def checkpoint_block(block: nn.Module, checkpoint_func: Callable, function: Callable, *args):
-    """Run a block under activation checkpointing; its running statistics move once."""
-    if torch.compiler.is_compiling():  # compiled graphs write buffers once, and take no contexts
-        return checkpoint_func(function, *args)
-    return checkpoint_func(
-        function, *args, context_fn=lambda: (nullcontext(), ScratchStatistics(block))
-    )
-
-
-class CNN(PreTrainedModel):
+class CNN(ConvZooModel):
     """Image classifier of the CNN family.
 
     Args:
         config: shape and regularisation of the network.
     """
 
+    config: CNNConfig
     config_class = CNNConfig
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # the Trainer must divide the loss by its accumulation steps
-    _no_split_modules = ["CNNStem", "CNNBlock"]
+    weight_names = WEIGHT_NAMES
+    _no_split_modules = ["CNNStem", "CNNBlock"]  # noqa: RUF012 - a list in Transformers
 
     def __init__(self, config: CNNConfig):
         super().__init__(config)
@@ -206,24 +152,32 @@ class CNN(PreTrainedModel):
         for size, depth in zip(config.hidden_sizes, config.depths, strict=True):
             blocks = []
             for j in range(depth):
-                stride = 2 if len(self.stages) > 0 and j == 0 else 1
-                rate = config.drop_path_rate * index / last_index
-                blocks.append(CNNBlock(config, channels, size, stride, rate))
+                block = CNNBlock(
+                    config,
+                    in_channels=channels,
+                    out_channels=size,
+                    stride=2 if len(self.stages) > 0 and j == 0 else 1,
+                    drop_path_rate=config.drop_path_rate * index / last_index,
+                )
+                blocks.append(block)
                 index, channels = index + 1, size
             self.stages.append(nn.Sequential(*blocks))
-        self.classifier = nn.Identity()
-        if config.num_labels > 0:
-            self.classifier = nn.Linear(channels, config.num_labels)
+        self.classifier = classifier_layer(config, channels)
         self.post_init()
 
-    def _init_weights(self, module: nn.Module):
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Average over all pixels and classify: (N, C, H, W) -> (N, num_labels)."""
+        logits: Tensor = self.classifier(x.mean((2, 3)))
+        return logits
+
+    def _init_weights(self, module: nn.Module) -> None:
         """Kaiming normal for convolutions; PyTorch's uniform for shortcuts and the classifier."""
-        if isinstance(module, nn.Linear) or hasattr(module, "keep_torch_init"):
-            module.reset_parameters()
-        elif isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not hasattr(module, "keep_torch_init"):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
         elif isinstance(module, nn.PReLU):
             init.constant_(module.weight, self.config.prelu_init)
         elif isinstance(module, CNNBlock):
@@ -231,139 +185,63 @@ class CNN(PreTrainedModel):
         else:
             super()._init_weights(module)
 
-    def _set_gradient_checkpointing(
-        self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs
-    ):
-        if getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
-            raise ValueError(
-                "use_reentrant must be False: batch norms would count each batch twice; got True"
-            )
-        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
-        for block in self.modules():
-            if isinstance(block, GradientCheckpointingLayer):
-                block._gradient_checkpointing_func = partial(
-                    checkpoint_block, block, gradient_checkpointing_func
-                )
+    def _hint(self, faults: list[str], shapes_differ: bool) -> str:
+        if not all("act" in fault for fault in faults):
+            return super()._hint(faults, shapes_differ)
+        switch = "prelu_channel_wise" if shapes_differ else "use_prelu"
+        return f"Try {switch}={not getattr(self.config, switch)}."
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor,
-        labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        **kwargs,
-    ) -> ImageClassifierOutputWithNoAttention:
-        """Classify a batch of images.
 
-        Args:
-            pixel_values: normalised images, (N, num_channels, H, W).
-            labels: class indices (N,) or class probabilities (N, num_labels), for the loss.
-            output_hidden_states: also return the output of the stem and of each stage.
-            kwargs: ignored.
+# Layers ----------------------------------------------------------------------------------------
 
-        Returns:
-            logits (N, num_labels); loss (mean cross entropy) when labels are given; hidden_states
-            when asked for. With num_labels 0 the logits are the pooled features.
 
-        Raises:
-            ValueError: if the images or the labels do not fit the configuration.
-        """
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
-            raise ValueError(
-                "pixel_values must have shape (N, C, H, W) with C = "
-                f"{self.config.num_channels} (config.num_channels); got shape "
-                f"{tuple(pixel_values.shape)}. The image processor of the model makes such batches."
-            )
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
+def batch_norm(config: CNNConfig, channels: int) -> nn.BatchNorm2d:
+    """Make a batch norm with the configured momentum and eps."""
+    return nn.BatchNorm2d(channels, config.batch_norm_eps, config.batch_norm_momentum)
 
-        x = self.stem(pixel_values)
-        hidden_states = (x,) if output_hidden_states else None
-        for stage in self.stages:
-            x = stage(x)
-            if output_hidden_states:
-                hidden_states += (x,)
-        logits = self.classifier(x.mean((2, 3)))  # (N, C, H, W) -> (N, num_labels)
 
-        return ImageClassifierOutputWithNoAttention(
-            loss=None if labels is None else self._loss(logits, labels),
-            logits=logits,
-            hidden_states=hidden_states,
-        )
+def activation(config: CNNConfig, channels: int) -> nn.Module:
+    """Make a PReLU or ReLU, as configured."""
+    if not config.use_prelu:
+        return nn.ReLU()
+    return PReLU(channels if config.prelu_channel_wise else 1, init=config.prelu_init)
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        indices = labels.shape == logits.shape[:1] and not labels.is_floating_point()
-        if not indices and not (labels.shape == logits.shape and labels.is_floating_point()):
-            raise ValueError(
-                f"labels must be integers of shape ({len(logits)},) or probabilities of shape "
-                f"{tuple(logits.shape)}; got {labels.dtype} of shape {tuple(labels.shape)}."
-            )
-        # On an accelerator this check would wait for the device.
-        if indices and labels.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = labels.aminmax()
-            if low < 0 or high >= self.config.num_labels:
-                raise ValueError(
-                    f"labels must be in 0..{self.config.num_labels - 1} (config.num_labels - 1); "
-                    f"got {low.item()}..{high.item()}."
-                )
-        dtype = torch.promote_types(
-            logits.dtype, torch.float32
-        )  # sums need more than half precision
-        return F.cross_entropy(logits.to(dtype), labels if indices else labels.to(dtype))
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Load weights that fit the configuration exactly, in our format or the original's.
+class PReLU(nn.PReLU):
+    """PReLU with a vectorised CPU backward pass; same bits as torch.prelu, whose own is scalar.
 
-        Args:
-            pretrained_model_name_or_path: a Hub id or a folder.
-            args: for `PreTrainedModel.from_pretrained`.
-            kwargs: fields of the configuration to replace (`use_prelu`, `num_classes`, ...) and
-                what `PreTrainedModel.from_pretrained` takes. With `ignore_mismatched_sizes=True`
-                weights of another shape, as those of a new classifier, are initialised.
+    In evaluation, in graphs and on other devices it is that of PyTorch.
+    """
 
-        Returns:
-            The model in evaluation mode; with `output_loading_info` also what was loaded.
+    def forward(self, x: Tensor) -> Tensor:
+        graph = torch.compiler.is_compiling() or is_tracing()
+        if x.device.type != "cpu" or graph or not self.training:
+            return super().forward(x)
+        output: Tensor = PReLUFunction.apply(x, self.weight)
+        return output
 
-        Raises:
-            ValueError: if weights are missing, unexpected, of another shape, or not readable.
-        """
-        with_info = kwargs.pop("output_loading_info", False)
-        new_sizes = kwargs.pop("ignore_mismatched_sizes", False)
-        kwargs["key_mapping"] = {**KEY_MAPPING, **(kwargs.get("key_mapping") or {})}
-        try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path,
-                *args,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **kwargs,
-            )
-        except Exception as error:
-            if "deserializing header" not in str(error):
-                raise
-            raise ValueError(
-                f"weights in {pretrained_model_name_or_path} must be a complete safetensors file; "
-                f"got: {error}. Download or copy the file again."
-            ) from error
-        model._weight_conversions = None  # or save_pretrained would write the names of the file
-        faults = [f"{key} is missing" for key in sorted(info["missing_keys"])]
-        for key in sorted(info["unexpected_keys"]):
-            if model.config.num_labels or not key.startswith("classifier."):
-                faults.append(f"{key} is unexpected")
-        for key, found, wanted in [] if new_sizes else sorted(info["mismatched_keys"]):
-            faults.append(f"{key} has shape {tuple(found)} instead of {tuple(wanted)}")
-        if faults:
-            hint = "Pass the fields that differ; ignore_mismatched_sizes=True for a new classifier."
-            if all("act" in fault for fault in faults):
-                switch = "prelu_channel_wise" if info["mismatched_keys"] else "use_prelu"
-                hint = f"Try {switch}={not getattr(model.config, switch)}."
-            more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
-            raise ValueError(
-                f"weights in {pretrained_model_name_or_path} must fit the {cls.__name__} "
-                f"configuration exactly; got {'; '.join(faults[:10])}{more}. {hint}"
-            )
-        return (model, info) if with_info else model
+
+class PReLUFunction(torch.autograd.Function):
+    """PReLU of x, (N, C, ...), by slopes, (C,) or (1,), and its gradients."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, slopes: Tensor) -> Tensor:
+        return torch.prelu(x, slopes)
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, slopes = (tensor.to(grad.dtype) for tensor in ctx.saved_tensors)  # as autocast did
+        positive = torch.ops.aten.threshold_backward(grad, x, 0)
+        negative = grad - positive  # grad where x <= 0, 0 elsewhere
+        grad_x = torch.addcmul(positive, negative, slopes.view(-1, 1, 1))
+        # x first: its memory layout decides the order of the sum, as in PyTorch's.
+        return grad_x, (x * negative).sum((0, 2, 3)).sum_to_size(slopes.shape)
 
 
 __all__ = ["CNN"]

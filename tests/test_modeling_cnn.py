@@ -213,7 +213,9 @@ def test_drop_path_rates_grow_from_zero_to_the_rate():
 
 def test_drop_path_skips_the_branch_of_some_images_and_scales_the_others():
     torch.manual_seed(0)
-    block = CNNBlock(CNNConfig(), 8, 8, 1, drop_path_rate=0.25).double()
+    block = CNNBlock(
+        CNNConfig(), in_channels=8, out_channels=8, stride=1, drop_path_rate=0.25
+    ).double()
     for module in block.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.0  # both passes below see the same running statistics
@@ -235,7 +237,9 @@ def test_drop_path_skips_the_branch_of_some_images_and_scales_the_others():
 @pytest.mark.parametrize("frozen_norms", [False, True])
 def test_the_scale_in_the_batch_norm_gives_the_gradients_of_the_plain_formula(frozen_norms):
     torch.manual_seed(0)
-    block = CNNBlock(CNNConfig(), 8, 16, 2, drop_path_rate=0.0).double()
+    block = CNNBlock(
+        CNNConfig(), in_channels=8, out_channels=16, stride=2, drop_path_rate=0.0
+    ).double()
     with torch.no_grad():
         for value in block.parameters():
             value.add_(0.3 * torch.randn_like(value))
@@ -274,7 +278,10 @@ def test_hooks_see_each_output_as_it_was():
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of torch's own batch norm
 def test_a_block_in_training_can_be_traced():
     torch.manual_seed(0)
-    block, x = CNNBlock(CNNConfig(), 8, 16, 2, drop_path_rate=0.0), torch.randn(2, 8, 8, 8)
+    block, x = (
+        CNNBlock(CNNConfig(), in_channels=8, out_channels=16, stride=2, drop_path_rate=0.0),
+        torch.randn(2, 8, 8, 8),
+    )
     traced = torch.jit.trace(copy.deepcopy(block), x)
     assert torch.allclose(traced(x), block(x), atol=1e-5)
     assert "PythonOp" not in str(traced.inlined_graph)  # which could not be saved

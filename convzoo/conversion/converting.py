@@ -1,4 +1,4 @@
-"""Weights that other projects published, to a model folder that AutoModel loads.
+"""Convert weights that other projects published to a model folder that AutoModel loads.
 
 A file is recognised by the names and shapes of its tensors alone: not by its own name, nor by what
 it says of itself (the published QLNet says "resnet50").
@@ -8,22 +8,22 @@ it says of itself (the published QLNet says "resnet50").
 
 import importlib.util
 import json
-import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import convzoo
 import modeling
-from convzoo.conversion.formats import FORMATS, GREY_NOTE
+from convzoo.conversion.formats import FORMATS, GREY_NOTE, Format, Shapes
 from convzoo.conversion.reading import SHOWN, read_weights
 from convzoo.environment import now
 from convzoo.files import file_sha256, write_folder, write_json
-from convzoo.training.building import unique_names
-
-# Where training scripts keep the weights in a checkpoint; moving averages first, as timm does.
-DICTIONARIES = ("state_dict_ema", "model_ema", "state_dict", "model")
-PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")  # of torch.compile and DistributedDataParallel
+from convzoo.labels import unique_names
+from modeling import ConvZooConfig, ConvZooImageProcessor, ConvZooModel
 
 
 def convert(source: str | Path, output: str | Path, labels: str | Path | None = None) -> str:
@@ -65,7 +65,7 @@ def convert(source: str | Path, output: str | Path, labels: str | Path | None = 
         "date": now(),
     }
 
-    def fill(folder):
+    def fill(folder: Path) -> None:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         write_json(folder / "conversion.json", facts)
@@ -82,41 +82,42 @@ def convert(source: str | Path, output: str | Path, labels: str | Path | None = 
     )
 
 
-def _describe(config):
+def _describe(config: ConvZooConfig) -> str:
+    """Name the family, and the fields that are not its default."""
     default = type(config)()
     fields = {name: getattr(config, name) for name in type(config).__annotations__}
     changed = [f"{k} = {v}" for k, v in fields.items() if v != getattr(default, k)]
     return ", ".join([config.model_type, *changed])
 
 
-def _recognise(weights, path):
-    """The format that the tensors fit exactly, and its model, still on the meta device."""
+@dataclass(frozen=True)
+class Candidate:
+    """A format, the model it would need, and the tensors that this model would take.
+
+    Args:
+        format: one of FORMATS.
+        model: on the meta device.
+        expected: its tensors by the names of the format's project.
+        num_shared: how many of them the file names.
+    """
+
+    format: Format
+    model: ConvZooModel
+    expected: Mapping[str, Tensor]
+    num_shared: int
+
+
+def _recognise(weights: Mapping[str, Tensor], path: Path) -> tuple[Format, ConvZooModel]:
+    """Find the format that the tensors fit exactly; its model is still on the meta device."""
     if {"stem.conv.weight", "classifier.weight"} <= weights.keys():
         raise ValueError(
             f"{path} is already converted. Load its folder with "
             "AutoModelForImageClassification.from_pretrained."
         )
-    fits = []
-    for fmt in FORMATS:
-        model = _empty_model(fmt, {name: tensor.shape for name, tensor in weights.items()})
-        expected = {fmt.original_name(name): t for name, t in model.state_dict().items()}
-        fits.append((len(expected.keys() & weights.keys()), fmt, model, expected))
-    shared, fmt, model, expected = max(fits, key=lambda fit: fit[0])
-    faults = {
-        "missing": [name for name in expected if name not in weights],
-        "unknown": [name for name in weights if name not in expected],
-        "wrong": [],
-    }
-    for name in expected.keys() & weights.keys():
-        got, wanted = weights[name], expected[name]
-        if got.shape != wanted.shape or got.is_floating_point() != wanted.is_floating_point():
-            faults["wrong"].append(
-                f"{name} is {got.dtype} {tuple(got.shape)} instead of {tuple(wanted.shape)}"
-            )
-        elif not all(extreme.isfinite() for extreme in got.float().aminmax()):
-            faults["wrong"].append(f"{name} has values that are not finite in float32")
+    best = max((_candidate(fmt, weights) for fmt in FORMATS), key=lambda c: c.num_shared)
+    faults = _faults(best.expected, weights)
     if not any(faults.values()):
-        return fmt, model
+        return best.format, best.model
     details = "; ".join(
         f"{len(names)} are {kind}: {', '.join(sorted(names)[:SHOWN])}"
         for kind, names in faults.items()
@@ -124,11 +125,41 @@ def _recognise(weights, path):
     )
     raise ValueError(
         f"{path} must hold the weights of {', '.join(fmt.name for fmt in FORMATS)}; the closest is "
-        f"{fmt.name}, with {shared} of its {len(expected)} tensors, but {details}"
+        f"{best.format.name}, with {best.num_shared} of its {len(best.expected)} tensors, but "
+        f"{details}"
     )
 
 
-def _empty_model(fmt, shapes):
+def _candidate(fmt: Format, weights: Mapping[str, Tensor]) -> Candidate:
+    model = _empty_model(fmt, {name: tensor.shape for name, tensor in weights.items()})
+    expected = {fmt.original_name(name): tensor for name, tensor in model.state_dict().items()}
+    return Candidate(
+        format=fmt,
+        model=model,
+        expected=expected,
+        num_shared=len(expected.keys() & weights.keys()),
+    )
+
+
+def _faults(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """List the tensors that are missing, unknown or wrong."""
+    wrong = []
+    for name in expected.keys() & weights.keys():
+        got, wanted = weights[name], expected[name]
+        if got.shape != wanted.shape or got.is_floating_point() != wanted.is_floating_point():
+            wrong.append(
+                f"{name} is {got.dtype} {tuple(got.shape)} instead of {tuple(wanted.shape)}"
+            )
+        elif not all(extreme.isfinite() for extreme in got.float().aminmax()):
+            wrong.append(f"{name} has values that are not finite in float32")
+    return {
+        "missing": [name for name in expected if name not in weights],
+        "unknown": [name for name in weights if name not in expected],
+        "wrong": wrong,
+    }
+
+
+def _empty_model(fmt: Format, shapes: Shapes) -> ConvZooModel:
     stem = shapes.get(fmt.original_name("stem.conv.weight"), ())
     classifier = shapes.get(fmt.original_name("classifier.weight"), ())
     fields = {
@@ -140,19 +171,19 @@ def _empty_model(fmt, shapes):
         return modeling.FAMILIES[type(config)](config)
 
 
-def _processor(fmt, num_channels):
-    processor = modeling.ConvZooImageProcessor.from_protocol(fmt.protocol)
+def _processor(fmt: Format, num_channels: int) -> ConvZooImageProcessor:
+    processor = ConvZooImageProcessor.from_protocol(fmt.protocol)
     if num_channels == 3:
         return processor
     # The projects know colour only; for grey, the average of their three values is closest.
     mean, std = (sum(values) / 3 for values in (processor.image_mean, processor.image_std))
-    return modeling.ConvZooImageProcessor.from_protocol(
+    return ConvZooImageProcessor.from_protocol(
         fmt.protocol, num_channels=num_channels, image_mean=[mean], image_std=[std]
     )
 
 
-def _set_labels(config, labels, path):
-    """Name the classes where names can be had; returns where they are from, in words."""
+def _set_labels(config: ConvZooConfig, labels: str | Path | None, path: Path) -> str:
+    """Name the classes where names can be had, and say where they are from."""
     label_source = "ImageNet-1k, assumed because there are 1000 classes"
     if labels is not None:
         label_source = Path(labels).name
@@ -170,24 +201,24 @@ def _set_labels(config, labels, path):
     return label_source
 
 
-def _imagenet_names():
-    """The list that gradio ships for its demos: the classes and the order of torchvision's."""
+def _imagenet_names() -> Path | None:
+    """Find the list that gradio ships for its demos: torchvision's classes, in its order."""
     gradio = importlib.util.find_spec("gradio")
-    folders = gradio.submodule_search_locations if gradio else ()
+    folders = (gradio and gradio.submodule_search_locations) or ()
     files = (Path(folder, "media_assets/data/imagenet_labels.json") for folder in folders)
     return next((file for file in files if file.is_file()), None)
 
 
-def _read_names(path):
+def _read_names(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
         if text[:1] not in ("[", "{"):
             return [line.strip() for line in text.splitlines() if line.strip()]
-        names = json.loads(text)
+        names: Any = json.loads(text)
         if isinstance(names, dict):
             names = [names[str(index)] for index in range(len(names))]
         if all(isinstance(name, str) for name in names):
-            return names
+            return list(names)
         reason = f"got {names[:3]}"
     except (ValueError, KeyError) as error:
         reason = f"reading it failed: {error!r}"

@@ -1,24 +1,27 @@
-"""The formats of other projects' weights: how to recognise each, and its names here."""
+"""Formats of other projects' weights: how to recognise each, and its names here."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 
-from modeling import AlexNetConfig, CNNConfig, QLNetConfig
+from modeling import AlexNetConfig, CNNConfig, ConvZooConfig, QLNetConfig
+
+Shapes = Mapping[str, torch.Size]  # of the tensors, by the project's names
+Fields = Mapping[str, Any]  # num_channels and num_labels
 
 GREY_NOTE = ", with the average of its colours for grey pixels: check whether that is right"
 
 
 @dataclass(frozen=True)
 class Format:
-    """A project that published weights, and how its network is one of ours.
+    """A project that published weights, and the way from its network to ours.
 
     Args:
-        name: what it is called in reports and errors.
-        project: where its code is.
+        name: name in reports and errors.
+        project: address of its code.
         protocol: its evaluation, a key of modeling.image_processing_convzoo.PROTOCOLS.
         names: patterns in our names of tensors and what the project has there, applied in order.
         config: makes the configuration from the shapes of its tensors, by the project's names, and
@@ -28,28 +31,30 @@ class Format:
     name: str
     project: str
     protocol: str
-    names: Mapping[str, str | Callable[[re.Match], str]]
-    config: Callable[[Mapping[str, torch.Size], dict], PreTrainedConfig]
+    names: Mapping[str, str | Callable[[re.Match[str]], str]]
+    config: Callable[[Shapes, Fields], ConvZooConfig]
 
     def original_name(self, name: str) -> str:
-        """The project's name of the tensor that we call `name`."""
+        """Translate our name of a tensor into the project's."""
         for pattern, replacement in self.names.items():
             name = re.sub(pattern, replacement, name)
         return name
 
 
-def _alexnet_names(*theirs):
-    ours = ("classifier", "fc6", "fc7", "stem.conv")
-    ours += ("stages.0.0.conv", "stages.1.0.conv", "stages.1.1.conv", "stages.1.2.conv")
+def _alexnet_names(convolutions: Sequence[str], linear: Sequence[str]) -> dict[str, str]:
+    """Pair our layers, in the order of the forward pass, with the names of another project."""
+    stages = ("stages.0.0.conv", "stages.1.0.conv", "stages.1.1.conv", "stages.1.2.conv")
+    ours = ("stem.conv", *stages, "fc6", "fc7", "classifier")
+    theirs = (*convolutions, *linear)
     return {rf"^{name}\.": f"{their}." for name, their in zip(ours, theirs, strict=True)}
 
 
-def _cnn_config(shapes, fields):
+def _cnn_config(shapes: Shapes, fields: Fields) -> CNNConfig:
     slopes = shapes.get("conv2.0.final_act.weight")
     return CNNConfig(use_prelu=slopes is not None, prelu_channel_wise=slopes != (1,), **fields)
 
 
-def _qlnet_config(shapes, fields):
+def _qlnet_config(shapes: Shapes, fields: Fields) -> QLNetConfig:
     one_output_per_channel = shapes.get("layer1.0.bn2.weight") == (256,)
     return (QLNetConfig.v10m if one_output_per_channel else QLNetConfig.v0)(**fields)
 
@@ -73,8 +78,8 @@ FORMATS = (
         project="https://github.com/pytorch/vision",
         protocol="imagenet_bilinear_256",
         names=_alexnet_names(
-            *("classifier.6", "classifier.1", "classifier.4"),
-            *("features.0", "features.3", "features.6", "features.8", "features.10"),
+            ("features.0", "features.3", "features.6", "features.8", "features.10"),
+            linear=("classifier.1", "classifier.4", "classifier.6"),
         ),
         config=lambda shapes, fields: AlexNetConfig.one_tower(**fields),
     ),
@@ -83,8 +88,8 @@ FORMATS = (
         project="https://github.com/xevolesi/alexnet_pytorch",
         protocol="mean_subtracted_bicubic_256",
         names=_alexnet_names(
-            *("head.7", "head.2", "head.5"),
-            *("block1.0", "block2.0", "block3.0", "block4.0", "block5.0"),
+            ("block1.0", "block2.0", "block3.0", "block4.0", "block5.0"),
+            linear=("head.2", "head.5", "head.7"),
         ),
         config=lambda shapes, fields: AlexNetConfig.from_2012_reimplementation(**fields),
     ),

@@ -1,4 +1,4 @@
-"""Reading weights files of other projects, none of whose code is run.
+"""Read weights files of other projects; none of their code is run.
 
 Pickles go through PyTorch's restricted unpickler; what asks for more is refused, and named.
 """
@@ -9,7 +9,9 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any, TypeGuard
 
 import torch
 from safetensors.torch import load_file
@@ -39,7 +41,7 @@ def read_weights(source: Path) -> tuple[Path, str, dict[str, Tensor]]:
     return path, *_find_weights(_read(path), path)
 
 
-def _weights_file(source):
+def _weights_file(source: Path) -> Path:
     if not source.is_dir():
         return source
     for name in ("model.safetensors", "pytorch_model.bin"):
@@ -52,8 +54,8 @@ def _weights_file(source):
     )
 
 
-def _read(path):
-    """What a safetensors or PyTorch file holds; nothing in it is run."""
+def _read(path: Path) -> Any:
+    """Read a safetensors or PyTorch file; nothing in it is run."""
     with path.open("rb") as file:
         start = file.read(16)
     try:
@@ -79,31 +81,31 @@ def _read(path):
         ) from error
 
 
-def _foreign_names(path):
-    """What pickles that PyTorch's unpickler cannot follow would import from elsewhere."""
-    names, strings = [], []
-    try:
-        with path.open("rb") as file:
-            if zipfile.is_zipfile(file):
-                archive = zipfile.ZipFile(file)
-                file = archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl")))
-            else:
-                file.seek(0)
-            while True:  # pickles may follow each other; what comes after the last is an error
-                for opcode, argument, _ in pickletools.genops(file):
-                    if opcode.name == "GLOBAL":
-                        names.append(argument.replace(" ", "."))
-                    elif opcode.name == "STACK_GLOBAL":
-                        names.append(".".join(strings[-2:]))
-                    elif isinstance(argument, str):
-                        strings.append(argument)
-    except Exception:  # as above; the caller reports the first failure
-        own = ("torch.", "collections.", "_codecs.")
-        return [name for name in names if not name.startswith(own)]
+def _foreign_names(path: Path) -> list[str]:
+    """List what pickles that PyTorch's unpickler cannot follow would import from elsewhere."""
+    names: list[str] = []
+    strings: list[str] = []
+    with suppress(Exception), path.open("rb") as file:  # as above; the caller reports the first
+        pickles: IO[bytes] = file
+        if zipfile.is_zipfile(file):
+            archive = zipfile.ZipFile(file)
+            pickles = archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl")))
+        else:
+            file.seek(0)
+        while True:  # pickles may follow each other; what comes after the last is an error
+            for opcode, argument, _ in pickletools.genops(pickles):
+                if opcode.name == "GLOBAL":
+                    names.append(str(argument).replace(" ", "."))
+                elif opcode.name == "STACK_GLOBAL":
+                    names.append(".".join(strings[-2:]))
+                elif isinstance(argument, str):
+                    strings.append(argument)
+    own = ("torch.", "collections.", "_codecs.")
+    return [name for name in names if not name.startswith(own)]
 
 
-def _find_weights(content, path):
-    """Where the state dict was, in words, and its tensors by name without prefixes."""
+def _find_weights(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
+    """Say where the state dict was, and return its tensors by name without prefixes."""
     content = content if isinstance(content, Mapping) else {}
     found = [key for key in DICTIONARIES if _is_state_dict(content.get(key))]
     if not found and not _is_state_dict(content):
@@ -119,7 +121,7 @@ def _find_weights(content, path):
     return f"its {found[0]}{others}" if found else "the whole file", stripped
 
 
-def _is_state_dict(content):
+def _is_state_dict(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
     return isinstance(content, Mapping) and 0 < len(content) == sum(
         isinstance(name, str)
         and isinstance(value, Tensor)

@@ -5,7 +5,6 @@ configuration and weights stay, but for the fields that [model] gives, for the c
 classes differ, and for the first convolution where the number of colour channels does.
 """
 
-import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 import modeling
+from convzoo.labels import unique_names
 from convzoo.recipe.settings import Preprocessing, Recipe
 from convzoo.training.finetuning import family_of, freeze, pretrained_model
 
@@ -81,12 +81,3 @@ def build_processor(
         image_mean=list(settings.mean),
         image_std=list(settings.std),
     )
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """Number repeated names ("crane", "crane (2)"), so that label2id has them all."""
-    unique: dict[str, None] = {}  # a set that keeps its order
-    for name in names:
-        candidates = (f"{name} ({count})" for count in itertools.count(2))
-        unique[next(c for c in itertools.chain([name], candidates) if c not in unique)] = None
-    return list(unique)

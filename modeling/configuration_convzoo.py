@@ -1,0 +1,80 @@
+"""The half of a configuration that all families share: the labels, counted, named and checked."""
+
+from typing import Any, ClassVar, Self
+
+from transformers import PreTrainedConfig
+
+
+class ConvZooConfig(PreTrainedConfig):
+    """Configuration of an image classifier; each family adds its fields and their rules.
+
+    Args:
+        kwargs: `num_labels` or `num_classes` (1000 without either and without `id2label`), and the
+            fields that every Transformers configuration has.
+
+    Raises:
+        ValueError: if a field, or the number of labels, breaks its rule.
+    """
+
+    attribute_map: ClassVar[dict[str, str]] = {"num_classes": "num_labels"}
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        given = (kwargs.pop("num_labels", None), kwargs.pop("num_classes", None))
+        counts = {count for count in given if count is not None}
+        if self.id2label is not None:
+            counts.add(len(self.id2label))
+        if len(counts) > 1:
+            raise ValueError(
+                "num_labels, num_classes and the length of id2label must be equal; got "
+                f"{sorted(counts)}. Give one of them."
+            )
+        if self.id2label is None:
+            kwargs["num_labels"] = counts.pop() if counts else 1000
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]  # in Transformers
+        names = {int(index): name for index, name in (self.id2label or {}).items()}
+        if self.label2id is None:
+            self.label2id = {name: index for index, name in names.items()}
+        if sorted(names) != list(range(len(names))):
+            raise ValueError(f"id2label must have the keys 0, 1, 2, ...; got {list(names)}")
+        self._check()
+
+    def _check(self) -> None:
+        """Raise ValueError if a field of the family breaks its rule."""
+
+    def _check_positive(self, *names: str) -> None:
+        """Raise ValueError unless these fields, numbers or lists of them, are positive."""
+        for name in names:
+            value = getattr(self, name)
+            if min(value if isinstance(value, list) else [value], default=0) < 1:
+                raise ValueError(f"{name} must be positive; got {value}")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """Build the configuration from a dictionary and from the fields among the keywords.
+
+        Args:
+            config_dict: the contents of a config.json.
+            kwargs: fields that replace those of the dictionary (another number of labels also
+                replaces its label names); the rest is for `PreTrainedConfig.from_dict`.
+
+        Returns:
+            The configuration; with `return_unused_kwargs` a pair of it and the unused keywords.
+        """
+        fields = {*cls.__dataclass_fields__, "num_labels", "num_classes"} - {"dtype"}
+        given = {key: kwargs.pop(key) for key in list(kwargs) if key in fields}
+        stored_count = len(config_dict.get("id2label") or ())
+        count = given.get("num_labels", given.get("num_classes", stored_count))
+        if "id2label" in given or count != stored_count:
+            label_keys = ("id2label", "label2id", "num_labels", "num_classes")
+            config_dict = {k: v for k, v in config_dict.items() if k not in label_keys}
+        return super().from_dict({**config_dict, **given}, **kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what config.json holds.
+
+        The label names are in it even where they equal the default of Transformers.
+        """
+        return {**super().to_diff_dict(), "id2label": self.id2label, "label2id": self.label2id}
+
+
+__all__ = ["ConvZooConfig"]

@@ -1,0 +1,276 @@
+"""What the networks of all families share: the way through them, the loss and strict loading.
+
+A family builds `stem`, `stages` and `classifier` and says in `forward_head` how the last stage
+becomes logits. The rest of its file is the network of its paper.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_convzoo import ConvZooConfig
+
+
+class ConvZooModel(PreTrainedModel):
+    """Image classifier: a stem, stages and a head.
+
+    Attributes:
+        stem: first layers, (N, num_channels, H, W) -> (N, C, H', W').
+        stages: groups of blocks, each (N, C, H, W) -> (N, C', H', W').
+        classifier: last linear layer; Identity where `num_labels` is 0.
+        weight_names: patterns in the names of weights in other files, and what they are here.
+    """
+
+    config: ConvZooConfig
+    stem: nn.Module
+    stages: nn.ModuleList
+    classifier: nn.Linear | nn.Identity
+
+    weight_names = {r"^_orig_mod\.": ""}  # noqa: RUF012 - constant; the wrapper of torch.compile
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)  # type: ignore[assignment]  # a list would do, too
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the Trainer must divide the loss by its accumulation steps
+
+    @can_return_tuple  # type: ignore[untyped-decorator]  # of Transformers
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        *,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> ImageClassifierOutputWithNoAttention:
+        """Classify a batch of images.
+
+        Args:
+            pixel_values: normalised images, (N, num_channels, H, W).
+            labels: class indices (N,) or class probabilities (N, num_labels), for the loss.
+            output_hidden_states: also return the output of the stem and of each stage.
+            kwargs: ignored.
+
+        Returns:
+            logits (N, num_labels); loss (mean cross entropy) when labels are given; hidden_states
+            when asked for. With num_labels 0 the logits are what the classifier would see.
+
+        Raises:
+            ValueError: if the images or the labels do not fit the configuration.
+        """
+        self._check_images(pixel_values)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+
+        x = self.stem(pixel_values)
+        hidden_states = (x,) if output_hidden_states else ()
+        for stage in self.stages:
+            x = stage(x)
+            if output_hidden_states:
+                hidden_states += (x,)
+        logits = self.forward_head(x)
+
+        return ImageClassifierOutputWithNoAttention(
+            loss=None if labels is None else self._loss(logits, labels),
+            logits=logits,
+            hidden_states=hidden_states or None,
+        )
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Turn the output of the last stage, (N, C, H, W), into logits, (N, num_labels)."""
+        raise NotImplementedError
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Give a layer the values that training starts from; each family has its own."""
+        super()._init_weights(module)  # type: ignore[no-untyped-call]  # in Transformers
+
+    def _check_images(self, pixel_values: Tensor) -> None:
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ValueError(
+                "pixel_values must have shape (N, C, H, W) with C = "
+                f"{self.config.num_channels} (config.num_channels); got shape "
+                f"{tuple(pixel_values.shape)}. The image processor of the model makes such batches."
+            )
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy with class indices (N,) or class probabilities (N, num_labels)."""
+        indices = labels.shape == logits.shape[:1] and not labels.is_floating_point()
+        if not indices and not (labels.shape == logits.shape and labels.is_floating_point()):
+            raise ValueError(
+                f"labels must be integers of shape ({len(logits)},) or probabilities of shape "
+                f"{tuple(logits.shape)}; got {labels.dtype} of shape {tuple(labels.shape)}."
+            )
+        # On an accelerator this check would wait for the device.
+        if indices and labels.device.type == "cpu" and not torch.compiler.is_compiling():
+            low, high = labels.aminmax()
+            last = len(self.config.id2label or ()) - 1
+            if low < 0 or high > last:
+                raise ValueError(
+                    f"labels must be in 0..{last} (config.num_labels - 1); "
+                    f"got {low.item()}..{high.item()}."
+                )
+        dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision sums too badly
+        return F.cross_entropy(logits.to(dtype), labels if indices else labels.to(dtype))
+
+    # Activation checkpointing ------------------------------------------------------------------
+
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Let running statistics move once for each batch, though blocks run twice."""
+        layers = [m for m in self.modules() if isinstance(m, GradientCheckpointingLayer)]
+        with_statistics = [layer for layer in layers if list(layer.buffers())]
+        keywords = getattr(gradient_checkpointing_func, "keywords", {})
+        if with_statistics and keywords.get("use_reentrant"):
+            raise ValueError(
+                "use_reentrant must be False: batch norms would count each batch twice; got True"
+            )
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, *args, **kwargs)
+        for layer in with_statistics:
+            run = partial(
+                checkpoint_block, block=layer, checkpoint_func=gradient_checkpointing_func
+            )
+            layer._gradient_checkpointing_func = run  # type: ignore[assignment]  # no module
+
+    # Loading -----------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Self:
+        """Load weights that fit the configuration exactly.
+
+        Args:
+            pretrained_model_name_or_path: a Hub id or a folder.
+            args: for `PreTrainedModel.from_pretrained`.
+            kwargs: fields of the configuration to replace (`num_classes`, ...) and what
+                `PreTrainedModel.from_pretrained` takes. With `ignore_mismatched_sizes=True`
+                weights of another shape, as those of a new classifier, are initialised.
+
+        Returns:
+            The model in evaluation mode; with `output_loading_info` also what was loaded.
+
+        Raises:
+            ValueError: if weights are missing, unexpected, of another shape, or not readable.
+        """
+        with_info = kwargs.pop("output_loading_info", False)
+        new_sizes = kwargs.pop("ignore_mismatched_sizes", False)
+        kwargs["key_mapping"] = {**cls.weight_names, **(kwargs.get("key_mapping") or {})}
+        try:
+            loaded: Any = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *args,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **kwargs,
+            )
+        except Exception as error:
+            if "deserializing header" not in str(error):
+                raise
+            raise ValueError(
+                f"weights in {pretrained_model_name_or_path} must be a complete safetensors file; "
+                f"got: {error}. Download or copy the file again."
+            ) from error
+        model, info = loaded
+        model._weight_conversions = None  # or save_pretrained would write the names of the file
+        if faults := _faults(info, bool(model.config.num_labels), new_sizes=new_sizes):
+            more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
+            raise ValueError(
+                f"weights in {pretrained_model_name_or_path} must fit the {cls.__name__} "
+                f"configuration exactly; got {'; '.join(faults[:10])}{more}. "
+                f"{model._hint(faults, bool(info['mismatched_keys']))}"
+            )
+        return cast(Self, loaded if with_info else model)
+
+    def _hint(self, faults: list[str], shapes_differ: bool) -> str:
+        """Say what may help when weights do not fit."""
+        return "Pass the fields that differ; ignore_mismatched_sizes=True for a new classifier."
+
+
+def _faults(info: dict[str, Any], has_classifier: bool, *, new_sizes: bool) -> list[str]:
+    """List what Transformers found missing, unexpected or of another shape."""
+    faults = [f"{key} is missing" for key in sorted(info["missing_keys"])]
+    faults += [
+        f"{key} is unexpected"
+        for key in sorted(info["unexpected_keys"])
+        if has_classifier or not key.startswith("classifier.")
+    ]
+    if not new_sizes:
+        faults += [
+            f"{key} has shape {tuple(found)} instead of {tuple(wanted)}"
+            for key, found, wanted in sorted(info["mismatched_keys"])
+        ]
+    return faults
+
+
+def classifier_layer(config: ConvZooConfig, num_features: int) -> nn.Linear | nn.Identity:
+    """Make the linear layer to the logits, or Identity where `num_labels` is 0."""
+    num_labels = len(config.id2label or ())
+    return nn.Linear(num_features, num_labels) if num_labels else nn.Identity()
+
+
+def is_tracing() -> bool:
+    """Say whether torch.jit.trace, or the ONNX export that rests on it, is running."""
+    # PyTorch documents it, but neither exports nor annotates it.
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing
+
+
+class ScratchStatistics:
+    """Context in which the batch norms of a block update copies of their running statistics.
+
+    Activation checkpointing runs a block a second time for the backward pass; without this the
+    same batch would enter the running statistics twice.
+    """
+
+    def __init__(self, block: nn.Module):
+        self.block = block
+
+    def __enter__(self) -> None:
+        self.buffers = [(m._buffers, dict(m._buffers)) for m in self.block.modules()]
+        for buffers, kept in self.buffers:
+            for name, buffer in kept.items():
+                buffers[name] = None if buffer is None else buffer.clone()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for buffers, kept in self.buffers:
+            buffers.update(kept)
+
+
+def checkpoint_block(
+    function: Callable[..., Any],
+    *inputs: Any,
+    block: nn.Module,
+    checkpoint_func: Callable[..., Any],
+) -> Any:
+    """Run a block under activation checkpointing; its running statistics move once."""
+    if torch.compiler.is_compiling():  # compiled graphs write buffers once, and take no contexts
+        return checkpoint_func(function, *inputs)
+    return checkpoint_func(
+        function, *inputs, context_fn=lambda: (nullcontext(), ScratchStatistics(block))
+    )
+
+
+__all__ = ["ConvZooModel"]
