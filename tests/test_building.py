@@ -11,7 +11,7 @@ from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from convzoo.recipe.files import load_recipe, recipe_from_tables, recipe_to_tables
-from convzoo.training.building import build_model, build_processor, unique_names
+from convzoo.training.building import build_model, build_processor
 from convzoo.training.finetuning import adapt_channels, freeze, freeze_cancelled_biases, stage_of
 from modeling import (
     CNN,
@@ -70,12 +70,6 @@ def test_a_grey_protocol_makes_grey_batches(tiny_recipe):
     assert model(**pixels).logits.shape == (1, 3)
     with pytest.raises(ValueError, match="num_channels must be 1 .grey. or 3 .RGB.; got 4"):
         build_processor(recipe.preprocessing, 4)
-
-
-def test_repeated_names_stay_apart():
-    names = ["crane", "maillot", "crane", "tench", "maillot"]
-    assert unique_names(names) == ["crane", "maillot", "crane (2)", "tench", "maillot (2)"]
-    assert unique_names(["a", "a", "a (2)"]) == ["a", "a (2)", "a (2) (2)"]
 
 
 # Fine-tuning -----------------------------------------------------------------------------------

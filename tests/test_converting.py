@@ -123,7 +123,7 @@ def test_every_tensor_has_one_original_name(fmt, name):
     ],
 )
 def test_converted_weights_give_the_logits_of_the_original(
-    folder, name, write, origin, resize, resample, mean
+    folder, name, *, write, origin, resize, resample, mean
 ):
     expected = golden(name)
     source = write(folder, weights(keys(name), original_names=True))
@@ -159,6 +159,7 @@ def test_converted_weights_give_the_logits_of_the_original(
     assert {path.name for path in (folder / "out").iterdir()} == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "conversion.json"),
         *(f"configuration_{family}.py", f"modeling_{family}.py", "image_processing_convzoo.py"),
+        *("configuration_convzoo.py", "modeling_convzoo.py"),
     }
     facts = json.loads((folder / "out" / "conversion.json").read_text())
     file = source if source.is_file() else next(source.glob("*model.*"))

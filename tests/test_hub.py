@@ -21,7 +21,7 @@ from modeling import (
     QLNetConfig,
 )
 from tests.support.clients import STRANGER
-from tests.support.golden_weights import golden, picture, tensor
+from tests.support.golden_weights import checkerboard, golden, tensor
 from tests.support.hub_server import GUARD, HubServer
 from tests.support.images import COLOURS, coloured_images, write_split
 
@@ -227,7 +227,7 @@ def stranger(hub, tmp_path_factory):
         "alexnet": AlexNet(AlexNetConfig.paper_2012(**LABELS, **ALEXNET)),
         "qlnet": QLNet(QLNetConfig(**LABELS, **STAGES)),
     }
-    image = Image.fromarray(picture(240, 300))
+    image = Image.fromarray(checkerboard(240, 300))
     image.save(here / "image.png")
     expected = {}
     for family, model in models.items():

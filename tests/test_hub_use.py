@@ -9,7 +9,7 @@ from PIL import Image
 
 from modeling import CNN, ConvZooImageProcessor
 from tests.support.clients import ROOT, STRANGER, train
-from tests.support.golden_weights import picture
+from tests.support.golden_weights import checkerboard
 from tests.support.hub_server import GUARD, HubServer
 from tests.support.images import COLOURS
 
@@ -69,7 +69,7 @@ def test_what_was_pushed_is_used_with_and_without_the_name_of_a_task(trained, hu
     push = ["-m", "hub_cards", "push", model, "user/trained"]
     hub.run(*push, "--private", **about)
     pinned = hub.commits("models", "user/trained")[0]
-    image = Image.fromarray(picture(40, 30))
+    image = Image.fromarray(checkerboard(40, 30))
     image.save(tmp_path / "image.png")
     code = STRANGER + GUARD + PIPELINES
     hub.run("-I", "-S", "-c", code, pinned, **about | {"home": tmp_path / "stranger"})

@@ -10,7 +10,7 @@ from PIL import Image
 
 from modeling import ConvZooImageProcessor
 from modeling.image_processing_convzoo import PROTOCOLS
-from tests.support.golden_weights import golden, picture
+from tests.support.golden_weights import checkerboard, golden
 
 PLAIN = {
     "size": 8,
@@ -38,7 +38,7 @@ def rgb():
 @pytest.mark.parametrize("protocol", ["imagenet_bilinear_256", "imagenet_bicubic_235"])
 def test_pixels_equal_those_of_torchvision_and_timm(case, protocol):
     processor, expected = ConvZooImageProcessor.from_protocol(protocol), case["protocols"][protocol]
-    image = Image.fromarray(picture(case["height"], case["width"]))
+    image = Image.fromarray(checkerboard(case["height"], case["width"]))
     x = processor(image)["pixel_values"][0].astype(np.float64)
     assert x.shape == (3, 224, 224)
     assert x.mean((1, 2)) == pytest.approx(expected["channel_mean"], abs=1e-6)
@@ -53,7 +53,7 @@ def test_pixels_equal_those_of_torchvision_and_timm(case, protocol):
 def test_pillow_stays_near_the_opencv_filter_of_the_2012_reimplementation(case):
     protocol = "mean_subtracted_bicubic_256"
     processor, expected = ConvZooImageProcessor.from_protocol(protocol), case["protocols"][protocol]
-    image = Image.fromarray(picture(case["height"], case["width"]))
+    image = Image.fromarray(checkerboard(case["height"], case["width"]))
     x = processor(image)["pixel_values"][0].astype(np.float64)
     # In grey levels; the images are checkerboards, the hardest case. Measured: 0.18, 1.1 and 22.
     assert x.mean((1, 2)) == pytest.approx(expected["channel_mean"], abs=0.2)
@@ -71,7 +71,7 @@ def test_the_crop_rounds_to_nearest_as_torchvision_and_not_down():
 
 def test_a_rectangular_crop_and_a_long_side_that_is_rounded_down():
     processor = ConvZooImageProcessor(size=32, crop_size={"height": 20, "width": 30})
-    image = Image.fromarray(picture(64, 129))
+    image = Image.fromarray(checkerboard(64, 129))
     assert processor(image)["pixel_values"].shape == (1, 3, 20, 30)
     resized = image.resize((64, 32), Image.Resampling.BILINEAR)  # 129 * 32 / 64 = 64.5
     expected = np.asarray(resized.crop((17, 6, 47, 26)), np.float32) / 255
@@ -110,7 +110,11 @@ def test_batches_and_lists_of_different_images_become_one_batch(rgb):
     for images in (np.stack([rgb, rgb]), torch.from_numpy(np.stack([rgb, rgb])), [rgb, rgb]):
         batch = processor(images, return_tensors="pt")["pixel_values"]
         assert torch.equal(batch, torch.cat([one, one]))
-    mixed = [Image.fromarray(picture(20, 30)), rgb, Image.fromarray(picture(31, 9)).convert("L")]
+    mixed = [
+        Image.fromarray(checkerboard(20, 30)),
+        rgb,
+        Image.fromarray(checkerboard(31, 9)).convert("L"),
+    ]
     batch = processor(mixed)["pixel_values"]
     assert batch.shape == (3, 3, 8, 8)
     assert np.array_equal(batch[1:2], one.numpy())
@@ -198,7 +202,7 @@ def test_what_cannot_be_processed_is_named_with_its_place(image, message, rgb):
 
 def test_a_damaged_file_is_named_with_its_place(rgb):
     buffer = io.BytesIO()
-    Image.fromarray(picture(300, 300)).save(buffer, "JPEG")
+    Image.fromarray(checkerboard(300, 300)).save(buffer, "JPEG")
     image = Image.open(io.BytesIO(buffer.getvalue()[:2000]))
     with pytest.raises(ValueError, match=r"images\[1\] cannot be processed: .*truncated"):
         ConvZooImageProcessor()([rgb, image])

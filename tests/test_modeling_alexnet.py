@@ -146,6 +146,20 @@ def test_initialisation_is_that_of_pytorch():
             assert value.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.1)
 
 
+def test_without_batch_norms_any_activation_checkpointing_will_do():
+    torch.manual_seed(0)
+    x, gradients = torch.rand(2, 3, 63, 63, requires_grad=True), []
+    for settings in (None, {"use_reentrant": False}, {"use_reentrant": True}):
+        torch.manual_seed(0)
+        model = AlexNet(AlexNetConfig(**SMALL, dropout_rate=0.0)).train()
+        if settings:
+            model.activation_checkpointing_enable(settings)
+        model(x, labels=torch.tensor([0, 4])).loss.backward()
+        gradients.append([value.grad for value in model.parameters()])
+    for plain, *saving in zip(*gradients, strict=True):
+        assert all(torch.equal(plain, value) for value in saving)
+
+
 def test_dropout_acts_in_training_only():
     torch.manual_seed(0)
     model = AlexNet(AlexNetConfig(**SMALL, dropout_rate=0.5))

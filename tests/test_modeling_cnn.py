@@ -15,7 +15,15 @@ from transformers import AutoModelForImageClassification
 
 from modeling import CNN, CNNConfig
 from modeling.modeling_cnn import CNNBlock, PReLU, PReLUFunction
-from tests.support.golden_weights import golden, images, picture, rotation, tensor, uniform, weights
+from tests.support.golden_weights import (
+    checkerboard,
+    golden,
+    images,
+    rotation,
+    tensor,
+    uniform,
+    weights,
+)
 
 VARIANTS = {
     "cnn_prelu": {},
@@ -66,7 +74,7 @@ def test_the_golden_weight_recipe_is_the_published_one():
     at = [x[0, 0, 0, 0], x[1, 2, 223, 223], x[0, 1, 100, 50], x[1, 0, 5, 200]]
     expected = next(value for key, value in check["images()"].items() if key.startswith("values"))
     assert torch.stack(at).tolist() == pytest.approx(expected, rel=1e-10)
-    crc32 = zlib.crc32(picture(500, 375).tobytes())
+    crc32 = zlib.crc32(checkerboard(500, 375).tobytes())
     assert crc32 == check["image(500, 375)"]["crc32"]
     expected = check['rotation("layer3", 256)']
     assert rotation("layer3", 256)[3, 200].item() == pytest.approx(expected["[3,200]"], rel=1e-9)
@@ -195,7 +203,7 @@ def test_a_new_classifier_on_a_checkpoint_of_the_original(original_folder):
         ({}, {"conv_bias": False}, "stem.conv.bias is unexpected"),
     ],
 )
-def test_weights_that_do_not_fit_the_configuration_are_refused(saved, asked, message, tmp_path):
+def test_weights_that_do_not_fit_the_configuration_are_refused(saved, asked, *, message, tmp_path):
     CNN(CNNConfig(**SMALL, **saved)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=message):
         CNN.from_pretrained(tmp_path, **asked)
@@ -379,7 +387,7 @@ def test_initialisation_has_the_deviations_of_the_original():
     assert all(block.residual_scale.item() == 0 for stage in model.stages for block in stage)
 
 
-def train_once(model, x, labels, checkpointing):
+def train_once(model, x, labels, *, checkpointing):
     model = copy.deepcopy(model).train()
     if checkpointing:
         model.activation_checkpointing_enable()
@@ -394,7 +402,7 @@ def test_activation_checkpointing_changes_neither_gradients_nor_running_statisti
     model = CNN(CNNConfig(**SMALL, stem="small", drop_path_rate=0.5))
     x, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 4])
     (gradients, buffers), (same_gradients, same_buffers) = (
-        train_once(model, x, labels, checkpointing) for checkpointing in (False, True)
+        train_once(model, x, labels, checkpointing=checkpointing) for checkpointing in (False, True)
     )
     for key, value in gradients.items():
         assert torch.equal(value, same_gradients[key]), key

@@ -20,7 +20,7 @@ from PIL import Image
 from hub_cards.card.rendering import is_generated
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import STRANGER
-from tests.support.golden_weights import picture
+from tests.support.golden_weights import checkerboard
 from tests.support.hub_server import GUARD, HubServer
 from tests.support.images import COLOURS
 
@@ -35,9 +35,11 @@ REGULAR = [
     "README.md",
     "config.json",
     "configuration_cnn.py",
+    "configuration_convzoo.py",
     "image_processing_convzoo.py",
     "metrics.jsonl",
     "modeling_cnn.py",
+    "modeling_convzoo.py",
     "preprocessor_config.json",
     "recipe.toml",
 ]
@@ -515,7 +517,7 @@ def test_what_was_pushed_loads_from_the_hub(unreachable, hub, folder, push, tmp_
     """Public, private, and pinned to a commit whose weights were replaced since."""
     pinned = push("user/there")["oid"]
     push("user/hidden", private=True)
-    image = Image.fromarray(picture(40, 30))
+    image = Image.fromarray(checkerboard(40, 30))
     image.save(tmp_path / "image.png")
     expected = {}
     model = CNN.from_pretrained(folder)

@@ -4,13 +4,14 @@ import ast
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from modeling import (
     CNN,
@@ -22,7 +23,7 @@ from modeling import (
     QLNetConfig,
 )
 from tests.support.clients import run_as_stranger
-from tests.support.golden_weights import picture
+from tests.support.golden_weights import checkerboard, images
 
 MODELING = Path(__file__).parent.parent / "modeling"
 REMOTE_CODE = sorted(path.name for path in MODELING.glob("*_*.py") if path.name != "__init__.py")
@@ -47,11 +48,15 @@ STRANGER = """
 import json, sys
 import numpy as np, torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 torch.set_num_threads(1)
 for family in sys.argv[2:]:
     folder = f"{sys.argv[1]}/{family}"
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    loaded = {name.rpartition(".")[2] for name in sys.modules if name.startswith("transformers_m")}
+    assert type(config).__module__.endswith(f".configuration_{family}"), type(config)
+    assert "configuration_convzoo" in loaded and f"modeling_{family}" not in loaded, loaded
     processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
     for thing in (processor, model, model.config):
@@ -81,7 +86,7 @@ def folders(tmp_path_factory):
         make().save_pretrained(published / family)
         processor = ConvZooImageProcessor.from_protocol(PROTOCOLS[family])
         processor.save_pretrained(published / family)
-    image = Image.fromarray(picture(240, 300))
+    image = Image.fromarray(checkerboard(240, 300))
     image.save(elsewhere / "image.png")
     image.convert("L").save(elsewhere / "grey.png")
     image.convert("RGBA").save(elsewhere / "rgba.png")
@@ -105,12 +110,12 @@ def test_a_stranger_gets_the_same_numbers_from_the_published_folder(family, fold
     assert np.array_equal(result["pixel_values"], x["pixel_values"].numpy())
     assert np.array_equal(result["logits"], logits.numpy())
 
-    pictures = json.loads((elsewhere / f"{family}.json").read_text())
-    scores = {entry["label"]: entry["score"] for entry in pictures["image.png"]}
+    answers = json.loads((elsewhere / f"{family}.json").read_text())
+    scores = {entry["label"]: entry["score"] for entry in answers["image.png"]}
     expected = dict(zip(["cat", "dog", "owl"], logits[0].softmax(0).tolist(), strict=True))
     assert scores == pytest.approx(expected, rel=1e-4)  # softmax, and the names of the labels
-    assert pictures["rgba.png"] == pictures["image.png"]
-    assert pictures["grey.png"] != pictures["image.png"]
+    assert answers["rgba.png"] == answers["image.png"]
+    assert answers["grey.png"] != answers["image.png"]
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -121,6 +126,70 @@ def test_what_a_stranger_saves_is_complete_again(family, folders):
     for name in names:
         original, again = (published / family / name), (elsewhere / "again" / family / name)
         assert original.read_bytes() == again.read_bytes(), name
+
+
+# Folders of before ------------------------------------------------------------------------------
+
+# One small folder of each family, byte for byte as commit b753996 published it, when each family's
+# two files held everything; logits.json has the logits of golden_weights.images(size=40). A zip,
+# because nobody should find, lint or mend this code.
+OLD_FOLDERS = Path(__file__).parent / "golden" / "published_folders.zip"
+OLD_STRANGER = """
+import json, sys
+import numpy as np, torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+torch.set_num_threads(1)
+x, logits = torch.from_numpy(np.load("images.npy")), {}
+for folder in sys.argv[1:]:
+    model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
+    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+    assert type(model).__module__.startswith("transformers_modules."), type(model)
+    assert processor(np.zeros((9, 9, 3), np.uint8))["pixel_values"].shape == (1, 3, 224, 224)
+    with torch.inference_mode():
+        logits[folder] = model(x).logits.tolist()
+print(any(name.endswith(".modeling_convzoo") for name in sys.modules))
+json.dump(logits, open("logits.json", "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def old_folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("old")
+    with zipfile.ZipFile(OLD_FOLDERS) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_folders_of_before_load_with_their_own_code(old_folders, tmp_path):
+    np.save(tmp_path / "images.npy", images(size=40).float().numpy())
+    paths = [old_folders / family for family in MODELS]
+    done = run_as_stranger(OLD_STRANGER, *paths, folder=tmp_path)
+    assert done.stdout.strip().endswith("False")  # none of today's code
+    logits = json.loads((tmp_path / "logits.json").read_text())
+    expected = json.loads((old_folders / "logits.json").read_text())
+    for family, path in zip(MODELS, paths, strict=True):
+        np.testing.assert_allclose(logits[str(path)], expected[family], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_folders_of_before_load_with_the_code_of_today_and_are_saved_with_it(
+    family, old_folders, tmp_path
+):
+    model = AutoModelForImageClassification.from_pretrained(old_folders / family)
+    processor = AutoImageProcessor.from_pretrained(old_folders / family)
+    assert type(model).__module__ == f"modeling.modeling_{family}"
+    with torch.inference_mode():
+        logits = model(images(size=40).float()).logits
+    expected = json.loads((old_folders / "logits.json").read_text())[family]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (old_folders / family / name).read_bytes()
+    assert (tmp_path / "modeling_convzoo.py").read_bytes() == (
+        MODELING / "modeling_convzoo.py"
+    ).read_bytes()
 
 
 # The rules that make it possible ---------------------------------------------------------------
@@ -138,7 +207,11 @@ def test_remote_code_imports_only_what_every_hub_user_has(name):
         third_party = {"transformers", "huggingface_hub"}  # the latter is required by the former
     if name.startswith("image_processing_"):
         third_party = {"transformers", "numpy", "PIL"}
-    allowed_siblings = {name.replace("modeling_", "configuration_").removesuffix(".py")}
+    if name == "configuration_convzoo.py":
+        third_party = {"transformers"}
+    allowed_siblings = {"configuration_convzoo"} if name.startswith("configuration_") else set()
+    if name.startswith("modeling_"):
+        allowed_siblings = {name.replace("modeling_", "configuration_")[:-3], "modeling_convzoo"}
     for node in ast.walk(ast.parse((MODELING / name).read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             assert node.level == 1 and node.module in allowed_siblings, ast.unparse(node)

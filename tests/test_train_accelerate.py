@@ -107,11 +107,13 @@ def test_a_run_leaves_a_complete_model_folder(finished_run):
     assert {path.name for path in (folder / "model").iterdir()} == {
         "config.json",
         "configuration_cnn.py",
+        "configuration_convzoo.py",
         "examples",
         "image_processing_convzoo.py",
         "metrics.jsonl",
         "model.safetensors",
         "modeling_cnn.py",
+        "modeling_convzoo.py",
         "preprocessor_config.json",
         "recipe.toml",
         "train_results.json",

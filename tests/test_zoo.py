@@ -119,7 +119,7 @@ def test_the_trainer_is_told_to_divide_the_loss_by_its_accumulation_steps(model)
         (torch.zeros(4, 5, dtype=torch.int64), r"got torch.int64 of shape \(4, 5\)"),
     ],
 )
-def test_wrong_labels_are_refused(model, x, labels, message):
+def test_wrong_labels_are_refused(model, x, labels, *, message):
     with pytest.raises(ValueError, match=message):
         model(x, labels=labels)
 
@@ -148,10 +148,11 @@ def test_gradients_reach_every_parameter(model, x):
             assert value.grad.abs().max() > 0, name
 
 
-def test_saving_and_loading_keeps_the_logits_bit_by_bit(family, model, x, tmp_path):
+def test_saving_and_loading_keeps_the_logits_bit_by_bit(family, model, *, x, tmp_path):
     model.save_pretrained(tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
     code = {f"configuration_{family}.py", f"modeling_{family}.py"}
+    code |= {"configuration_convzoo.py", "modeling_convzoo.py"}
     assert files == {"config.json", "model.safetensors"} | code
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["auto_map"] == {
@@ -166,7 +167,9 @@ def test_saving_and_loading_keeps_the_logits_bit_by_bit(family, model, x, tmp_pa
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_weights_load_in_the_type_of_the_file_and_on_demand_in_another(model, x, dtype, tmp_path):
+def test_weights_load_in_the_type_of_the_file_and_on_demand_in_another(
+    model, x, *, dtype, tmp_path
+):
     model.to(dtype).save_pretrained(tmp_path)
     again = AutoModelForImageClassification.from_pretrained(tmp_path)
     assert again.dtype == dtype

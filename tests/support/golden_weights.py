@@ -85,7 +85,7 @@ def images(scale: float = 1, size: int = 224) -> torch.Tensor:
     return torch.from_numpy(scale * image)
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def checkerboard(height: int, width: int) -> np.ndarray:
     """A uint8 RGB image (height, width, 3): ramps and a checkerboard."""
     y, x, c = np.ogrid[:height, :width, :3]
     ramp = (x * (3 + c) + y * (5 - c)) // 4
