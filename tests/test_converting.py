@@ -296,6 +296,27 @@ def test_a_refusal_counts_all_differences_and_shows_a_dozen(folder):
     assert set(listed) < set(list(blank("cnn_prelu"))[:20])
 
 
+# Runs the command as one who has only what pyproject.toml calls dependencies, and says in the end
+# which modules it imported that train.
+WITHOUT_EXTRAS = """
+import runpy, sys
+extras = "accelerate datasets evaluate gradio jinja2 matplotlib pyarrow pydantic scipy simplejpeg"
+sys.modules.update(dict.fromkeys([*extras.split(), "tenacity", "tomlkit", "turbojpeg"]))
+sys.argv = ["convzoo", "convert", *sys.argv[1:]]
+try:
+    runpy.run_module("convzoo", run_name="__main__")
+finally:
+    print([name for name in sys.modules if name.startswith(("convzoo.training", "convzoo.recipe"))])
+"""
+
+
+def test_conversion_needs_base_dependencies_only(folder):
+    torch.save(blank("qlnet_v0", num_labels=2), folder / "weights.pt")
+    done = run("-c", WITHOUT_EXTRAS, folder / "weights.pt", folder / "out")
+    assert "QLNet of liuyao12" in done.stdout and done.stdout.endswith("[]\n")
+    assert (folder / "out" / "config.json").exists()
+
+
 class MakesFolder:
     """Unpickling it runs code: it makes a folder."""
 

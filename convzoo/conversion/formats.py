@@ -42,11 +42,12 @@ class Format:
 
 
 def _alexnet_names(convolutions: Sequence[str], linear: Sequence[str]) -> dict[str, str]:
-    """Pair our layers, in the order of the forward pass, with the names of another project."""
+    """Pair our layers with those of another project, given in the order of the forward pass."""
     stages = ("stages.0.0.conv", "stages.1.0.conv", "stages.1.1.conv", "stages.1.2.conv")
     ours = ("stem.conv", *stages, "fc6", "fc7", "classifier")
-    theirs = (*convolutions, *linear)
-    return {rf"^{name}\.": f"{their}." for name, their in zip(ours, theirs, strict=True)}
+    pairs = list(zip(ours, (*convolutions, *linear), strict=True))
+    # The last comes first: torchvision calls fc6 "classifier.1", which must not be renamed again.
+    return {rf"^{name}\.": f"{their}." for name, their in reversed(pairs)}
 
 
 def _cnn_config(shapes: Shapes, fields: Fields) -> CNNConfig:
