@@ -18,7 +18,12 @@ from .modeling_convzoo import ConvZooModel, classifier_layer
 
 
 class AlexNetLayer(GradientCheckpointingLayer):
-    """Convolution `index` (0 to 4) with ReLU, and the normalisation and pooling that follow it."""
+    """Convolution with ReLU, and the normalisation and pooling that follow it.
+
+    Args:
+        config: shape of the network.
+        index: number of the convolution, 0 to 4.
+    """
 
     def __init__(self, config: AlexNetConfig, index: int):
         super().__init__()
@@ -86,7 +91,7 @@ class AlexNet(ConvZooModel):
         return F.relu(logits) if self.config.final_relu else logits
 
     def _init_weights(self, module: nn.Module) -> None:
-        """PyTorch's uniform initialisation."""
+        """Initialise uniformly, as PyTorch does."""
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.reset_parameters()
 

@@ -57,8 +57,15 @@ class CNNStem(nn.Module):
 class CNNBlock(GradientCheckpointingLayer):
     """Bottleneck: final_act(shortcut(x) + softplus(residual_scale) * branch(x)).
 
-    The branch is 1x1, 3x3 and 1x1 convolution, each with batch norm. Drop path skips it for some
-    images in training and scales it for the others.
+    The branch is a 1x1, a 3x3 and a 1x1 convolution, each with batch norm. In training drop path
+    skips it for some images and enlarges it for the others.
+
+    Args:
+        config: shape and regularisation of the network.
+        in_channels: channels that enter.
+        out_channels: channels that leave.
+        stride: of the 3x3 convolution.
+        drop_path_rate: probability, in [0, 1), that training skips the branch for an image.
     """
 
     def __init__(
@@ -116,24 +123,25 @@ class CNNBlock(GradientCheckpointingLayer):
         return branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep
 
     def forward_with_scaled_norm(self, x: Tensor) -> Tensor:
-        """Compute the same in training, where gradients of a separate product would cost time.
+        """Compute the same in training, with a shorter backward pass.
 
         The last batch norm multiplies by the scale, too: the gradient of the scale then comes from
-        its gains and biases, and no sum over all pixels is needed. Hooks of bn3 see the scaled
-        branch.
+        its gains and biases, not from a sum over all pixels. Hooks of bn3 see the scaled branch.
         """
         branch, scale = self.convolutions(x), F.softplus(self.residual_scale)
+        kept = self.draw_kept(branch)
         affine = {"weight": self.bn3.weight * scale, "bias": self.bn3.bias * scale}
-        branch, kept = functional_call(self.bn3, affine, (branch,)), self.draw_kept(branch)
+        branch = functional_call(self.bn3, affine, (branch,))
         if kept is None:
-            output: Tensor = self.final_act(branch + self.shortcut(x))
+            x = branch + self.shortcut(x)
         else:
-            output = self.final_act(torch.addcmul(self.shortcut(x), branch, kept))
+            x = torch.addcmul(self.shortcut(x), branch, kept)
+        output: Tensor = self.final_act(x)
         return output
 
 
 class CNN(ConvZooModel):
-    """Image classifier of the CNN family.
+    """Image classifier of the CNN family; loads weights under our names and the original's.
 
     Args:
         config: shape and regularisation of the network.
@@ -171,7 +179,7 @@ class CNN(ConvZooModel):
         return logits
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Kaiming normal for convolutions; PyTorch's uniform for shortcuts and the classifier."""
+        """Initialise convolutions by Kaiming's normal law, shortcuts and classifier as PyTorch."""
         if isinstance(module, nn.Conv2d) and not hasattr(module, "keep_torch_init"):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:

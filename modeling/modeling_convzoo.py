@@ -1,4 +1,4 @@
-"""What the networks of all families share: the way through them, the loss and strict loading.
+"""The common half of all networks: the way through them, the loss and strict loading.
 
 A family builds `stem`, `stages` and `classifier` and says in `forward_head` how the last stage
 becomes logits. The rest of its file is the network of its paper.
@@ -103,7 +103,7 @@ class ConvZooModel(PreTrainedModel):
             )
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross entropy with class indices (N,) or class probabilities (N, num_labels)."""
+        """Average the cross entropy with class indices, (N,), or probabilities, (N, num_labels)."""
         indices = labels.shape == logits.shape[:1] and not labels.is_floating_point()
         if not indices and not (labels.shape == logits.shape and labels.is_floating_point()):
             raise ValueError(
@@ -119,7 +119,8 @@ class ConvZooModel(PreTrainedModel):
                     f"labels must be in 0..{last} (config.num_labels - 1); "
                     f"got {low.item()}..{high.item()}."
                 )
-        dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision sums too badly
+        # Sums need more than half precision.
+        dtype = torch.promote_types(logits.dtype, torch.float32)
         return F.cross_entropy(logits.to(dtype), labels if indices else labels.to(dtype))
 
     # Activation checkpointing ------------------------------------------------------------------

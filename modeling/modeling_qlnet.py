@@ -38,7 +38,14 @@ class QLNetStem(nn.Module):
 
 
 class QLNetBlock(GradientCheckpointingLayer):
-    """shortcut(x) + project(depthwise(first half * second half of widen(x)))."""
+    """Product block: shortcut(x) + project(depthwise(first half * second half of widen(x))).
+
+    Args:
+        config: shape of the network.
+        in_channels: channels that enter.
+        out_channels: channels that leave.
+        stride: of the depthwise convolution.
+    """
 
     def __init__(self, config: QLNetConfig, *, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -101,7 +108,7 @@ class QLNet(ConvZooModel):
         return logits
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Kaiming normal for convolutions; the branch of every block starts at zero."""
+        """Initialise convolutions by Kaiming's normal law; every branch starts at zero."""
         if isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="linear")
         elif isinstance(module, nn.Linear):
@@ -115,8 +122,8 @@ class QLNet(ConvZooModel):
     def rotate_stream(self, stage: int, matrix: Tensor) -> None:
         """Rotate the residual stream of a stage; logits in evaluation mode stay the same.
 
-        What writes to the stream (the last convolution of each block and the first shortcut) is
-        multiplied by the matrix, what reads it (the later blocks, and the next stage or the
+        All that writes to the stream (the last convolution of each block and the first shortcut) is
+        multiplied by the matrix, all that reads it (the later blocks, and the next stage or the
         classifier) by its inverse. Batch norms that write are folded into their convolution and
         become the identity plus a bias, so the result has the ordinary keys. Batch norm works on
         single channels, so this is no symmetry of training.
@@ -185,7 +192,14 @@ def batch_norm(config: QLNetConfig, channels: int) -> nn.BatchNorm2d:
 
 
 def hardball(x: Tensor) -> Tensor:
-    """Shrink the channel vector of each pixel to length sqrt(channels) where it is longer."""
+    """Shrink the channel vector of each pixel to length sqrt(C) where it is longer.
+
+    Args:
+        x: a map, (N, C, H, W).
+
+    Returns:
+        The map, (N, C, H, W), in the type of x.
+    """
     radius = x.shape[1] ** 0.5
     # Squares overflow in half precision. The clamp keeps gradients finite where the norm is 0.
     dtype = torch.promote_types(x.dtype, torch.float32)

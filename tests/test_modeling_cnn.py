@@ -75,7 +75,7 @@ def test_the_golden_weight_recipe_is_the_published_one():
     expected = next(value for key, value in check["images()"].items() if key.startswith("values"))
     assert torch.stack(at).tolist() == pytest.approx(expected, rel=1e-10)
     crc32 = zlib.crc32(checkerboard(500, 375).tobytes())
-    assert crc32 == check["image(500, 375)"]["crc32"]
+    assert crc32 == check["checkerboard(500, 375)"]["crc32"]
     expected = check['rotation("layer3", 256)']
     assert rotation("layer3", 256)[3, 200].item() == pytest.approx(expected["[3,200]"], rel=1e-9)
 
