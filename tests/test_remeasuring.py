@@ -154,6 +154,15 @@ def test_code_for_other_classes_is_compared_too(folder):
     assert model is not None
 
 
+def test_code_that_the_named_files_import_is_compared_too(folder):
+    with (folder / "modeling_convzoo.py").open("a") as code:
+        code.write("# changed\n")
+    facts, model, _ = load_strictly(folder)
+    assert facts["files"].pop("modeling_convzoo.py") is False
+    assert facts["files"]["configuration_convzoo.py"] and set(facts["files"].values()) == {True}
+    assert model is not None
+
+
 @pytest.mark.parametrize("auto_class", ["AutoConfig", "AutoModel"])
 def test_code_of_another_repository_is_never_fetched(auto_class, folder):
     path = folder / "config.json"

@@ -18,7 +18,10 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 from tqdm import tqdm
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.dynamic_module_utils import (
+    get_class_from_dynamic_module,
+    get_relative_import_files,
+)
 from transformers.utils.logging import disable_progress_bar
 
 import modeling
@@ -119,8 +122,10 @@ def load_strictly(folder: Path, trust_remote_code: bool = False):
             named |= set(auto_map.values())  # also what other classes of Transformers would run
         if any("--" in reference for reference in named):
             raise ValueError(f"auto_map must name code of this folder only; got {sorted(named)}")
-        files = sorted({f"{each.partition('.')[0]}.py" for each in named})
-        facts["files"] = {name: _is_ours(folder, name) for name in files}
+        files = {f"{each.partition('.')[0]}.py" for each in named}
+        for name in sorted(files):  # and what these would import
+            files |= {Path(path).name for path in get_relative_import_files(folder / name)}
+        facts["files"] = {name: _is_ours(folder, name) for name in sorted(files)}
         if trust_remote_code:
             classes = [get_class_from_dynamic_module(each, folder) for each in references.values()]
         else:
