@@ -44,6 +44,12 @@ def main(argv: list[str] | None = None) -> int:
         help="only images of these classes (all); without names: of the model's",
     )
     evaluate.add_argument(
+        "--match-classes",
+        default="name",
+        choices=("name", "number"),
+        help="how labels of the data find the model's classes (%(default)s)",
+    )
+    evaluate.add_argument(
         "--exif-rotation", action="store_true", help="turn images as their EXIF data says"
     )
     _add_columns(evaluate)
@@ -177,7 +183,8 @@ def _disable_progress_bars():
 def _evaluate(args):
     from convzoo.allocator import keep_freed_memory
     from convzoo.environment import command_line
-    from convzoo.evaluation.evaluating import evaluate_folder
+    from convzoo.evaluation.evaluating import evaluate_folder, result_sentence
+    from convzoo.evaluation.predicting import EvaluationProtocol
     from convzoo.files import write_json
 
     _disable_progress_bars()
@@ -185,14 +192,17 @@ def _evaluate(args):
     result = evaluate_folder(
         args.model,
         _dataset(args, args.data),
-        args.split,
+        split=args.split,
         command=command_line("python -m convzoo"),
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
+        protocol=EvaluationProtocol(
+            crops=args.crops,
+            exif_rotation=args.exif_rotation,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+        ),
         classes=None if args.classes == [] else args.classes,
         limit=args.limit,
-        crops=args.crops,
-        exif_rotation=args.exif_rotation,
+        match_by=args.match_classes,
     )
     from accelerate import PartialState
 
@@ -202,16 +212,7 @@ def _evaluate(args):
         return
     if args.output:
         write_json(Path(args.output), result)
-    metrics, dataset = result["metrics"], result["dataset"]
-    images = f"{dataset['num_samples']} images"
-    if dataset["subset"]:
-        images = f"{dataset['num_samples']} of {dataset['subset']['of']} images"
-    print(
-        f"{args.model} on {images} of {args.data} [{args.split}]"
-        f"{', ten crops' if args.crops == 10 else ''}: "
-        f"top-1 {metrics['top1_accuracy']:.2%}, top-5 {metrics['top5_accuracy']:.2%}, "
-        f"loss {metrics['loss']:.4f}"
-    )
+    print(result_sentence(args.model, args.data, result))
 
 
 def _predict(args):
