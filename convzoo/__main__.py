@@ -298,30 +298,34 @@ def _preprocess(args):
 def _inspect(args):
     from convzoo.environment import command_line
     from convzoo.files import write_json
-    from convzoo.inspection.model import inspect_model, is_model, summary
+    from convzoo.inspection.model import inspect_model, is_model
+    from convzoo.inspection.model_report import model_report_text
 
     if is_model(args.what):
         _disable_progress_bars()
-        report = inspect_model(args.what, args.image, args.output, args.revision)
+        report = inspect_model(args.what, args.image, output=args.output, revision=args.revision)
         if args.json:
             write_json(Path(args.json), report)
-        print(summary(report))
+        print(model_report_text(report))
         return
-    from convzoo.inspection.dataset import inspect_dataset, summary
+    from convzoo.inspection.dataset import Demand, inspect_dataset
+    from convzoo.inspection.dataset_report import dataset_report_text
 
     report = inspect_dataset(
         _dataset(args, args.what),
         command=command_line("python -m convzoo"),
         splits=tuple(args.splits),
         limit=args.limit,
-        num_gpus=args.gpus,
-        images_per_second_per_gpu=args.images_per_second_per_gpu,
-        crop=args.crop,
+        demand=Demand(
+            num_gpus=args.gpus,
+            images_per_second_per_gpu=args.images_per_second_per_gpu,
+            crop=args.crop,
+        ),
         output=args.output,
     )
     if args.json:
         write_json(Path(args.json), report)
-    print(summary(report))
+    print(dataset_report_text(report))
 
 
 if __name__ == "__main__":

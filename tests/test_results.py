@@ -47,7 +47,7 @@ def test_a_thousand_classes_are_a_thousand_short_lines():
         ("dataset.subset", {"of": 3}, "dataset.subset.taken: Field required"),
     ],
 )
-def test_an_entry_of_another_form_is_neither_written_nor_read(path, value, said, tmp_path):
+def test_an_entry_of_another_form_is_neither_written_nor_read(path, value, *, said, tmp_path):
     entry = result("a", "x", 0.5)
     *parents, key = path.split(".")
     (entry[parents[0]] if parents else entry)[key] = value

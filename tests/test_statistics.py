@@ -25,7 +25,7 @@ PREDICTED = np.array([0, 1, 1, 3, 1, 1, 0, 1, 0, 3, 3])
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_wilson_interval_equals_newcombes_table(hits, trials, low, high):
+def test_wilson_interval_equals_newcombes_table(hits, trials, *, low, high):
     # Newcombe, Statistics in Medicine 17 (1998), Table I, method 3.
     assert wilson_interval(hits, trials) == pytest.approx((low, high), abs=5e-5)
 
