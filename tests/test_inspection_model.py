@@ -120,14 +120,14 @@ def test_batch_norms_with_dead_channels_are_named():
         model(torch.randn(4, 3, 32, 32))
     with torch.no_grad():
         model.stem.bn.weight[:3] = 1e-5
-        model.stages[0][0].bn1.running_var[:2] = 1e-12
+        model.stages[0][0].bn1.running_var[:8] = 1e-12
         model.stages[0][0].bn2.running_mean[1] = float("inf")
-        model.stages[1][0].bn1.weight[0] = 0  # one of 64 is worth no word
+        model.stages[1][0].bn1.weight[0] = 0  # one alone is worth no word
     rows = {row["name"]: row for row in check_batch_norms(model)}
     assert (rows["stem.bn"]["dead_gain"], rows["stem.bn"]["channels"]) == (3, 8)
     assert rows["stem.bn"]["verdict"] == "dead channels: 3"
-    assert rows["stages.0.0.bn1"]["dead_input"] == 2
-    assert rows["stages.0.0.bn1"]["verdict"] == "dead channels: 2"
+    assert rows["stages.0.0.bn1"]["dead_input"] == 8
+    assert rows["stages.0.0.bn1"]["verdict"] == "dead channels: 8"
     assert rows["stages.0.0.bn2"]["verdict"] == "not finite"
     assert rows["stages.0.0.bn3"]["verdict"] == "all channels dead"  # they start at zero
     assert rows["stages.1.0.shortcut.bn"]["verdict"] == "fine"
