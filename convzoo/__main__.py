@@ -183,7 +183,7 @@ def _disable_progress_bars():
 def _evaluate(args):
     from convzoo.allocator import keep_freed_memory
     from convzoo.environment import command_line
-    from convzoo.evaluation.evaluating import evaluate_folder, result_sentence
+    from convzoo.evaluation.evaluating import Choice, evaluate_folder, result_sentence
     from convzoo.evaluation.predicting import EvaluationProtocol
     from convzoo.files import write_json
 
@@ -200,8 +200,10 @@ def _evaluate(args):
             batch_size=args.batch_size,
             num_workers=args.num_workers,
         ),
-        classes=None if args.classes == [] else args.classes,
-        limit=args.limit,
+        choice=Choice(
+            classes=None if args.classes == [] else args.classes,
+            limit=args.limit,
+        ),
         match_by=args.match_classes,
     )
     from accelerate import PartialState

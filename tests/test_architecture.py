@@ -126,7 +126,7 @@ def test_every_module_has_its_test_file(package):
         "folders": "opening",
         "remote": "data_split",
         "predicting": "evaluating",
-        "classes": "evaluating",
+        "class_matching": "evaluating",
         "dataset_report": "inspection_dataset",
         "model_report": "inspection_model",
         "card": "resizing_command",

@@ -11,6 +11,7 @@ resize to, and their mirror images.
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +22,7 @@ from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
 from convzoo.data.subset import subset
 from convzoo.environment import describe_environment, now
-from convzoo.evaluation.classes import class_names, match_classes
+from convzoo.evaluation.class_matching import class_names, match_classes
 from convzoo.evaluation.predicting import EvaluationProtocol, Predictions, predict_split
 from convzoo.evaluation.results import (
     MOST_WITHOUT_TOP5,
@@ -40,6 +41,22 @@ from convzoo.files import file_sha256
 METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which images of a split are evaluated.
+
+    Attributes:
+        classes: only images of these classes; of all if empty, of the model's if None.
+        limit: images at most, evenly spaced; all if 0.
+    """
+
+    classes: Collection[str] | None = ()
+    limit: int = 0
+
+
+WHOLE_SPLIT = Choice()
+
+
 def evaluate_folder(
     model_folder: str,
     data: str | DatasetReference,
@@ -47,9 +64,9 @@ def evaluate_folder(
     split: str,
     command: str,
     protocol: EvaluationProtocol,
-    classes: Collection[str] | None = (),
-    limit: int = 0,
+    choice: Choice = WHOLE_SPLIT,
     match_by: MatchBy = "name",
+    trust_remote_code: bool = False,
 ) -> EvalResult:
     """Evaluate a model and record the result in its folder.
 
@@ -59,9 +76,9 @@ def evaluate_folder(
         split: which split.
         command: what a reader types to repeat this.
         protocol: how the images are shown.
-        classes: only images of these classes; of all if empty, of the model's if None.
-        limit: images at most, evenly spaced; all if 0.
+        choice: which images of the split.
         match_by: see `match_classes`.
+        trust_remote_code: run the code that a model on the Hub brings along.
 
     Returns:
         The entry of `eval_results.json`.
@@ -75,18 +92,18 @@ def evaluate_folder(
     import modeling  # noqa: F401  registers our families with the Auto classes
 
     accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
-    model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(model_folder)
-    load_processor: Callable[[str], BaseImageProcessor] = AutoImageProcessor.from_pretrained
-    processor = load_processor(model_folder)
+    trust = {"trust_remote_code": trust_remote_code}
+    model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(model_folder, **trust)
+    load_processor: Callable[..., BaseImageProcessor] = AutoImageProcessor.from_pretrained
+    processor = load_processor(model_folder, **trust)
     if Path(model_folder).is_dir():
         read_results(Path(model_folder))  # what cannot be added to stops here, not after hours
     source = open_split(data, split)
     names = class_names(model.config)
-    if classes is None:
-        classes = names
+    classes = names if choice.classes is None else choice.classes
     # A model of all classes is asked about some of them; another one knows only these.
     renumber = len(names) != len(source.label_names)
-    source = subset(source, classes, limit=limit, spaced=True, renumber=renumber)
+    source = subset(source, classes, limit=choice.limit, spaced=True, renumber=renumber)
     source, matching = match_classes(source, names, by=match_by)
     model.to(accelerator.device)
 

@@ -175,13 +175,9 @@ def predict_split(
         num_workers=protocol.num_workers,
         worker_init_fn=outlive_signals,
     )
-    bar = tqdm(
-        total=source.num_rows,
-        desc="evaluate",
-        unit=" images",
-        disable=not accelerator.is_main_process,
-        leave=False,
-    )
+    hidden: dict[str, Any] = {} if accelerator.is_main_process else {"disable": True}
+    # Where it is not hidden, TQDM_DISABLE decides.
+    bar = tqdm(total=source.num_rows, desc="evaluate", unit=" images", leave=False, **hidden)
     was_training = model.training
     model.eval()
     batches, given_up = [], False

@@ -33,7 +33,7 @@ from convzoo.data.stream import eval_rows
 from convzoo.data.subset import choose_rows, subset
 from convzoo.environment import describe_environment
 from convzoo.errors import user_message
-from convzoo.evaluation.classes import class_names, match_classes
+from convzoo.evaluation.class_matching import class_names, match_classes
 from convzoo.evaluation.predicting import EvaluationProtocol, content_digest, predict_split
 from convzoo.evaluation.results import Calibration, ClassAccuracy, EvalResult, check_result
 from convzoo.evaluation.statistics import break_down
