@@ -3,6 +3,9 @@ import json
 import pytest
 
 from convzoo.evaluation.results import check_result, read_results, readable_json, record_result
+from convzoo.files import file_sha256
+from hub_cards.evidence.folder import read_evidence
+from modeling import CNN, CNNConfig, ConvZooImageProcessor
 
 
 def result(weights, data, accuracy):
@@ -77,3 +80,21 @@ def test_a_damaged_file_is_named_and_left_alone(text, said, tmp_path):
 def test_what_is_not_in_the_schema_is_kept():
     entry = result("a", "x", 0.5) | {"note": "by somebody"}
     assert check_result(entry, "it") is entry and entry["note"] == "by somebody"
+
+
+def test_cards_need_nothing_that_the_schema_does_not_require(tmp_path):
+    """The least that this side takes is read by hub_cards, which has a reader of its own."""
+    stages = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1], "stem": "small"}
+    model = CNN(CNNConfig(num_labels=3, **stages))
+    model.save_pretrained(tmp_path)
+    ConvZooImageProcessor(size=18, crop_size=16).save_pretrained(tmp_path)
+    entry = result(file_sha256(tmp_path / "model.safetensors"), "x", 0.5)
+    entry["model"]["num_parameters"] = model.num_parameters()
+    record_result(tmp_path, entry)
+    assert list(read_evidence(tmp_path).eval_results) == [entry] == read_results(tmp_path)
+    for part in ("task", "dataset", "metrics", "model"):  # and it needs these, too
+        lacking = {key: value for key, value in entry.items() if key != part}
+        (tmp_path / "eval_results.json").write_text(json.dumps({"results": [lacking]}))
+        for read in (read_evidence, read_results):
+            with pytest.raises(ValueError, match=part):
+                read(tmp_path)
