@@ -44,7 +44,7 @@ from convzoo.data.subset import subset
 from convzoo.data.unreadable import UnreadableImages
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.errors import user_message
-from convzoo.evaluation.predicting import predict_split
+from convzoo.evaluation.predicting import EvaluationProtocol, predict_split
 from convzoo.files import file_sha256, write_json, write_text
 from convzoo.images.erasing import erase
 from convzoo.images.mixing import build_mix
@@ -348,9 +348,16 @@ def main(argv: list[str] | None = None) -> None:
         settle()
         with published():
             predictions = predict_split(
-                *(bare_model, processor, eval_source, accelerator),
-                *(settings.eval_batch_size, data.num_workers, settings.eval_crops),
-                exif_rotation=data.exif_rotation,
+                bare_model,
+                processor,
+                source=eval_source,
+                accelerator=accelerator,
+                protocol=EvaluationProtocol(
+                    crops=settings.eval_crops,
+                    exif_rotation=data.exif_rotation,
+                    batch_size=settings.eval_batch_size,
+                    num_workers=data.num_workers,
+                ),
                 stopped=lambda: stop.signal is not None,
             )
         if predictions is None:

@@ -44,6 +44,12 @@ def main(argv: list[str] | None = None) -> int:
         help="only images of these classes (all); without names: of the model's",
     )
     evaluate.add_argument(
+        "--match-classes",
+        default="name",
+        choices=("name", "number"),
+        help="how labels of the data find the model's classes (%(default)s)",
+    )
+    evaluate.add_argument(
         "--exif-rotation", action="store_true", help="turn images as their EXIF data says"
     )
     _add_columns(evaluate)
@@ -177,7 +183,8 @@ def _disable_progress_bars():
 def _evaluate(args):
     from convzoo.allocator import keep_freed_memory
     from convzoo.environment import command_line
-    from convzoo.evaluation.evaluating import evaluate_folder
+    from convzoo.evaluation.evaluating import Choice, evaluate_folder, result_sentence
+    from convzoo.evaluation.predicting import EvaluationProtocol
     from convzoo.files import write_json
 
     _disable_progress_bars()
@@ -185,14 +192,19 @@ def _evaluate(args):
     result = evaluate_folder(
         args.model,
         _dataset(args, args.data),
-        args.split,
+        split=args.split,
         command=command_line("python -m convzoo"),
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        classes=None if args.classes == [] else args.classes,
-        limit=args.limit,
-        crops=args.crops,
-        exif_rotation=args.exif_rotation,
+        protocol=EvaluationProtocol(
+            crops=args.crops,
+            exif_rotation=args.exif_rotation,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+        ),
+        choice=Choice(
+            classes=None if args.classes == [] else args.classes,
+            limit=args.limit,
+        ),
+        match_by=args.match_classes,
     )
     from accelerate import PartialState
 
@@ -202,16 +214,7 @@ def _evaluate(args):
         return
     if args.output:
         write_json(Path(args.output), result)
-    metrics, dataset = result["metrics"], result["dataset"]
-    images = f"{dataset['num_samples']} images"
-    if dataset["subset"]:
-        images = f"{dataset['num_samples']} of {dataset['subset']['of']} images"
-    print(
-        f"{args.model} on {images} of {args.data} [{args.split}]"
-        f"{', ten crops' if args.crops == 10 else ''}: "
-        f"top-1 {metrics['top1_accuracy']:.2%}, top-5 {metrics['top5_accuracy']:.2%}, "
-        f"loss {metrics['loss']:.4f}"
-    )
+    print(result_sentence(args.model, args.data, result))
 
 
 def _predict(args):
@@ -297,30 +300,34 @@ def _preprocess(args):
 def _inspect(args):
     from convzoo.environment import command_line
     from convzoo.files import write_json
-    from convzoo.inspection.model import inspect_model, is_model, summary
+    from convzoo.inspection.model import inspect_model, is_model
+    from convzoo.inspection.model_report import model_report_text
 
     if is_model(args.what):
         _disable_progress_bars()
-        report = inspect_model(args.what, args.image, args.output, args.revision)
+        report = inspect_model(args.what, args.image, output=args.output, revision=args.revision)
         if args.json:
             write_json(Path(args.json), report)
-        print(summary(report))
+        print(model_report_text(report))
         return
-    from convzoo.inspection.dataset import inspect_dataset, summary
+    from convzoo.inspection.dataset import Demand, inspect_dataset
+    from convzoo.inspection.dataset_report import dataset_report_text
 
     report = inspect_dataset(
         _dataset(args, args.what),
         command=command_line("python -m convzoo"),
         splits=tuple(args.splits),
         limit=args.limit,
-        num_gpus=args.gpus,
-        images_per_second_per_gpu=args.images_per_second_per_gpu,
-        crop=args.crop,
+        demand=Demand(
+            num_gpus=args.gpus,
+            images_per_second_per_gpu=args.images_per_second_per_gpu,
+            crop=args.crop,
+        ),
         output=args.output,
     )
     if args.json:
         write_json(Path(args.json), report)
-    print(summary(report))
+    print(dataset_report_text(report))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+SCHEMA_VERSION = 1  # of the JSON files that convzoo writes; readers refuse any other one
+
 
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""

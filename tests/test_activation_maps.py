@@ -38,7 +38,7 @@ def test_a_mosaic_holds_every_map_in_reading_order():
     [(CNN, CNNConfig, 3), (QLNet, QLNetConfig, 1), (AlexNet, AlexNetConfig, 3)],
 )
 def test_every_stage_is_drawn_with_the_prediction_of_the_pipeline(
-    model_class, config, num_channels, tmp_path
+    model_class, config, *, num_channels, tmp_path
 ):
     torch.manual_seed(0)
     sizes = {"stem": "small", "pooled_size": 2, "classifier_hidden_size": 16}
@@ -47,7 +47,7 @@ def test_every_stage_is_drawn_with_the_prediction_of_the_pipeline(
     model = model_class(config(**sizes, **names, num_channels=num_channels)).eval()
     settings = {"size": 36, "crop_size": 32} | (GREY if num_channels == 1 else {})
     processor = ConvZooImageProcessor(**settings)
-    found = draw_activations(model, processor, RED_PANDA, tmp_path / "drawn")
+    found = draw_activations(model, processor, image=RED_PANDA, folder=tmp_path / "drawn")
 
     classify = pipeline("image-classification", model=model, image_processor=processor)
     expected = {guess["label"]: guess["score"] for guess in classify(RED_PANDA, top_k=5)}
@@ -56,12 +56,12 @@ def test_every_stage_is_drawn_with_the_prediction_of_the_pipeline(
     names = ["prediction", "0_stem", "1_stage", "2_stage"]
     assert found["images"] == [str(tmp_path / "drawn" / f"{name}.png") for name in names]
     for path in found["images"]:
-        with Image.open(path) as picture:
-            assert min(picture.size) >= 500
-            assert picture.convert("L").getextrema() == (0, 255)  # ink on paper
+        with Image.open(path) as figure:
+            assert min(figure.size) >= 500
+            assert figure.convert("L").getextrema() == (0, 255)  # ink on paper
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path):
     model = CNN(CNNConfig(**SMALL))
     with pytest.raises(ValueError, match=r"test_activation_maps\.py: "):
-        draw_activations(model, ConvZooImageProcessor(), __file__, tmp_path)
+        draw_activations(model, ConvZooImageProcessor(), image=__file__, folder=tmp_path)

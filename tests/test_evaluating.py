@@ -12,12 +12,13 @@ from PIL import Image, ImageOps
 from transformers.image_processing_utils import BatchFeature
 
 from convzoo.data.opening import open_split
-from convzoo.evaluation.evaluating import METRIC, evaluate_folder
-from convzoo.evaluation.predicting import predict_split
+from convzoo.evaluation.evaluating import METRIC, result_sentence
+from convzoo.evaluation.predicting import EvaluationProtocol, predict_split
 from convzoo.files import file_sha256
 from convzoo.recipe.files import load_recipe
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import ROOT, launch_arguments, run
+from tests.support.evaluations import evaluate
 from tests.support.golden_weights import golden, images
 from tests.support.images import COLOURS, coloured_images, encode, write_split
 from tests.support.models import ORIGINALS, golden_alexnet
@@ -56,13 +57,13 @@ def model_folder(tmp_path_factory, tiny_recipe):
     return folder
 
 
-def expected_metrics(model_folder, pictures, labels, views=lambda processor, image: [image]):
+def expected_metrics(model_folder, images, labels, *, views=lambda processor, image: [image]):
     """One image and view at a time, with nothing of ours but the model and its processor."""
     model = CNN.from_pretrained(model_folder)
     processor = ConvZooImageProcessor.from_pretrained(model_folder)
     probabilities = []
     with torch.no_grad():
-        for data in pictures:
+        for data in images:
             shown = views(processor, Image.open(io.BytesIO(data)))
             pixel_values = processor(shown, return_tensors="pt").pixel_values
             logits = [model(each[None]).logits[0].double() for each in pixel_values]
@@ -92,19 +93,13 @@ def ten_views(processor, image):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_results_equal_a_plain_loop_over_the_images(model_folder, colour_data, workers):
-    result = evaluate_folder(
-        str(model_folder),
-        str(colour_data),
-        "test",
-        "the command",
-        batch_size=4,
-        num_workers=workers,
-    )
+    result = evaluate(model_folder, colour_data, num_workers=workers)
     images, labels = coloured_images(23, seed=1)
     expected = expected_metrics(model_folder, images, labels)
     assert result["metrics"]["top1_accuracy"] == expected["top1_accuracy"]
     assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-    assert result["metrics"]["top5_accuracy"] == 1.0  # three classes
+    assert result["metrics"]["top5_accuracy"] is None  # three classes: it would always be 1
+    assert result["intervals_95"].keys() == {"top1_accuracy"}
     confidence = result["calibration"]["mean_confidence"]
     assert confidence == pytest.approx(expected["mean_confidence"], rel=1e-5)
     classes = [(row["name"], row["num_samples"]) for row in result["classes"]]
@@ -122,14 +117,13 @@ def test_results_equal_a_plain_loop_over_the_images(model_folder, colour_data, w
 
 
 def test_ten_crops_are_averaged_as_probabilities_and_recorded(model_folder, colour_data):
-    arguments = (str(model_folder), str(colour_data), "test", "", 4, 0)
-    result = evaluate_folder(*arguments, crops=10)
+    result = evaluate(model_folder, colour_data, crops=10)
     expected = expected_metrics(model_folder, *coloured_images(23, seed=1), views=ten_views)
     assert result["metrics"]["top1_accuracy"] == expected["top1_accuracy"]
     assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     confidence = result["calibration"]["mean_confidence"]
     assert confidence == pytest.approx(expected["mean_confidence"], rel=1e-5)
-    single = evaluate_folder(*arguments)
+    single = evaluate(model_folder, colour_data)
     assert result["metrics"]["loss"] != pytest.approx(single["metrics"]["loss"], rel=1e-4)
     assert result["protocol"]["views"] == 10
     assert result["protocol"]["averaged"] == "probabilities"
@@ -146,21 +140,27 @@ class GoldenImages:
     def __init__(self, scale):
         self.pixel_values = images(scale, 256).float()
 
-    def __call__(self, pictures, return_tensors, crop_size):
+    def __call__(self, shown, return_tensors, crop_size):
         assert crop_size == 256
-        numbers = [round(np.asarray(picture).mean() / 100) for picture in pictures]
+        numbers = [round(np.asarray(image).mean() / 100) for image in shown]
         return BatchFeature({"pixel_values": self.pixel_values[numbers]})
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_ten_crops_give_the_probabilities_of_the_originals(name, tmp_path):
     best = golden(name)["ten_crop"]["mean_of_softmax_top5"]
-    pictures = [encode(np.full((8, 8, 3), 100 * number, np.uint8)) for number in range(2)]
+    grey = [encode(np.full((8, 8, 3), 100 * number, np.uint8)) for number in range(2)]
     labels, names = [best[0][0][0], best[1][2][0]], [str(number) for number in range(1000)]
-    write_split(tmp_path / "two", "test", pictures, labels, files=1, names=names)
+    write_split(tmp_path / "two", "test", grey, labels, files=1, names=names)
     source = open_split(str(tmp_path / "two"), "test")
     processor = GoldenImages(golden(name)["input_scale"])
-    predictions = predict_split(golden_alexnet(name), processor, source, Accelerator(), 2, crops=10)
+    predictions = predict_split(
+        golden_alexnet(name),
+        processor,
+        source=source,
+        accelerator=Accelerator(),
+        protocol=EvaluationProtocol(crops=10, batch_size=2),
+    )
     for ranked, expected in zip(predictions.ranked, best, strict=True):
         assert ranked.tolist() == [number for number, _ in expected]
     expected = [-math.log(best[0][0][1]), -math.log(best[1][2][1])]
@@ -172,17 +172,22 @@ def test_ten_crops_need_a_square_crop_within_a_larger_size(model_folder, colour_
     source = open_split(str(colour_data), "test")
     processor = ConvZooImageProcessor(size=18, crop_size={"height": 16, "width": 12})
     with pytest.raises(ValueError, match="a square crop_size; ConvZooImageProcessor has 18 and"):
-        predict_split(model, processor, source, Accelerator(), 4, crops=10)
+        predict_split(
+            model,
+            processor,
+            source=source,
+            accelerator=Accelerator(),
+            protocol=EvaluationProtocol(crops=10),
+        )
 
 
 def test_a_part_of_a_split_says_so_and_does_not_replace_the_whole(model_folder, colour_data):
-    arguments = (str(model_folder), str(colour_data), "test", "", 4, 0)
-    pictures, labels = coloured_images(23, seed=1)
+    images, labels = coloured_images(23, seed=1)
     rows = [row for row in range(23) if labels[row] != 1]
     rows = [rows[i * len(rows) // 5] for i in range(5)]
-    whole = evaluate_folder(*arguments)
-    part = evaluate_folder(*arguments, classes=["red", "blue"], limit=5)
-    chosen = [[pictures[row] for row in rows], [labels[row] for row in rows]]  # numbers of three
+    whole = evaluate(model_folder, colour_data)
+    part = evaluate(model_folder, colour_data, classes=["red", "blue"], limit=5)
+    chosen = [[images[row] for row in rows], [labels[row] for row in rows]]  # numbers of three
     expected = expected_metrics(model_folder, *chosen)
     assert part["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert whole["dataset"]["subset"] is None
@@ -217,15 +222,13 @@ def model_of_two(tmp_path_factory):
 
 
 def test_a_grey_model_of_some_classes_is_evaluated_on_them(model_of_two, colour_data):
-    pictures, labels = coloured_images(23, seed=1)
+    images, labels = coloured_images(23, seed=1)
     rows = [row for row in range(23) if labels[row] != 1]
     expected = expected_metrics(
-        model_of_two, [pictures[row] for row in rows], [labels[row] // 2 for row in rows]
+        model_of_two, [images[row] for row in rows], [labels[row] // 2 for row in rows]
     )
     for classes in (["blue", "red"], None):  # by name, and those of the model
-        result = evaluate_folder(
-            str(model_of_two), str(colour_data), "test", "", num_workers=0, classes=classes
-        )
+        result = evaluate(model_of_two, colour_data, classes=classes)
         assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
         assert result["dataset"]["subset"]["taken"] == [{"classes": ["red", "blue"]}]
 
@@ -247,10 +250,7 @@ def test_images_are_turned_by_exif_only_if_asked(model_of_two, tmp_path):
         write_split(tmp_path / name, "test", [buffer.getvalue()], [0], 1, names=["red", "blue"])
 
         def loss(turn, name=name):
-            folder = str(tmp_path / name)
-            result = evaluate_folder(
-                str(model_of_two), folder, "test", "", 1, 0, exif_rotation=turn
-            )
+            result = evaluate(model_of_two, tmp_path / name, exif_rotation=turn)
             assert result["protocol"].get("exif_rotation", False) == turn
             return result["metrics"]["loss"]
 
@@ -264,8 +264,8 @@ def test_two_processes_give_the_results_of_one(model_folder, colour_data, tmp_pa
     script.write_text(
         "import json, sys\n"
         "from accelerate import PartialState\n"
-        "from convzoo.evaluation.evaluating import evaluate_folder\n"
-        "result = evaluate_folder(sys.argv[1], sys.argv[2], 'test', '', 4, 0)\n"
+        "from tests.support.evaluations import evaluate\n"
+        "result = evaluate(sys.argv[1], sys.argv[2])\n"
         "assert PartialState().num_processes == 2\n"
         "if PartialState().is_main_process:\n"
         "    json.dump(result, open(sys.argv[3], 'w'))\n"
@@ -273,31 +273,59 @@ def test_two_processes_give_the_results_of_one(model_folder, colour_data, tmp_pa
     )
     run(*launch_arguments(2, script, model_folder, colour_data, tmp_path / "result.json"))
     two = json.loads((tmp_path / "result.json").read_text())
-    one = evaluate_folder(str(model_folder), str(colour_data), "test", "", 4, 0)
+    one = evaluate(model_folder, colour_data)
+    assert two["metrics"].pop("top5_accuracy") is one["metrics"].pop("top5_accuracy") is None
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
     for part in ("classes", "confusions", "intervals_95"):
         assert two[part] == one[part]
     assert two["dataset"] == one["dataset"]
 
 
-def test_other_classes_are_refused_and_other_names_reported(model_folder, tmp_path):
+def test_other_classes_are_refused(model_folder, tmp_path):
     images, labels = coloured_images(6, seed=2)
     write_split(tmp_path / "four", "test", images, labels, files=1, names="abcd")
     with pytest.raises(ValueError, match="the model has 3, .*four has 4. --classes"):
-        evaluate_folder(str(model_folder), str(tmp_path / "four"), "test", "")
+        evaluate(model_folder, tmp_path / "four")
     write_split(tmp_path / "three", "test", images, labels, files=1, names="abc")
-    with pytest.warns(UserWarning, match="3 class names .* differ, as 'red' and 'a'"):
-        evaluate_folder(str(model_folder), str(tmp_path / "three"), "test", "", num_workers=0)
+    with pytest.raises(ValueError, match="3 of the 3 .*three are none of the model's, as 'a'"):
+        evaluate(model_folder, tmp_path / "three")
+    result = evaluate(model_folder, tmp_path / "three", match_by="number")
+    by_number = {"by": "number", "num_model_classes": 3, "num_data_classes": 3}
+    assert result["dataset"]["class_matching"] == by_number
+    assert result["metrics"]["loss"] == pytest.approx(
+        expected_metrics(model_folder, images, labels)["loss"], rel=1e-5
+    )
+
+
+def test_classes_in_another_order_or_only_some_of_them_are_matched_by_name(model_folder, tmp_path):
+    images, labels = coloured_images(6, seed=2)
+    expected = expected_metrics(model_folder, images, labels)
+    other = [{0: 2, 1: 0, 2: 1}[label] for label in labels]
+    write_split(tmp_path / "other", "test", images, other, files=1, names=["green", "blue", "red"])
+    result = evaluate(model_folder, tmp_path / "other")
+    assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert result["metrics"]["top1_accuracy"] == expected["top1_accuracy"]
+    by_name = {"by": "name", "num_model_classes": 3, "num_data_classes": 3}
+    assert result["dataset"]["class_matching"] == by_name
+
+    rows = [row for row in range(6) if labels[row] != 1]
+    images, labels = [images[row] for row in rows], [labels[row] for row in rows]
+    expected = expected_metrics(model_folder, images, labels)
+    some = [{0: 1, 2: 0}[label] for label in labels]
+    write_split(tmp_path / "some", "test", images, some, files=1, names=["blue", "red"])
+    result = evaluate(model_folder, tmp_path / "some")
+    assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert [row["class"] for row in result["classes"]] == [0, 2]
+    assert result["dataset"]["class_matching"] == by_name | {"num_data_classes": 2}
 
 
 def test_a_file_that_is_no_image_is_named(model_folder, tmp_path):
     images, labels = coloured_images(6, seed=2)
     images[4] = images[4][:40]
     write_split(tmp_path / "bad", "test", images, labels, files=1)
-    arguments = (str(model_folder), str(tmp_path / "bad"), "test", "", 4, 0)
     for classes in ((), ["green"]):  # rows 1 and 4
         with pytest.raises(ValueError, match="row 4 of row group 0 of .*test-00000.*readable JPEG"):
-            evaluate_folder(*arguments, classes=classes)
+            evaluate(model_folder, tmp_path / "bad", classes=classes)
 
 
 def test_the_command_line_says_what_was_evaluated(model_folder, colour_data, tmp_path):
@@ -310,6 +338,18 @@ def test_the_command_line_says_what_was_evaluated(model_folder, colour_data, tmp
     result = json.loads((tmp_path / "result.json").read_text())
     assert "--crops 10 --limit 4 --classes red blue" in result["command"]
     assert result["dataset"]["num_samples"] == 4
+
+
+def test_a_result_is_said_in_one_line():
+    result = {
+        "dataset": {"split": "test", "num_samples": 200, "subset": None},
+        "protocol": {"views": 1},
+        "metrics": {"top1_accuracy": 0.5, "top5_accuracy": 0.75, "loss": 1.25},
+    }
+    said = "model on 200 images of data [test]: top-1 50.00%, top-5 75.00%, loss 1.2500"
+    assert result_sentence("model", "data", result) == said
+    result["metrics"]["top5_accuracy"] = None  # there are at most five classes
+    assert result_sentence("model", "data", result) == said.replace(", top-5 75.00%", "")
 
 
 def test_the_command_line_reports_errors_without_a_traceback(tmp_path):

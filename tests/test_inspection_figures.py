@@ -9,7 +9,7 @@ from tests.support.images import coloured_images, encode, write_split
 
 def test_classes_have_rows_of_thumbnails_and_histograms_are_drawn(tmp_path):
     write_split(tmp_path / "colours", "train", *coloured_images(40, seed=3, side=(30, 31)))
-    survey = Survey(open_split(str(tmp_path / "colours"), "train"), 0)
+    survey = Survey(open_split(str(tmp_path / "colours"), "train"))
     sheet = contact_sheet(survey)
     assert sheet.size[0] > sheet.size[1]  # 3 rows of 10
     sheet = np.asarray(sheet).astype(int)
@@ -27,6 +27,6 @@ def test_many_classes_get_one_thumbnail_each_up_to_100(tmp_path):
     images = [encode(image, "PNG") for image in pixels]
     names = [f"class {label}" for label in range(130)]
     write_split(tmp_path / "many", "train", images, list(range(130)), names=names)
-    sheet = contact_sheet(Survey(open_split(str(tmp_path / "many"), "train"), 0))
+    sheet = contact_sheet(Survey(open_split(str(tmp_path / "many"), "train")))
     colours = {colour for _, colour in sheet.getcolors(2**24) if colour[0] + colour[2] == 255}
     assert {red for red, green, _ in colours if not green} == {130 * i // 100 for i in range(100)}

@@ -11,8 +11,8 @@ from convzoo.inspection.model import (
     check_slopes,
     count_layers,
     inspect_model,
-    summary,
 )
+from convzoo.inspection.model_report import model_report_text
 from modeling import (
     CNN,
     AlexNet,
@@ -49,7 +49,7 @@ RED_PANDA = str(ROOT / "data" / "photos" / "red_panda.jpg")
     ids=["cnn", "alexnet", "qlnet", "alexnet of 2012"],
 )
 def test_totals_are_those_of_the_originals_and_of_torchs_own_counter(
-    model_class, config, parameters, giga, outputs
+    model_class, config, *, parameters, giga, outputs
 ):
     with torch.device("meta"):
         model = model_class(config).eval()
@@ -95,14 +95,14 @@ def test_branches_that_do_little_are_named():
     assert {row["verdict"] for row in check_branches(model)} == {"as at the start"}
     first, second, third = (block for stage in model.stages for block in stage)
     with torch.no_grad():
-        first.residual_scale.fill_(-4.0)  # softplus: 0.018
-        second.bn3.weight.fill_(0.1)  # 0.69 * 0.1
+        first.residual_scale.fill_(-5.0)  # softplus: 0.0067
+        second.bn3.weight.fill_(0.05)  # 0.69 * 0.05
         third.bn3.num_batches_tracked += 1
     rows = check_branches(model)
     assert [row["verdict"] for row in rows] == ["almost identity", "starved branch", "fine"]
     assert [row["name"] for row in rows] == ["stages.0.0", "stages.0.1", "stages.1.0"]
-    assert rows[0]["strength"] == pytest.approx(0.01815, rel=1e-3)
-    assert rows[1]["strength"] == pytest.approx(0.06931, rel=1e-3)
+    assert rows[0]["strength"] == pytest.approx(0.006715, rel=1e-3)
+    assert rows[1]["strength"] == pytest.approx(0.034657, rel=1e-3)
     fresh = QLNet(QLNetConfig(**SMALL))
     assert {row["verdict"] for row in check_branches(fresh)} == {"as at the start"}
     for module in fresh.modules():
@@ -120,23 +120,25 @@ def test_batch_norms_with_dead_channels_are_named():
         model(torch.randn(4, 3, 32, 32))
     with torch.no_grad():
         model.stem.bn.weight[:3] = 1e-5
-        model.stages[0][0].bn1.running_var[0] = 1e-9
+        model.stages[0][0].bn1.running_var[:8] = 1e-12
         model.stages[0][0].bn2.running_mean[1] = float("inf")
+        model.stages[1][0].bn1.weight[0] = 0  # one alone is worth no word
     rows = {row["name"]: row for row in check_batch_norms(model)}
     assert (rows["stem.bn"]["dead_gain"], rows["stem.bn"]["channels"]) == (3, 8)
     assert rows["stem.bn"]["verdict"] == "dead channels: 3"
-    assert rows["stages.0.0.bn1"]["dead_input"] == 1
-    assert rows["stages.0.0.bn1"]["verdict"] == "dead channels: 1"
+    assert rows["stages.0.0.bn1"]["dead_input"] == 8
+    assert rows["stages.0.0.bn1"]["verdict"] == "dead channels: 8"
     assert rows["stages.0.0.bn2"]["verdict"] == "not finite"
     assert rows["stages.0.0.bn3"]["verdict"] == "all channels dead"  # they start at zero
     assert rows["stages.1.0.shortcut.bn"]["verdict"] == "fine"
+    assert (rows["stages.1.0.bn1"]["dead_gain"], rows["stages.1.0.bn1"]["verdict"]) == (1, "fine")
 
 
 def test_a_folder_is_reported_with_its_own_size_and_drawn(tmp_path):
     model = CNN(CNNConfig(**SMALL, id2label=dict(enumerate("abc"))))
     model.save_pretrained(tmp_path)
     ConvZooImageProcessor(size=40, crop_size=36).save_pretrained(tmp_path)
-    report = inspect_model(str(tmp_path), RED_PANDA, str(tmp_path / "drawn"))
+    report = inspect_model(str(tmp_path), RED_PANDA, output=str(tmp_path / "drawn"))
     assert json.loads(json.dumps(report)) == report
     assert report["input_size"] == [3, 36, 36] and report["has_weights"]
     assert report["totals"]["parameters"] == model.num_parameters()
@@ -147,7 +149,7 @@ def test_a_folder_is_reported_with_its_own_size_and_drawn(tmp_path):
         "2_stage.png",
         "prediction.png",
     ]
-    text = summary(report)
+    text = model_report_text(report)
     assert f"cnn, 3 classes, {model.num_parameters():,} parameters" in text
     for layer in report["layers"]:
         assert layer["name"] in text
@@ -159,7 +161,7 @@ def test_a_folder_without_weights_is_reported_as_such(tmp_path):
     QLNetConfig(**SMALL, num_channels=1).save_pretrained(tmp_path)
     report = inspect_model(str(tmp_path))
     assert not report["has_weights"] and report["input_size"] == [1, 32, 32]
-    assert "It has no weights" in summary(report)
+    assert "It has no weights" in model_report_text(report)
     with pytest.raises(ValueError, match="preprocessor_config.json"):
         inspect_model(str(tmp_path), RED_PANDA)
 
@@ -174,7 +176,7 @@ def test_a_model_of_another_family_gets_a_table_of_its_layers(tmp_path):
     assert len(report["batch_norms"]) == sum(
         isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()
     )
-    assert "resnet, 4 classes" in summary(report)
+    assert "resnet, 4 classes" in model_report_text(report)
     with pytest.raises(ValueError, match="cnn, alexnet, qlnet; .* family resnet"):
         inspect_model(str(tmp_path), RED_PANDA)
 

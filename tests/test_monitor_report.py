@@ -34,7 +34,7 @@ def test_healthy_layers_of_different_sizes_are_no_faults():
 
 
 @pytest.mark.parametrize(
-    "sizes, words",
+    ("sizes", "words"),
     [
         ({"a": 1e-6, "b": 1e-2, "c": 1e-2}, "a: vanishing gradient, 0.0001 of the median layer's"),
         (
@@ -94,7 +94,7 @@ def colours(path):
     return (np.ptp(pixels, axis=2) > 40).mean()
 
 
-def test_images_are_drawn_of_what_was_watched(tmp_path):
+def test_plots_are_drawn_of_what_was_watched(tmp_path):
     lines = looks(a=1e-2, b=lambda n: 1e-3 * n, c=1.0)  # b is all 0 in the first look
     for n, look in enumerate(lines):
         look["residual_ratio"] = {f"block{i}": {"ratio": i + n / 10} for i in range(4)}
@@ -104,10 +104,10 @@ def test_images_are_drawn_of_what_was_watched(tmp_path):
     names = ["monitor_gradients.png", "monitor_slopes.png", "monitor_residual_ratio.png"]
     assert [path.name for path in paths] == names
     assert colours(paths[0]) > 0.2
-    assert all(0.002 < colours(path) for path in paths[1:])
+    assert all(colours(path) > 0.002 for path in paths[1:])
 
 
-def test_a_folder_without_looks_gets_no_image(tmp_path):
+def test_a_folder_without_looks_gets_no_plot(tmp_path):
     assert plot_monitors(tmp_path) == []
     zero = {"a": gradient_statistics(torch.zeros(5)), "b": {"finite": False}}
     text = json.dumps({"step": 1, "gradients": zero}) + "\n"

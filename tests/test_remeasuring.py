@@ -8,10 +8,16 @@ from safetensors.torch import load_file, save_file
 
 from convzoo.data.opening import open_split
 from convzoo.data.split import Split
-from convzoo.evaluation.evaluating import evaluate_folder
-from convzoo.evaluation.remeasuring import content_fingerprint, draw, load_strictly, reevaluate
+from convzoo.evaluation.remeasuring import (
+    Request,
+    content_fingerprint,
+    draw,
+    load_strictly,
+    reevaluate,
+)
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.support.images import COLOURS
+from tests.support.evaluations import evaluate
+from tests.support.images import COLOURS, coloured_images, write_split
 
 STAGES = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1], "stem": "small"}
 
@@ -25,7 +31,10 @@ def folder(tmp_path):
 
 
 def again(folder, result, data, **options):
-    (answer,) = reevaluate(str(folder), [result], [str(data)], num_workers=0, **options)["results"]
+    request = Request(
+        folder=str(folder), results=[result], data=[str(data)], num_workers=0, **options
+    )
+    (answer,) = reevaluate(request)["results"]
     return answer
 
 
@@ -40,20 +49,20 @@ def again(folder, result, data, **options):
     ids=["ten crops", "limit", "classes", "both"],
 )
 def test_every_kind_of_evaluation_is_repeated(options, folder, colour_data):
-    result = evaluate_folder(folder, str(colour_data), "test", "", num_workers=0, **options)
+    result = evaluate(folder, colour_data, **options)
     answer = again(folder, json.loads(json.dumps(result)), colour_data)
     assert answer["identified"] == "fingerprint"
     images = result["dataset"]["num_samples"]
     assert answer["num_images"] == answer["seen"] == images
-    for key in ("top1_accuracy", "top5_accuracy"):
-        assert answer[key] == pytest.approx(result["metrics"][key] * images)
+    assert answer["top1_accuracy"] == pytest.approx(result["metrics"]["top1_accuracy"] * images)
+    assert answer["top5_accuracy"] == images  # there are three classes
     assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
     assert answer["classes"] == result["classes"]
 
 
 def test_the_recorded_preprocessing_is_used_and_not_the_published_one(folder, colour_data):
     ConvZooImageProcessor(size=30, crop_size=16, image_std=(1, 1, 1)).save_pretrained(folder)
-    result = evaluate_folder(folder, str(colour_data), "test", "", num_workers=0)
+    result = evaluate(folder, colour_data)
     ConvZooImageProcessor(size=18, crop_size=16).save_pretrained(folder)
     answer = again(folder, json.loads(json.dumps(result)), colour_data)
     assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
@@ -62,7 +71,7 @@ def test_the_recorded_preprocessing_is_used_and_not_the_published_one(folder, co
 
 
 def test_images_are_found_by_their_contents_under_another_name(folder, colour_data):
-    result = evaluate_folder(folder, str(colour_data), "test", "", num_workers=0)
+    result = evaluate(folder, colour_data)
     result["dataset"] |= {"path": "elsewhere", "split": "validation"}
     assert "split must be one of" in again(folder, result, colour_data)["reason"]
     assert again(folder, result, colour_data, split="test")["split"] == "test"
@@ -72,13 +81,27 @@ def test_images_are_found_by_their_contents_under_another_name(folder, colour_da
 
 
 def test_a_result_that_cannot_be_repeated_says_why(folder, colour_data):
-    result = evaluate_folder(folder, str(colour_data), "test", "", num_workers=0)
+    result = evaluate(folder, colour_data)
     result["protocol"]["views"] = 5
     assert "views must be 1 or 10" in again(folder, result, colour_data)["reason"]
     del result["protocol"]
-    assert again(folder, result, colour_data)["reason"] == "KeyError: 'protocol'"
+    incomplete = "ValueError: results[0] must be as `convzoo evaluate` writes it; "
+    assert again(folder, result, colour_data)["reason"] == f"{incomplete}protocol: Field required"
     result["dataset"]["subset"] = "some"
-    assert again(folder, result, colour_data)["reason"].startswith("AttributeError")
+    reason = again(folder, result, colour_data)["reason"]
+    assert reason.startswith(f"{incomplete}dataset.subset: ")
+
+
+def test_classes_that_were_matched_by_name_are_matched_again(folder, tmp_path):
+    images, labels = coloured_images(9, seed=1)
+    other = [(label + 2) % 3 for label in labels]
+    names = [list(COLOURS)[(number + 1) % 3] for number in range(3)]
+    write_split(tmp_path / "data" / "other", "test", images, other, names=names)
+    result = evaluate(folder, tmp_path / "data" / "other")
+    assert result["dataset"]["class_matching"]["by"] == "name"
+    answer = again(folder, result, tmp_path / "data" / "other")
+    assert answer["identified"] == "fingerprint"
+    assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
 
 
 def test_every_image_is_drawn_equally_often_and_with_any_other_one():
@@ -94,7 +117,7 @@ def test_every_image_is_drawn_equally_often_and_with_any_other_one():
     )
     firsts, pairs, repeats = np.cumsum([0, *sizes]), collections.Counter(), 4000
     for seed in range(repeats):
-        drawn = draw(source, 5, seed)
+        drawn = draw(source, 5, seed=seed)
         assert drawn.num_rows == 5
         parts = zip(drawn.groups, drawn.chosen, strict=True)
         rows = [int(firsts[group] + row) for (_, group), chosen in parts for row in chosen]
@@ -105,8 +128,8 @@ def test_every_image_is_drawn_equally_often_and_with_any_other_one():
     assert len(together) == 190
     np.testing.assert_allclose(singles, 5 / 20, atol=0.035)  # 5 standard deviations
     np.testing.assert_allclose(together, 5 * 4 / (20 * 19), atol=0.018)
-    assert draw(source, 20, 0) is source
-    same = (draw(source, 5, 1).chosen, draw(source, 5, 1).chosen)
+    assert draw(source, 20, seed=0) is source
+    same = tuple(draw(source, 5, seed=1).chosen for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(*same, strict=True))
 
 

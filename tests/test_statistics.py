@@ -25,19 +25,37 @@ PREDICTED = np.array([0, 1, 1, 3, 1, 1, 0, 1, 0, 3, 3])
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_wilson_interval_equals_newcombes_table(hits, trials, low, high):
+def test_wilson_interval_equals_newcombes_table(hits, trials, *, low, high):
     # Newcombe, Statistics in Medicine 17 (1998), Table I, method 3.
-    assert wilson_interval(hits / trials, trials) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(hits, trials) == pytest.approx((low, high), abs=5e-5)
 
 
-@pytest.mark.parametrize(("p", "n"), [(0.5, 1), (0.8765, 2000), (0.0, 7), (1.0, 50000)])
-def test_wilson_interval_solves_its_equation(p, n):
-    for end in wilson_interval(p, n):
+@pytest.mark.parametrize(("hits", "n"), [(1, 2), (1753, 2000), (0, 7), (50000, 50000)])
+def test_wilson_interval_solves_its_equation(hits, n):
+    p = hits / n
+    for end in wilson_interval(hits, n):
         assert n * (p - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end), abs=1e-6)
 
 
+def test_wilson_interval_ends_exactly_at_none_and_all_for_every_number_of_images():
+    for n in (*range(1, 3001), 10_000, 50_000):
+        low, high = wilson_interval(0, n)
+        assert low == 0.0 < high < 1, n
+        low, high = wilson_interval(n, n)
+        assert 0 < low < high == 1.0, n
+
+
+@pytest.mark.parametrize("n", [1, 2, 17, 101])
+def test_wilson_interval_contains_the_share_of_hits(n):
+    for hits in range(n + 1):
+        low, high = wilson_interval(hits, n)
+        assert 0 <= low <= hits / n <= high <= 1
+        mirrored = wilson_interval(n - hits, n)
+        assert (low, high) == pytest.approx((1 - mirrored[1], 1 - mirrored[0]), abs=1e-12)
+
+
 def test_classes_are_counted_and_those_without_images_left_out():
-    found = accuracy_by_class(LABELS, PREDICTED, NAMES)
+    found = accuracy_by_class(LABELS, PREDICTED, names=NAMES)
     assert [tuple(row.values()) for row in found] == [
         (0, "cat", 4, 1, 0.25),
         (1, "dog", 2, 2, 1.0),
@@ -46,15 +64,15 @@ def test_classes_are_counted_and_those_without_images_left_out():
 
 
 def test_errors_are_counted_by_pair_and_the_most_frequent_come_first():
-    found = most_confused(LABELS, PREDICTED, NAMES)
+    found = most_confused(LABELS, PREDICTED, names=NAMES)
     assert [tuple(row.values()) for row in found] == [
         ("cat", "dog", 2, 0.5),
         ("owl", "cat", 2, 0.4),
         ("cat", "owl", 1, 0.25),
         ("owl", "dog", 1, 0.2),
     ]
-    assert most_confused(LABELS, PREDICTED, NAMES, limit=1) == found[:1]
-    assert most_confused(LABELS, LABELS, NAMES) == []
+    assert most_confused(LABELS, PREDICTED, names=NAMES, limit=1) == found[:1]
+    assert most_confused(LABELS, LABELS, names=NAMES) == []
 
 
 def test_calibration_of_two_bins_is_what_one_computes_on_paper():
@@ -100,9 +118,11 @@ def test_calibration_equals_a_loop_over_the_images():
 
 
 def test_all_parts_come_together():
-    ranked = np.stack([PREDICTED, (PREDICTED + 1) % 4], axis=1)
-    found = break_down(LABELS, ranked, np.full(11, 0.5), NAMES)
+    ranked, names = np.stack([PREDICTED, (PREDICTED + 1) % 4], axis=1), [*NAMES, "pig", "yak"]
+    found = break_down(LABELS, ranked, confidences=np.full(11, 0.5), names=names)
     assert list(found) == ["intervals_95", "calibration", "classes", "confusions"]
-    assert found["intervals_95"]["top1_accuracy"] == list(wilson_interval(5 / 11, 11))
+    assert found["intervals_95"]["top1_accuracy"] == list(wilson_interval(5, 11))
     # The cat that was called owl is the only error with the true class in the second place.
-    assert found["intervals_95"]["top5_accuracy"] == list(wilson_interval(6 / 11, 11))
+    assert found["intervals_95"]["top5_accuracy"] == list(wilson_interval(6, 11))
+    few = break_down(LABELS, ranked, confidences=np.full(11, 0.5), names=names[:5])
+    assert few["intervals_95"].keys() == {"top1_accuracy"}  # every answer is among five

@@ -52,7 +52,7 @@ def surveys(mixed):
 
 
 def survey(folder, split="train", limit=0):
-    return Survey(open_split(str(folder), split), limit)
+    return Survey(open_split(str(folder), split), limit=limit)
 
 
 def test_rows_classes_and_sizes_are_those_that_were_written(surveys):

@@ -7,7 +7,7 @@ from convzoo.inspection.throughput import diagnose
 
 
 def test_speed_and_doctor_agree_on_the_embedded_data():
-    report = inspect_dataset("data/fashion-mnist", "", splits=("test",), limit=300)
+    report = inspect_dataset("data/fashion-mnist", command="", splits=("test",), limit=300)
     speed, doctor = report["speed"], report["doctor"]
     assert speed["split"] == "test" and speed["crop"] == 28
     # More work takes longer; each is a real rate of at least one image in 10 ms.
@@ -63,6 +63,8 @@ def test_the_doctor_follows_its_closed_form():
         ),
     ],
 )
-def test_the_doctor_advises_what_helps(changes, gpus, cores, said, not_said):
-    advice = " ".join(diagnose(SPEED | changes, gpus, 2500.0, cores)["advice"])
+def test_the_doctor_advises_what_helps(changes, gpus, *, cores, said, not_said):
+    speed = SPEED | changes
+    found = diagnose(speed, num_gpus=gpus, images_per_second_per_gpu=2500.0, num_cores=cores)
+    advice = " ".join(found["advice"])
     assert said in advice and not_said not in advice

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from convzoo.inspection import monitor_report
+from convzoo import health
 from convzoo.recipe.settings import MONITORS, Recipe
 from modeling import FAMILIES
 from tests.support.documents import Page, result_file
@@ -70,9 +70,7 @@ def test_monitors_and_their_limits_are_those_of_the_code():
     rows = PAGE.table("| `monitor.names`")
     assert [row[0].strip("`") for row in rows] == list(MONITORS)
     faults = {row[0].strip("`"): row[-1] for row in rows}
-    assert (
-        faults["batch_norm"] == f"more than {monitor_report.DEAD:.0%}".replace("%", " %") + " dead"
-    )
-    assert f"{100 * monitor_report.OUTSIDE:.0f} %" in faults["slopes"]
-    low, high = monitor_report.RATIOS
-    assert faults["residual_ratio"] == f"below {low} or above {high}"
+    assert faults["batch_norm"] == f"more than {health.FEW:.0%}".replace("%", " %") + " dead"
+    assert f"{100 * health.FEW:.0f} %" in faults["slopes"]
+    low, high = health.STARVED, health.HIDES_SHORTCUT
+    assert faults["residual_ratio"] == f"below {low} or above {high:g}"

@@ -39,8 +39,15 @@ def noise(count, seed):
 EVALUATE = """
 import sys
 from convzoo.evaluation.evaluating import evaluate_folder
+from convzoo.evaluation.predicting import EvaluationProtocol
 for data in sys.argv[2:]:
-    evaluate_folder(sys.argv[1], data, "test", "convzoo evaluate", num_workers=0)
+    evaluate_folder(
+        sys.argv[1],
+        data,
+        split="test",
+        command="convzoo evaluate",
+        protocol=EvaluationProtocol(),
+    )
 """
 
 

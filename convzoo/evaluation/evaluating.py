@@ -10,35 +10,64 @@ resize to, and their mirror images.
 """
 
 import time
-import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from accelerate import Accelerator
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from convzoo.data.opening import DatasetReference, open_split
+from convzoo.data.split import Split
 from convzoo.data.subset import subset
 from convzoo.environment import describe_environment, now
-from convzoo.evaluation.predicting import predict_split
-from convzoo.evaluation.results import record_result
+from convzoo.evaluation.class_matching import class_names, match_classes
+from convzoo.evaluation.predicting import EvaluationProtocol, Predictions, predict_split
+from convzoo.evaluation.results import (
+    MOST_WITHOUT_TOP5,
+    DatasetFacts,
+    EvalResult,
+    MatchBy,
+    Metrics,
+    ModelFacts,
+    ProtocolFacts,
+    read_results,
+    record_result,
+)
 from convzoo.evaluation.statistics import break_down
 from convzoo.files import file_sha256
 
 METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which images of a split are evaluated.
+
+    Attributes:
+        classes: only images of these classes; of all if empty, of the model's if None.
+        limit: images at most, evenly spaced; all if 0.
+    """
+
+    classes: Collection[str] | None = ()
+    limit: int = 0
+
+
+WHOLE_SPLIT = Choice()
+
+
 def evaluate_folder(
     model_folder: str,
     data: str | DatasetReference,
+    *,
     split: str,
     command: str,
-    batch_size: int = 64,
-    num_workers: int = 2,
-    classes: Collection[str] | None = (),
-    limit: int = 0,
-    crops: int = 1,
-    exif_rotation: bool = False,
-) -> dict:
+    protocol: EvaluationProtocol,
+    choice: Choice = WHOLE_SPLIT,
+    match_by: MatchBy = "name",
+    trust_remote_code: bool = False,
+) -> EvalResult:
     """Evaluate a model and record the result in its folder.
 
     Args:
@@ -46,95 +75,119 @@ def evaluate_folder(
         data: which dataset, as for `open_split`.
         split: which split.
         command: what a reader types to repeat this.
-        batch_size: images per step and process.
-        num_workers: decoding processes per process.
-        classes: only images of these classes; of all if empty, of the model's if None.
-        limit: images at most, evenly spaced; all if 0.
-        crops: 1 or 10, see `predict_split`.
-        exif_rotation: turn images as their EXIF data says.
+        protocol: how the images are shown.
+        choice: which images of the split.
+        match_by: see `match_classes`.
+        trust_remote_code: run the code that a model on the Hub brings along.
 
     Returns:
         The entry of `eval_results.json`.
 
     Raises:
-        ValueError: if model and dataset disagree on the number of classes, and as `predict_split`.
+        ValueError: if the folder has results that cannot be read, and as `match_classes` and
+            `predict_split`.
     """
-    import evaluate
     from transformers import AutoImageProcessor, AutoModelForImageClassification
-    from transformers.utils import cached_file
 
     import modeling  # noqa: F401  registers our families with the Auto classes
 
     accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
-    model = AutoModelForImageClassification.from_pretrained(model_folder)
-    processor = AutoImageProcessor.from_pretrained(model_folder)
+    trust = {"trust_remote_code": trust_remote_code}
+    model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(model_folder, **trust)
+    load_processor: Callable[..., BaseImageProcessor] = AutoImageProcessor.from_pretrained
+    processor = load_processor(model_folder, **trust)
+    if Path(model_folder).is_dir():
+        read_results(Path(model_folder))  # what cannot be added to stops here, not after hours
     source = open_split(data, split)
-    class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
-    if classes is None:
-        classes = class_names
+    names = class_names(model.config)
+    classes = names if choice.classes is None else choice.classes
     # A model of all classes is asked about some of them; another one knows only these.
-    renumber = model.config.num_labels != len(source.label_names)
-    source = subset(source, classes, limit=limit, spaced=True, renumber=renumber)
-    _check_labels(model.config, source)
+    renumber = len(names) != len(source.label_names)
+    source = subset(source, classes, limit=choice.limit, spaced=True, renumber=renumber)
+    source, matching = match_classes(source, names, by=match_by)
     model.to(accelerator.device)
 
     started = time.perf_counter()
     predictions = predict_split(
-        model, processor, source, accelerator, batch_size, num_workers, crops, exif_rotation
+        model, processor, source=source, accelerator=accelerator, protocol=protocol
     )
+    assert predictions is not None  # nobody stops it
     seconds = time.perf_counter() - started
-
-    metric = evaluate.load(str(METRIC))
-    metric.add_batch(predictions=predictions.ranked, references=predictions.labels)
-    best = predictions.ranked.shape[1]
-    metrics = metric.compute(k=[1, min(5, best)])
-    metrics = {
-        "top1_accuracy": metrics["top1_accuracy"],
-        "top5_accuracy": metrics[f"top{min(5, best)}_accuracy"],
-        "loss": predictions.summary()["loss"],
-    }
-    protocol = {"views": crops, "image_processor": processor.to_dict()}
-    if crops > 1:
-        protocol["averaged"] = "probabilities"
-    if exif_rotation:
-        protocol["exif_rotation"] = True
-    weights = Path(cached_file(model_folder, "model.safetensors"))
-    result = {
+    dataset = _dataset_facts(source, data, fingerprint=predictions.fingerprint)
+    if matching:
+        dataset["class_matching"] = matching
+    result: EvalResult = {
         "task": "image-classification",
-        "dataset": source.describe() | {"config": DatasetReference.of(data).name or None},
-        "protocol": protocol,
-        "metrics": metrics,
-        **break_down(predictions.labels, predictions.ranked, predictions.confidences, class_names),
-        "model": {
-            "file": weights.name,
-            "sha256": file_sha256(weights),
-            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        },
+        "dataset": dataset,
+        "protocol": _protocol_facts(protocol, processor),
+        "metrics": _metrics(predictions, len(names)),
+        **break_down(
+            predictions.labels,
+            predictions.ranked,
+            confidences=predictions.confidences,
+            names=names,
+        ),
+        "model": _model_facts(model, model_folder),
         "command": command,
         "date": now(),
         "duration_seconds": round(seconds, 2),
         "images_per_second": round(source.num_rows / seconds, 1),
         "environment": describe_environment(),
     }
-    result["dataset"]["fingerprint"] = predictions.fingerprint
     if Path(model_folder).is_dir() and accelerator.is_main_process:
         record_result(Path(model_folder), result)
     return result
 
 
-def _check_labels(config, source):
-    if config.num_labels != len(source.label_names):
-        raise ValueError(
-            f"model and data must have the same classes; the model has {config.num_labels}, "
-            f"{source.path} has {len(source.label_names)}. --classes evaluates a model of some "
-            f"classes on its part of the data"
-        )
-    pairs = enumerate(source.label_names)
-    differing = [(config.id2label[i], label) for i, label in pairs if config.id2label[i] != label]
-    if differing:
-        ours, theirs = differing[0]
-        warnings.warn(
-            f"{len(differing)} class names of model and data differ, as {ours!r} and {theirs!r}; "
-            f"classes are compared by number",
-            stacklevel=2,
-        )
+def result_sentence(model: str, data: str, result: EvalResult) -> str:
+    """Say a result in one line, for a terminal."""
+    dataset, metrics, views = result["dataset"], result["metrics"], result["protocol"]["views"]
+    images = f"{dataset['num_samples']} images"
+    if chosen := dataset.get("subset"):
+        images = f"{dataset['num_samples']} of {chosen['of']} images"
+    top5 = metrics.get("top5_accuracy")
+    return (
+        f"{model} on {images} of {data} [{dataset['split']}]{', ten crops' if views == 10 else ''}:"
+        f" top-1 {metrics['top1_accuracy']:.2%}{'' if top5 is None else f', top-5 {top5:.2%}'},"
+        f" loss {metrics['loss']:.4f}"
+    )
+
+
+def _dataset_facts(
+    source: Split, data: str | DatasetReference, *, fingerprint: str
+) -> DatasetFacts:
+    facts = source.describe() | {"config": DatasetReference.of(data).name or None}
+    return cast(DatasetFacts, facts | {"fingerprint": fingerprint})
+
+
+def _protocol_facts(protocol: EvaluationProtocol, processor: BaseImageProcessor) -> ProtocolFacts:
+    facts: ProtocolFacts = {"views": protocol.crops, "image_processor": processor.to_dict()}
+    if protocol.crops > 1:
+        facts["averaged"] = "probabilities"
+    if protocol.exif_rotation:
+        facts["exif_rotation"] = True
+    return facts
+
+
+def _metrics(predictions: Predictions, num_labels: int) -> Metrics:
+    import evaluate
+
+    metric = evaluate.load(str(METRIC))
+    metric.add_batch(predictions=predictions.ranked, references=predictions.labels)
+    computed = metric.compute(k=[1, 5] if num_labels > MOST_WITHOUT_TOP5 else [1])
+    return {
+        "top1_accuracy": computed["top1_accuracy"],
+        "top5_accuracy": computed.get("top5_accuracy"),
+        "loss": predictions.summary()["loss"],
+    }
+
+
+def _model_facts(model: PreTrainedModel, model_folder: str) -> ModelFacts:
+    from transformers.utils.hub import cached_file
+
+    weights = Path(str(cached_file(model_folder, "model.safetensors")))
+    return {
+        "file": weights.name,
+        "sha256": file_sha256(weights),
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }

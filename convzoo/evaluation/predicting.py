@@ -2,16 +2,20 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
+from transformers import BaseImageProcessor
 
 from convzoo.data.split import Split
 from convzoo.data.stream import eval_rows
@@ -20,7 +24,28 @@ from convzoo.images.ten_crop import ten_crop
 from convzoo.signals import outlive_signals
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class EvaluationProtocol:
+    """How images are shown to a model, and by how many at a time.
+
+    Attributes:
+        crops: 1, the processor's crop, or 10: torchvision's ten crops of that size, of the square
+            of the processor's `size`; the probabilities are averaged.
+        exif_rotation: turn images as their EXIF data says.
+        batch_size: images per step and process.
+        num_workers: decoding processes per process.
+
+    Source of ten crops: Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural
+    Networks", NeurIPS 2012, section 4.1; they average the probabilities, not the logits.
+    """
+
+    crops: int = 1
+    exif_rotation: bool = False
+    batch_size: int = 64
+    num_workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predictions:
     """What a model says of each image of a split, by row number.
 
@@ -39,7 +64,7 @@ class Predictions:
     fingerprint: str
 
     def summary(self) -> dict[str, float]:
-        """Top-1 and top-5 accuracy (fractions) and mean loss."""
+        """Return top-1 and top-5 accuracy (fractions) and mean loss."""
         hits = self.ranked == self.labels[:, None]
         return {
             "top1_accuracy": float(hits[:, 0].mean()),
@@ -48,21 +73,42 @@ class Predictions:
         }
 
 
-class EvalStream(IterableDataset):
-    """This process's share of a split, as preprocessed batches with row numbers."""
+def content_digest(data: bytes | memoryview, label: int) -> bytes:
+    """Return the part of a fingerprint that one encoded image and its label make up."""
+    return hashlib.sha256(data).digest() + label.to_bytes(4, "little")
+
+
+Batch = dict[str, Any]  # pixel_values, labels, index (rows of the split), digests
+Columns = tuple[Any, ...]  # index, labels, ranked, confidences, losses, digests of a batch
+
+
+class EvalStream(IterableDataset[Batch]):
+    """One process's share of a split, as preprocessed batches with row numbers.
+
+    Args:
+        source: the split.
+        processor: the model's image processor.
+        protocol: see `EvaluationProtocol`.
+        share: number of the process, and of all processes.
+    """
 
     def __init__(
-        self, source, processor, batch_size, process_index, num_processes, crop_size, exif_rotation
+        self,
+        source: Split,
+        processor: BaseImageProcessor,
+        *,
+        protocol: EvaluationProtocol,
+        share: tuple[int, int],
     ):
         self.source = source
         self.processor = processor
-        self.batch_size = batch_size
-        self.process_index = process_index
-        self.num_processes = num_processes
-        self.crop_size = crop_size
-        self.exif_rotation = exif_rotation
+        self.protocol = protocol
+        self.process_index, self.num_processes = share
+        # Ten crops are cut later, from the square.
+        square = _ten_crop_sizes(processor)[0] if protocol.crops == 10 else None
+        self.options: dict[str, Any] = {"crop_size": square} if square else {}
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
         if worker:
@@ -72,24 +118,22 @@ class EvalStream(IterableDataset):
         batch = []
         for index, data, label in eval_rows(self.source, reader, readers):
             try:
-                image = open_rgb(data, num_channels, self.exif_rotation)
+                image = open_rgb(cast(bytes, data), num_channels, self.protocol.exif_rotation)
             except ValueError as error:
                 where = self.source.where(*self.source.locate(index))
                 raise ValueError(f"{where}: {error}") from error
-            digest = hashlib.sha256(data).digest() + label.to_bytes(4, "little")
-            batch.append((index, label, digest, image))
-            if len(batch) == self.batch_size:
+            batch.append((index, label, content_digest(data, label), image))
+            if len(batch) == self.protocol.batch_size:
                 yield self._collate(batch)
                 batch = []
         if batch:
             yield self._collate(batch)
 
-    def _collate(self, batch):
+    def _collate(self, batch: list[tuple[int, int, bytes, Image.Image]]) -> Batch:
         index, labels, digests, images = zip(*batch, strict=True)
-        size = {"crop_size": self.crop_size} if self.crop_size else {}
-        pixel_values = self.processor(list(images), return_tensors="pt", **size)["pixel_values"]
+        shown = self.processor(list(images), return_tensors="pt", **self.options)
         return {
-            "pixel_values": pixel_values,
+            "pixel_values": shown["pixel_values"],
             "labels": torch.tensor(labels),
             "index": np.array(index),
             "digests": digests,
@@ -98,13 +142,11 @@ class EvalStream(IterableDataset):
 
 def predict_split(
     model: torch.nn.Module,
-    processor,
+    processor: BaseImageProcessor,
+    *,
     source: Split,
     accelerator: Accelerator,
-    batch_size: int,
-    num_workers: int = 0,
-    crops: int = 1,
-    exif_rotation: bool = False,
+    protocol: EvaluationProtocol,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Predictions | None:
     """Run a model over a whole split, on all processes together.
@@ -114,11 +156,7 @@ def predict_split(
         processor: the model's image processor.
         source: the split.
         accelerator: decides device and processes.
-        batch_size: images per step and process.
-        num_workers: decoding processes per process.
-        crops: 1, the processor's crop, or 10: torchvision's ten crops of that size, of the square
-            of the processor's `size`; the probabilities are averaged.
-        exif_rotation: turn images as their EXIF data says.
+        protocol: how the images are shown.
         stopped: asked after each batch; once it says yes on one process, all give up.
 
     Returns:
@@ -128,63 +166,82 @@ def predict_split(
         ValueError: if an image cannot be decoded, or for ten crops the processor has no square
             crop within a larger size.
         RuntimeError: if a row was missed or came twice.
-
-    Source of ten crops: Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural
-    Networks", NeurIPS 2012, section 4.1; they average the probabilities, not the logits.
     """
-    square, crop = _ten_crop_sizes(processor) if crops == 10 else (None, None)
-    stream = EvalStream(
-        *(source, processor, batch_size, accelerator.process_index, accelerator.num_processes),
-        *(square, exif_rotation),
+    crop = _ten_crop_sizes(processor)[1] if protocol.crops == 10 else None
+    share = (accelerator.process_index, accelerator.num_processes)
+    loader = DataLoader(
+        EvalStream(source, processor, protocol=protocol, share=share),
+        batch_size=None,
+        num_workers=protocol.num_workers,
+        worker_init_fn=outlive_signals,
     )
-    bar = tqdm(
-        total=source.num_rows,
-        desc="evaluate",
-        unit=" images",
-        disable=not accelerator.is_main_process,
-        leave=False,
-    )
+    hidden: dict[str, Any] = {} if accelerator.is_main_process else {"disable": True}
+    # Where it is not hidden, TQDM_DISABLE decides.
+    bar = tqdm(total=source.num_rows, desc="evaluate", unit=" images", leave=False, **hidden)
     was_training = model.training
     model.eval()
-    rows, given_up = [], False
-    with torch.inference_mode():
-        workers = {"num_workers": num_workers, "worker_init_fn": outlive_signals}
-        for batch in DataLoader(stream, batch_size=None, **workers):
+    batches, given_up = [], False
+    with bar, torch.inference_mode():
+        for batch in loader:
             pixel_values = batch["pixel_values"].to(accelerator.device, non_blocking=True)
-            views = ten_crop(pixel_values, crop).unbind(1) if crop else [pixel_values]
+            views = _ten_views(pixel_values, crop) if crop else [pixel_values]
             with accelerator.autocast():
-                scores = [model(view).logits.float() for view in views]
-            # Logits, or logarithms of mean probabilities: both are what cross_entropy takes.
-            scores = scores[0] if len(scores) == 1 else _log_mean_probability(scores)
-            labels = batch["labels"].to(scores.device)
-            losses = F.cross_entropy(scores, labels, reduction="none")
-            ranked = scores.topk(min(5, scores.shape[1])).indices.int()
-            confidences = scores.softmax(-1).amax(-1)
-            columns = (batch["labels"], ranked.cpu(), confidences.cpu(), losses.cpu())
-            rows.append((batch["index"], *(c.numpy() for c in columns), batch["digests"]))
+                logits = [model(view).logits.float() for view in views]
+            scores = logits[0] if len(logits) == 1 else _log_mean_probability(logits)
+            batches.append((batch["index"], *_columns(scores, batch["labels"]), batch["digests"]))
             bar.update(len(batch["index"]) * accelerator.num_processes)
             if given_up := stopped():
                 break
     model.train(was_training)
-    bar.close()
     if any(gather_object([given_up])):
         return None
-    if accelerator.num_processes > 1:
-        rows = gather_object(rows)
-    *columns, digests = zip(*rows, strict=True)
-    index, *columns = (np.concatenate(column) for column in columns)
-    digests = [digest for part in digests for digest in part]
+    return _assemble(gather_object(batches) if accelerator.num_processes > 1 else batches, source)
+
+
+def _ten_views(pixel_values: Tensor, crop: int) -> Sequence[Tensor]:
+    return cast(Tensor, ten_crop(pixel_values, crop)).unbind(1)
+
+
+def _log_mean_probability(logits: list[Tensor]) -> Tensor:
+    """Logarithm of the mean softmax over views; `cross_entropy` takes it as it takes logits."""
+    views = torch.stack([each.log_softmax(-1) for each in logits])
+    return views.logsumexp(0) - math.log(len(logits))
+
+
+def _columns(scores: Tensor, labels: Tensor) -> list[np.ndarray]:
+    """Labels, ranked classes, confidences and losses of a batch."""
+    columns = (
+        labels,
+        scores.topk(min(5, scores.shape[1])).indices.int(),
+        scores.softmax(-1).amax(-1),
+        F.cross_entropy(scores, labels.to(scores.device), reduction="none"),
+    )
+    return [column.cpu().numpy() for column in columns]
+
+
+def _assemble(batches: list[Columns], source: Split) -> Predictions:
+    """Put the batches of all processes into the order of the rows."""
+    *columns, digest_parts = zip(*batches, strict=True)
+    index, *arrays = (np.concatenate(column) for column in columns)
     by_row = np.argsort(index)
     if not np.array_equal(index[by_row], np.arange(source.num_rows)):
         raise RuntimeError(
             f"every row of split {source.split} must be evaluated once; got {len(index)} "
             f"predictions for {source.num_rows} rows"
         )
+    digests = [digest for part in digest_parts for digest in part]
     content = hashlib.sha256(b"".join(digests[row] for row in by_row)).hexdigest()
-    return Predictions(*(column[by_row] for column in columns), f"sha256:{content}")
+    labels, ranked, confidences, losses = (column[by_row] for column in arrays)
+    return Predictions(
+        labels=labels,
+        ranked=ranked,
+        confidences=confidences,
+        losses=losses,
+        fingerprint=f"sha256:{content}",
+    )
 
 
-def _ten_crop_sizes(processor):
+def _ten_crop_sizes(processor: BaseImageProcessor) -> tuple[int, int]:
     """Side of the square that ten crops are taken from, and theirs, pixels."""
     square = (getattr(processor, "size", None) or {}).get("shortest_edge")
     crop = getattr(processor, "crop_size", None) or {}
@@ -195,9 +252,3 @@ def _ten_crop_sizes(processor):
             f"{type(processor).__name__} has {square} and {crop}"
         )
     return square, height
-
-
-def _log_mean_probability(logits):
-    """Logarithm of the mean softmax over views."""
-    views = torch.stack([each.log_softmax(-1) for each in logits])
-    return views.logsumexp(0) - math.log(len(logits))

@@ -1,8 +1,8 @@
 """Measure again what the results of a model folder claim: the process behind `hub_cards verify`.
 
-It knows nothing of cards. The request, the arguments of `reevaluate` as JSON, comes on standard
-input; the answer goes to the file that is the only argument. Data is taken for that of a result if
-its contents have the recorded fingerprint, whatever its name.
+It knows nothing of cards. The request, the fields of `Request` as JSON, comes on standard input;
+the answer goes to the file that is the only argument. Data is taken for that of a result if its
+contents have the recorded fingerprint, whatever its name.
 
     python -P -m convzoo.evaluation.remeasuring ANSWER < REQUEST
 """
@@ -13,16 +13,20 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from accelerate import Accelerator
 from tqdm import tqdm
+from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import (
     get_class_from_dynamic_module,
     get_relative_import_files,
 )
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
+from typing_extensions import TypedDict
 
 import modeling
 from convzoo.allocator import keep_freed_memory
@@ -32,7 +36,9 @@ from convzoo.data.stream import eval_rows
 from convzoo.data.subset import choose_rows, subset
 from convzoo.environment import describe_environment
 from convzoo.errors import user_message
-from convzoo.evaluation.predicting import predict_split
+from convzoo.evaluation.class_matching import class_names, match_classes
+from convzoo.evaluation.predicting import EvaluationProtocol, content_digest, predict_split
+from convzoo.evaluation.results import Calibration, ClassAccuracy, EvalResult, check_result
 from convzoo.evaluation.statistics import break_down
 from convzoo.files import write_json
 
@@ -44,24 +50,13 @@ ADAPTER = "adapter_config.json"  # with peft, Transformers would load what it na
 OTHER = "their fingerprint is not the recorded one"
 
 
-def reevaluate(
-    folder: str,
-    results: Sequence[dict],
-    data: Sequence[str],
-    split: str = "",
-    image_column: str = "",
-    label_column: str = "",
-    sample: int = 0,
-    seed: int = 0,
-    trust_remote_code: bool = False,
-    batch_size: int = 64,
-    num_workers: int = 2,
-) -> dict:
-    """Load a model strictly and repeat its measurements, as far as their data is there.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be measured again, and on which data.
 
-    Args:
+    Attributes:
         folder: the model folder.
-        results: entries of `eval_results.json`.
+        results: entries of `eval_results.json`; whether they are complete is seen here.
         data: folders and Hub dataset ids to look for the images of the results in.
         split: the split to look in; the recorded one if "".
         image_column: column of images; the only image column if "".
@@ -71,37 +66,117 @@ def reevaluate(
         trust_remote_code: run the classes of the folder's own code instead of this package's.
         batch_size: images per step.
         num_workers: decoding processes.
-
-    Returns:
-        `environment`, `loaded` (see `load_strictly`) and `results`: for each result a `reason` why
-        it was not measured again, or its `data`, how that was `identified`, `num_images`, how many
-        of them were `seen`, how many of these were hits (`top1_accuracy`, `top5_accuracy`), mean
-        and standard deviation of the loss (`loss`, `loss_deviation`), and `classes` and
-        `calibration` as in the result.
     """
+
+    folder: str
+    results: Sequence[object]
+    data: Sequence[str]
+    split: str = ""
+    image_column: str = ""
+    label_column: str = ""
+    sample: int = 0
+    seed: int | None = 0
+    trust_remote_code: bool = False
+    batch_size: int = 64
+    num_workers: int = 2
+
+
+class Loading(TypedDict):
+    """How a model was loaded.
+
+    Attributes:
+        code: the class of the model; None if it could not be found.
+        files: for each file of code of the folder, whether it has the text of this package's.
+        error: why the model could not be loaded, or None.
+    """
+
+    code: str | None
+    files: dict[str, bool]
+    error: str | None
+
+
+class Answer(TypedDict, total=False):
+    """A result, measured again, or only the `reason` why it was not.
+
+    Attributes:
+        identified: how the images were found, see `FoundData`.
+        num_images: all images of the result.
+        seen: how many of them were measured.
+        top1_accuracy, top5_accuracy: how many of these were hits.
+        loss, loss_deviation: mean and standard deviation of their cross entropy.
+        classes, calibration: as in the result.
+    """
+
+    reason: str
+    data: str
+    split: str
+    identified: str
+    num_images: int
+    seen: int
+    top1_accuracy: int
+    top5_accuracy: int
+    loss: float
+    loss_deviation: float
+    classes: list[ClassAccuracy]
+    calibration: Calibration
+
+
+class Answers(TypedDict):
+    """The answer to a request."""
+
+    environment: dict[str, Any]
+    loaded: Loading
+    results: list[Answer]
+
+
+@dataclass(frozen=True)
+class FoundData:
+    """The images of a result.
+
+    Attributes:
+        source: the images.
+        identified: "fingerprint", or "commit" of a dataset on the Hub: then not all of them need
+            be read.
+    """
+
+    source: Split
+    identified: str
+
+
+def reevaluate(request: Request) -> Answers:
+    """Load a model strictly and repeat its measurements, as far as their data is there."""
     environment = describe_environment()
-    loaded, model, processor = load_strictly(Path(folder), trust_remote_code)
-    answers = [{"reason": "the model could not be loaded"} for _ in results]
-    if model is not None:
+    loaded, model, processor = load_strictly(
+        Path(request.folder), trust_remote_code=request.trust_remote_code
+    )
+    answers: list[Answer] = [{"reason": "the model could not be loaded"} for _ in request.results]
+    if model is not None and processor is not None:
         accelerator = Accelerator(mixed_precision="no")
         model.to(accelerator.device)
-        options = (split, image_column, label_column)
-        for number, result in enumerate(results):
+        for number, entry in enumerate(request.results):
             try:
-                found = find_data(result, data, *options, model.config.num_labels)
-                if isinstance(found, str):
-                    answers[number] = {"reason": found}
-                    continue
-                answers[number] = _measure(
-                    *(model, processor, result, *found, accelerator),
-                    *(sample, seed, batch_size, num_workers),
+                result = check_result(entry, f"results[{number}]")
+                found = find_data(result, request, names=class_names(model.config))
+                answers[number] = (
+                    {"reason": found}
+                    if isinstance(found, str)
+                    else _measure(
+                        model,
+                        processor,
+                        result=result,
+                        found=found,
+                        accelerator=accelerator,
+                        request=request,
+                    )
                 )
             except Exception as error:  # the result and the code may be anybody's
                 answers[number] = {"reason": f"{type(error).__name__}: {user_message(error)}"}
     return {"environment": environment, "loaded": loaded, "results": answers}
 
 
-def load_strictly(folder: Path, trust_remote_code: bool = False):
+def load_strictly(
+    folder: Path, *, trust_remote_code: bool = False
+) -> tuple[Loading, PreTrainedModel | None, BaseImageProcessor | None]:
     """Load weights from model.safetensors and nothing else, all of them and no others.
 
     Args:
@@ -109,13 +184,12 @@ def load_strictly(folder: Path, trust_remote_code: bool = False):
         trust_remote_code: run the classes of the folder's own code instead of this package's.
 
     Returns:
-        What is known of it: `code` (a class), `files` (whether each file of code in the folder has
-        the text of this package's), and an `error` or None; then model and image processor, both
-        None after an error.
+        What is known of it; then model and image processor, both None after an error.
     """
-    facts, model, processor = {"code": None, "files": {}, "error": None}, None, None
+    facts: Loading = {"code": None, "files": {}, "error": None}
     try:
-        references, named = {}, set()
+        references: dict[str, str] = {}
+        named: set[str] = set()
         for name, keys in AUTO_CLASSES.items():
             auto_map = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"]
             references |= {key: auto_map[key] for key in keys}
@@ -127,10 +201,12 @@ def load_strictly(folder: Path, trust_remote_code: bool = False):
             files |= {Path(path).name for path in get_relative_import_files(folder / name)}
         facts["files"] = {name: _is_ours(folder, name) for name in sorted(files)}
         if trust_remote_code:
-            classes = [get_class_from_dynamic_module(each, folder) for each in references.values()]
+            config_class, model_class, processor_class = (
+                cast(Any, get_class_from_dynamic_module(each, folder))
+                for each in references.values()
+            )
         else:
-            classes = _our_classes(folder)
-        config_class, model_class, processor_class = classes
+            config_class, model_class, processor_class = _our_classes(folder)
         facts["code"] = f"{model_class.__module__}.{model_class.__qualname__}"
         config = config_class.from_pretrained(folder)
         if getattr(config, "transformers_weights", None) or (folder / ADAPTER).exists():
@@ -154,12 +230,14 @@ def load_strictly(folder: Path, trust_remote_code: bool = False):
     return facts, model, processor
 
 
-def _is_ours(folder, name):
+def _is_ours(folder: Path, name: str) -> bool:
     ours, theirs = Path(modeling.__file__).with_name(name), folder / name
     return ours.is_file() and ours.read_text("utf-8") == theirs.read_text("utf-8")
 
 
-def _our_classes(folder):
+def _our_classes(
+    folder: Path,
+) -> tuple[type[PreTrainedConfig], type[PreTrainedModel], type[BaseImageProcessor]]:
     model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     families = {each.model_type: (each, model) for each, model in modeling.FAMILIES.items()}
     if model_type not in families:
@@ -170,77 +248,75 @@ def _our_classes(folder):
     return *families[model_type], modeling.ConvZooImageProcessor
 
 
-def find_data(
-    result: dict,
-    data: Sequence[str],
-    split: str,
-    image_column: str,
-    label_column: str,
-    num_labels: int,
-) -> tuple[Split, str] | str:
-    """The images that a result was measured on, among the given data.
+def find_data(result: EvalResult, request: Request, *, names: Sequence[str]) -> FoundData | str:
+    """Find the images that a result was measured on among the data of a request.
 
     Args:
         result: an entry of `eval_results.json`.
-        data: folders and Hub dataset ids.
-        split: the split to look in; the recorded one if "".
-        image_column: column of images; the only image column if "".
-        label_column: column of class numbers; the only class column if "".
-        num_labels: classes of the model.
+        request: where to look.
+        names: name of each class of the model.
 
     Returns:
-        The images, and "fingerprint" or, of a dataset on the Hub, of which not all need be read
-        then, "commit"; or why they were not found.
+        The images, or why they were not found.
     """
     recorded, reasons = result["dataset"], []
-    for path in data:
-        known = path in (recorded.get("id"), recorded.get("path"))
+    split = request.split or recorded["split"]
+    for path in request.data:
         on_hub = path == recorded.get("id")
-        dataset = DatasetReference(
-            path,
-            (known and recorded.get("config")) or "",
-            (on_hub and recorded.get("revision")) or "",
-            image_column,
-            label_column,
-        )
-        where = f"{path} [{split or recorded['split']}]"
+        where = f"{path} [{split}]"
         try:
-            source = open_split(dataset, split or recorded["split"])
+            source = open_split(_reference(result, request, path=path), split)
             # A model of some classes only knows their new numbers.
-            renumber = num_labels != len(source.label_names)
-            for step in (recorded.get("subset") or {}).get("taken", ()):
+            renumber = len(names) != len(source.label_names)
+            chosen = recorded.get("subset")
+            for step in chosen["taken"] if chosen else ():
                 source = subset(source, renumber=renumber, **step)
+            if matching := recorded.get("class_matching"):
+                source, _ = match_classes(source, names, by=matching["by"])
         except (OSError, ValueError) as error:
             reasons.append(f"{where}: {error}")
             continue
-        if len(source.label_names) != num_labels:
-            reasons.append(f"{where} has {len(source.label_names)} classes, the model {num_labels}")
+        if len(source.label_names) != len(names):
+            reasons.append(f"{where} has {len(source.label_names)} classes, the model {len(names)}")
         elif source.num_rows != recorded["num_samples"]:
             reasons.append(
                 f"{where} has other images: {source.num_rows:,}, not {recorded['num_samples']:,}"
             )
         elif on_hub and source.revision == recorded.get("revision"):
-            return source, "commit"
+            return FoundData(source, "commit")
         elif content_fingerprint(source) == recorded["fingerprint"]:
-            return source, "fingerprint"
+            return FoundData(source, "fingerprint")
         else:
             reasons.append(f"{where} has other images: {OTHER}")
     return "; ".join(reasons) or "no data was given for it"
 
 
+def _reference(result: EvalResult, request: Request, *, path: str) -> DatasetReference:
+    """The dataset at a path, in the recorded configuration and revision if it is the recorded."""
+    recorded = result["dataset"]
+    known = path in (recorded.get("id"), recorded.get("path"))
+    return DatasetReference(
+        path=path,
+        name=(known and recorded.get("config")) or "",
+        revision=(path == recorded.get("id") and recorded.get("revision")) or "",
+        image_column=request.image_column,
+        label_column=request.label_column,
+    )
+
+
 def content_fingerprint(source: Split) -> str:
-    """The fingerprint that an evaluation records: SHA-256 over encoded images and labels."""
+    """Compute the fingerprint that an evaluation records, over encoded images and labels."""
     digests = hashlib.sha256()
     bar = tqdm(total=source.num_rows, desc="fingerprint", unit=" images", leave=False)
     with bar:
         for _, data, label in eval_rows(source, 0, 1):
-            digests.update(hashlib.sha256(data).digest() + label.to_bytes(4, "little"))
+            digests.update(content_digest(data, label))
             bar.update()
     return f"sha256:{digests.hexdigest()}"
 
 
-def draw(source: Split, count: int, seed: int) -> Split:
-    """`count` images of a source, drawn at random without replacement; all if there are no more."""
+def draw(source: Split, count: int, *, seed: int | None) -> Split:
+    """Draw `count` images at random without replacement; all if there are no more."""
     if count >= source.num_rows:
         return source
     rows = np.random.default_rng(seed).choice(source.num_rows, count, replace=False)
@@ -248,32 +324,42 @@ def draw(source: Split, count: int, seed: int) -> Split:
 
 
 def _measure(
-    model, processor, result, source, identified, accelerator, sample, seed, batch_size, num_workers
-):
-    protocol = result["protocol"]
-    crops = protocol["views"]
-    if crops not in (1, 10):
-        raise ValueError(f"views must be 1 or 10 to be repeated; got {crops}")
-    published = processor.to_dict()
-    changed = {
-        key: value
-        for key, value in protocol["image_processor"].items()
-        if key in published and key != "auto_map" and published[key] != value
-    }
-    if changed:
-        processor = type(processor)(**published | changed)
-    drawn = draw(source, sample, seed) if sample else source
-    predictions = predict_split(
-        *(model, processor, drawn, accelerator, batch_size, num_workers, crops),
-        exif_rotation=protocol.get("exif_rotation", False),
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    *,
+    result: EvalResult,
+    found: FoundData,
+    accelerator: Accelerator,
+    request: Request,
+) -> Answer:
+    recorded, source, identified = result["protocol"], found.source, found.identified
+    if recorded["views"] not in (1, 10):
+        raise ValueError(f"views must be 1 or 10 to be repeated; got {recorded['views']}")
+    protocol = EvaluationProtocol(
+        crops=recorded["views"],
+        exif_rotation=recorded.get("exif_rotation", False),
+        batch_size=request.batch_size,
+        num_workers=request.num_workers,
     )
+    drawn = draw(source, request.sample, seed=request.seed) if request.sample else source
+    predictions = predict_split(
+        model,
+        _recorded_processor(processor, recorded["image_processor"]),
+        source=drawn,
+        accelerator=accelerator,
+        protocol=protocol,
+    )
+    assert predictions is not None  # nobody stops it
     if drawn is source:
         if predictions.fingerprint != result["dataset"]["fingerprint"]:
             raise ValueError(f"{source.path} has other images: {OTHER}")
         identified = "fingerprint"
-    labels, names = predictions.labels, model.config.id2label
-    names = [names[number] for number in range(model.config.num_labels)]
-    details = break_down(labels, predictions.ranked, predictions.confidences, names)
+    details = break_down(
+        predictions.labels,
+        predictions.ranked,
+        confidences=predictions.confidences,
+        names=class_names(model.config),
+    )
     hits, losses = predictions.ranked == predictions.labels[:, None], predictions.losses
     return {
         "data": source.path,
@@ -285,17 +371,31 @@ def _measure(
         "top5_accuracy": int(hits.any(axis=1).sum()),
         "loss": float(losses.mean(dtype=np.float64)),
         "loss_deviation": float(losses.std(dtype=np.float64, ddof=min(1, len(losses) - 1))),
-        **{key: details[key] for key in ("classes", "calibration")},
+        "classes": details["classes"],
+        "calibration": details["calibration"],
     }
+
+
+def _recorded_processor(
+    processor: BaseImageProcessor, settings: dict[str, Any]
+) -> BaseImageProcessor:
+    """The published image processor with the recorded settings."""
+    published = processor.to_dict()
+    changed = {
+        key: value
+        for key, value in settings.items()
+        if key in published and key != "auto_map" and published[key] != value
+    }
+    return type(processor)(**published | changed) if changed else processor
 
 
 def main() -> None:
     """Answer one request."""
-    disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     keep_freed_memory()
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
     try:
-        write_json(Path(sys.argv[1]), reevaluate(**json.load(sys.stdin)))
+        write_json(Path(sys.argv[1]), reevaluate(Request(**json.load(sys.stdin))))
     except KeyboardInterrupt:  # comes to both processes; the other one speaks
         sys.exit(130)
 

@@ -1,32 +1,256 @@
-"""The file `eval_results.json` of a model folder: one entry per dataset, split and protocol."""
+"""The file `eval_results.json` of a model folder: its schema, and how it is read and written.
+
+It has one entry per dataset, split and protocol. Whatever convzoo reads of an entry or writes into
+one is named here. Cards have a reader of their own, because hub_cards imports nothing of convzoo;
+tests/test_results.py holds the two together. Entries are checked when they are read and when they
+are written; keys that are not named here stay as they are.
+"""
 
 import json
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, cast
 
-from convzoo.files import write_text
+from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
+from convzoo.files import SCHEMA_VERSION, write_text
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+FILE = "eval_results.json"
 LINE = 110  # columns: a class or a bin fits
+MOST_WITHOUT_TOP5 = 5  # classes of a model whose top-5 accuracy is 1 whatever it has learnt
+
+MatchBy = Literal["name", "number"]
 
 
-def record_result(model_folder: Path, result: dict) -> None:
-    """Put a result into `eval_results.json`, replacing one of the same data and protocol.
+class SubsetFacts(TypedDict):
+    """How the images were chosen, where they are not the whole split.
 
-    Results of other weights than the folder's are dropped: they would not be true any more.
+    Attributes:
+        of: images of the whole split.
+        taken: arguments of `convzoo.data.subset.subset`, one entry for each choice.
     """
-    path = model_folder / "eval_results.json"
-    previous = json.loads(path.read_text(encoding="utf-8"))["results"] if path.is_file() else []
+
+    of: int
+    taken: list[dict[str, Any]]
+
+
+class ClassMatching(TypedDict):
+    """How labels of the data became class numbers of the model.
+
+    Attributes:
+        by: "name", or "number" where the names were not compared.
+        num_model_classes: among how many the model chose.
+        num_data_classes: how many of them the data has.
+    """
+
+    by: MatchBy
+    num_model_classes: int
+    num_data_classes: int
+
+
+class DatasetFacts(TypedDict):
+    """The images: where they come from, which they are, and a hash of their contents.
+
+    Attributes:
+        class_matching: absent where data and model name the same classes in the same order.
+    """
+
+    path: NotRequired[str]
+    id: NotRequired[str | None]
+    name: str
+    source_datasets: NotRequired[list[str]]
+    config: NotRequired[str | None]
+    split: str
+    subset: NotRequired[SubsetFacts | None]
+    revision: NotRequired[str | None]
+    fingerprint: str
+    num_samples: int
+    class_matching: NotRequired[ClassMatching]
+
+
+class ProtocolFacts(TypedDict):
+    """How each image was shown to the model.
+
+    Attributes:
+        views: crops of an image; what is `averaged` over them is named where they are several.
+        image_processor: settings of the processor.
+        exif_rotation: True where images were turned as their EXIF data says, else absent.
+    """
+
+    views: int
+    image_processor: dict[str, Any]
+    averaged: NotRequired[str]
+    exif_rotation: NotRequired[bool]
+
+
+class Metrics(TypedDict):
+    """Fractions in [0, 1], and the mean cross entropy.
+
+    Attributes:
+        top5_accuracy: None for a model of at most MOST_WITHOUT_TOP5 classes.
+    """
+
+    top1_accuracy: float
+    top5_accuracy: NotRequired[float | None]
+    loss: NotRequired[float]
+
+
+class CalibrationBin(TypedDict):
+    """The images whose top-1 probability lies in (low, high]."""
+
+    low: float
+    high: float
+    num_samples: int
+    num_correct: int
+    mean_confidence: float
+
+
+class Calibration(TypedDict):
+    """How far probabilities can be read as chances of being right."""
+
+    expected_calibration_error: float
+    mean_confidence: float
+    definition: str
+    bins: list[CalibrationBin]
+
+
+# "class" is a key of the file and a keyword of Python: hence the other notation.
+ClassAccuracy = TypedDict(
+    "ClassAccuracy",
+    {"class": int, "name": str, "num_samples": int, "num_correct": int, "top1_accuracy": float},
+)
+
+
+class Confusion(TypedDict):
+    """The images of class `name` that were taken for `predicted`; `share` is that of the class."""
+
+    name: str
+    predicted: str
+    count: int
+    share: float
+
+
+class Breakdown(TypedDict):
+    """The metrics in detail, see `convzoo.evaluation.statistics`."""
+
+    intervals_95: dict[str, list[float]]
+    calibration: Calibration
+    classes: list[ClassAccuracy]
+    confusions: list[Confusion]
+
+
+class ModelFacts(TypedDict):
+    """The weights that were measured."""
+
+    file: NotRequired[str]
+    sha256: str
+    num_parameters: int
+
+
+class EvalResult(TypedDict):
+    """One entry of the file; what is not required may be absent in entries of other origin."""
+
+    task: str
+    dataset: DatasetFacts
+    protocol: ProtocolFacts
+    metrics: Metrics
+    intervals_95: NotRequired[dict[str, list[float]]]
+    calibration: NotRequired[Calibration]
+    classes: NotRequired[list[ClassAccuracy]]
+    confusions: NotRequired[list[Confusion]]
+    model: ModelFacts
+    command: NotRequired[str]
+    date: NotRequired[str]
+    duration_seconds: NotRequired[float]
+    images_per_second: NotRequired[float]
+    environment: NotRequired[dict[str, Any]]
+
+
+def check_result(result: object, where: str) -> EvalResult:
+    """Check that an entry has the parts that it must have, all of the right type.
+
+    Args:
+        result: what the file holds, or is to hold.
+        where: what messages call it.
+
+    Returns:
+        The entry itself.
+
+    Raises:
+        ValueError: if a part is missing or of another type.
+    """
+    from pydantic import ValidationError
+
+    try:
+        _adapter().validate_python(result, strict=True)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise ValueError(
+            f"{where} must be as `convzoo evaluate` writes it; "
+            f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
+        ) from error
+    return cast(EvalResult, result)
+
+
+@cache
+def _adapter() -> "TypeAdapter[EvalResult]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(EvalResult)
+
+
+def read_results(model_folder: Path) -> list[EvalResult]:
+    """Read the results of a model folder; [] where it has none.
+
+    Raises:
+        ValueError: if the file is not as `record_result` writes it.
+    """
+    path = model_folder / FILE
+    if not path.is_file():
+        return []
+    remedy = "Move the file away, and evaluate again"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version, results = content.get("schema_version", SCHEMA_VERSION), list(content["results"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} must be as `convzoo evaluate` writes it; {error!r}. {remedy}"
+        ) from error
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"schema_version of {path} must be {SCHEMA_VERSION}; got {version!r}. {remedy}"
+        )
+    try:
+        return [check_result(each, f"results[{n}] of {path}") for n, each in enumerate(results)]
+    except ValueError as error:
+        raise ValueError(f"{error}. {remedy}") from error
+
+
+def record_result(model_folder: Path, result: EvalResult) -> None:
+    """Put a result into the file of a model folder, replacing one of the same data and protocol.
+
+    Results of other weights than those of the new one are dropped: they would not be true any more.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ValueError: as `read_results`, or if the result itself lacks something.
+    """
+    check_result(result, "the result")
     kept = [
         old
-        for old in previous
+        for old in read_results(model_folder)
         if old["model"]["sha256"] == result["model"]["sha256"]
         and _what_was_measured(old) != _what_was_measured(result)
     ]
-    content = {"schema_version": 1, "results": [*kept, result]}
-    write_text(path, readable_json(content) + "\n")
+    content = {"schema_version": SCHEMA_VERSION, "results": [*kept, result]}
+    write_text(model_folder / FILE, readable_json(content) + "\n")
 
 
-def readable_json(value, indent: int = 0) -> str:
-    """JSON with a list or table on one line where it fits there; a class is a line, not six.
+def readable_json(value: object, indent: int = 0) -> str:
+    """Return JSON with a list or table on one line where it fits there; a class is a line, not six.
 
     Args:
         value: what `json.dumps` takes.
@@ -46,5 +270,5 @@ def readable_json(value, indent: int = 0) -> str:
     return f"{opening}\n{inside}\n{' ' * indent}{closing}"
 
 
-def _what_was_measured(result):
+def _what_was_measured(result: EvalResult) -> tuple[str, str, ProtocolFacts]:
     return result["dataset"]["fingerprint"], result["dataset"]["split"], result["protocol"]

@@ -1,65 +1,74 @@
-"""What predictions show beyond one accuracy: its interval, classes, mix-ups and calibration.
+"""Statistics beyond one accuracy: its interval, classes, confusions and calibration.
 
 Everything here is a plain function of a few arrays with one entry per image, so that it can be
 checked by hand; the results are what `eval_results.json` holds.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-Z_95 = 1.959963984540054  # two-sided 95 % quantile of the standard normal distribution
+from convzoo.evaluation.results import (
+    MOST_WITHOUT_TOP5,
+    Breakdown,
+    Calibration,
+    CalibrationBin,
+    ClassAccuracy,
+    Confusion,
+)
+
 NUM_BINS = 15
 MAX_CONFUSIONS = 20
 
 
 def break_down(
-    labels: np.ndarray, ranked: np.ndarray, confidences: np.ndarray, names: Sequence[str]
-) -> dict:
-    """All of this module, as `eval_results.json` holds it.
+    labels: np.ndarray, ranked: np.ndarray, *, confidences: np.ndarray, names: Sequence[str]
+) -> Breakdown:
+    """Compute all of this module, as `eval_results.json` holds it.
 
     Args:
         labels: true classes, (num_images,).
         ranked: up to five classes in falling order of score, (num_images, k).
         confidences: probability of the first of them, (num_images,).
-        names: name of each class.
+        names: name of each class; of at most MOST_WITHOUT_TOP5, top-5 says nothing.
     """
     predicted, hits = ranked[:, 0], ranked == labels[:, None]
-    shares = {"top1_accuracy": hits[:, 0].mean(), "top5_accuracy": hits.any(axis=1).mean()}
+    counts = {"top1_accuracy": int(hits[:, 0].sum())}
+    if len(names) > MOST_WITHOUT_TOP5:
+        counts["top5_accuracy"] = int(hits.any(axis=1).sum())
     return {
         "intervals_95": {
-            name: list(wilson_interval(float(share), len(labels))) for name, share in shares.items()
+            name: list(wilson_interval(count, len(labels))) for name, count in counts.items()
         },
         "calibration": calibration(confidences, hits[:, 0]),
-        "classes": accuracy_by_class(labels, predicted, names),
-        "confusions": most_confused(labels, predicted, names),
+        "classes": accuracy_by_class(labels, predicted, names=names),
+        "confusions": most_confused(labels, predicted, names=names),
     }
 
 
-def wilson_interval(fraction: float, num_samples: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a proportion.
+def wilson_interval(num_hits: int, num_samples: int) -> tuple[float, float]:
+    """Return Wilson's 95 % score interval of a proportion.
 
     Args:
-        fraction: measured proportion, in [0, 1].
-        num_samples: independent samples behind it, at least 1.
+        num_hits: samples that were hits, 0 to `num_samples`.
+        num_samples: independent samples, at least 1.
 
     Returns:
-        Lower and upper end, in [0, 1].
+        Lower and upper end, in [0, 1]: exactly 0 without hits, exactly 1 without misses.
 
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
         Journal of the American Statistical Association 22 (1927).
     """
-    spread = Z_95**2 / num_samples
-    centre = (fraction + spread / 2) / (1 + spread)
-    half = math.sqrt(spread * (fraction * (1 - fraction) + spread / 4)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest
+
+    interval = binomtest(num_hits, num_samples).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def accuracy_by_class(
-    labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]
-) -> list[dict]:
-    """Images and top-1 accuracy of each class that has images, in the order of the classes.
+    labels: np.ndarray, predicted: np.ndarray, *, names: Sequence[str]
+) -> list[ClassAccuracy]:
+    """Count images and top-1 accuracy of each class that has images, in the order of the classes.
 
     Args:
         labels: true classes, (num_images,).
@@ -82,9 +91,9 @@ def accuracy_by_class(
 
 
 def most_confused(
-    labels: np.ndarray, predicted: np.ndarray, names: Sequence[str], limit: int = MAX_CONFUSIONS
-) -> list[dict]:
-    """The most frequent errors, as pairs of a true and a predicted class.
+    labels: np.ndarray, predicted: np.ndarray, *, names: Sequence[str], limit: int = MAX_CONFUSIONS
+) -> list[Confusion]:
+    """List the most frequent errors, as pairs of a true and a predicted class.
 
     Args:
         labels: true classes, (num_images,).
@@ -99,7 +108,7 @@ def most_confused(
     pairs = labels[wrong].astype(np.int64) * len(names) + predicted[wrong]
     pairs, counts = np.unique(pairs, return_counts=True)
     totals = np.bincount(labels, minlength=len(names))
-    errors = []
+    errors: list[Confusion] = []
     for place in np.argsort(-counts, kind="stable")[:limit].tolist():
         true, chosen = divmod(int(pairs[place]), len(names))
         count = int(counts[place])
@@ -110,12 +119,12 @@ def most_confused(
     return errors
 
 
-def calibration(confidences: np.ndarray, correct: np.ndarray) -> dict:
-    """Whether a probability can be read as a chance of being right.
+def calibration(confidences: np.ndarray, correct: np.ndarray) -> Calibration:
+    """Compare probabilities with the chance of being right.
 
     Args:
         confidences: probability of the predicted class, in [0, 1], (num_images,).
-        correct: whether it is the true class, (num_images,).
+        correct: True where it is the true class, (num_images,).
 
     Returns:
         The expected calibration error (the mean of |accuracy - confidence| over the bins, weighted
@@ -128,7 +137,8 @@ def calibration(confidences: np.ndarray, correct: np.ndarray) -> dict:
     confidences = confidences.astype(np.float64)
     inner_edges = np.arange(1, NUM_BINS) / NUM_BINS
     bin_of = np.digitize(confidences, inner_edges, right=True)
-    bins, error = [], 0.0
+    bins: list[CalibrationBin] = []
+    error = 0.0
     for number in np.unique(bin_of).tolist():
         inside = bin_of == number
         count = int(inside.sum())

@@ -1,18 +1,33 @@
-"""What a split looks like: thumbnails of its classes, and histograms of its images."""
+"""Figures of a split: thumbnails of its classes, and histograms of its images."""
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from convzoo.inspection.survey import COLUMNS, THUMBNAIL, Survey, thumbnails_per_class
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 MOST_THUMBNAILS = 100
 
 
+def headless_figure(width: float, height: float) -> "Figure":
+    """Make a figure of so many inches that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def contact_sheet(survey: Survey) -> Image.Image:
-    """Thumbnails with their class: one of each class, or a row of each if the classes are few.
+    """Show thumbnails with their class: one of each, or a row of each if the classes are few.
 
     Args:
         survey: a split of which images were read.
@@ -47,7 +62,7 @@ def contact_sheet(survey: Survey) -> Image.Image:
     return sheet
 
 
-def _fitting(text, font, width):
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The start of a text that fits."""
     if font.getlength(text) <= width:
         return text
@@ -63,41 +78,51 @@ def save_histograms(survey: Survey, path: Path) -> None:
         survey: a split of which images were read.
         path: the file.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    figure = headless_figure(11, 7.5)
     (classes, sides), (ratios, kilobytes) = figure.subplots(2, 2)
-    order = np.argsort(-survey.label_counts, kind="stable")
-    counts = survey.label_counts[order]
-    classes.bar(np.arange(len(counts)), counts, width=1.0 if len(counts) > 40 else 0.8)
-    classes.set(xlabel="class, largest first", ylabel="images", title="Images of each class")
-    if len(counts) <= 25:
-        names = [survey.source.label_names[i][:20] for i in order]
-        classes.set_xticks(np.arange(len(counts)), names, rotation=45, ha="right")
-        classes.set_xlabel("")
-    width, height, kb = (
+    width, height, sizes = (
         np.array(survey.sizes[key], float) for key in ("width", "height", "kilobytes")
     )
-    top = np.quantile(np.maximum(width, height), 0.99) * 1.05
-    number = int(np.clip(2 * len(kb) ** 0.5, 10, 60))  # of bars
-    bins = np.linspace(0, top, number)
-    for values, label in ((width, "width"), (height, "height")):
-        sides.hist(values.clip(0, top), bins, alpha=0.6, label=label)
-    sides.legend()
-    sides.set(xlabel="pixels", ylabel="images", title="Width and height")
+    number = int(np.clip(2 * len(sizes) ** 0.5, 10, 60))  # of bars
+    _draw_class_sizes(classes, survey)
+    _draw_sides(sides, width, height=height, number=number)
     ratio = np.log2(width / height).clip(-2, 2)
-    ratios.hist(ratio, np.linspace(-2.05, 2.05, 42))
+    ratios.hist(ratio, np.linspace(-2.05, 2.05, 42).tolist())
     ratios.set_xticks([-2, -1, 0, 1, 2], ["1:4", "1:2", "1:1", "2:1", "4:1"])
     ratios.set(xlabel="width : height", ylabel="images", title="Shape")
-    kilobytes.hist(kb, np.geomspace(kb.min() * 0.99, kb.max() * 1.01, number))
-    kilobytes.set_xscale("log")
-    kilobytes.minorticks_off()
-    marks = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 5)]
-    marks = [mark for mark in marks if kb.min() <= mark <= kb.max()]
-    kilobytes.set_xticks(marks, [f"{mark:g}" for mark in marks])
-    kilobytes.set(xlabel="kB of a file", ylabel="images", title="Bytes")
+    _draw_kilobytes(kilobytes, sizes, number=number)
     for axes in (classes, sides, ratios, kilobytes):
         axes.yaxis.get_major_locator().set_params(integer=True)
     source = survey.source
     figure.suptitle(f"{source.path} [{source.split}], {survey.rows_read:,} images read")
     figure.savefig(path, dpi=110)
+
+
+def _draw_class_sizes(axes: "Axes", survey: Survey) -> None:
+    order = np.argsort(-survey.label_counts, kind="stable")
+    counts = survey.label_counts[order]
+    axes.bar(np.arange(len(counts)), counts, width=1.0 if len(counts) > 40 else 0.8)
+    axes.set(xlabel="class, largest first", ylabel="images", title="Images of each class")
+    if len(counts) <= 25:
+        names = [survey.source.label_names[i][:20] for i in order]
+        axes.set_xticks(np.arange(len(counts)), names, rotation=45, ha="right")
+        axes.set_xlabel("")
+
+
+def _draw_sides(axes: "Axes", width: np.ndarray, *, height: np.ndarray, number: int) -> None:
+    top = np.quantile(np.maximum(width, height), 0.99) * 1.05
+    bins = np.linspace(0, top, number).tolist()
+    for values, label in ((width, "width"), (height, "height")):
+        axes.hist(values.clip(0, top), bins, alpha=0.6, label=label)
+    axes.legend()
+    axes.set(xlabel="pixels", ylabel="images", title="Width and height")
+
+
+def _draw_kilobytes(axes: "Axes", sizes: np.ndarray, *, number: int) -> None:
+    axes.hist(sizes, np.geomspace(sizes.min() * 0.99, sizes.max() * 1.01, number).tolist())
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    marks = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 5)]
+    marks = [mark for mark in marks if sizes.min() <= mark <= sizes.max()]
+    axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
+    axes.set(xlabel="kB of a file", ylabel="images", title="Bytes")

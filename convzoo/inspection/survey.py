@@ -5,12 +5,16 @@ import io
 import math
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, NotRequired, cast
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from convzoo.data.remote import read_file
 from convzoo.data.split import FolderSplit, Split
@@ -23,6 +27,78 @@ THUMBNAIL = 112  # pixels
 COLUMNS = 10  # of thumbnails
 
 
+class FoundImage(TypedDict):
+    """An image that a report names: its row, what messages call it, the file it came from."""
+
+    row: int
+    where: str
+    name: str | None
+    reason: NotRequired[str]
+    format: NotRequired[str]
+
+
+class Misnamed(TypedDict):
+    """Images whose file name promises another format."""
+
+    count: int
+    examples: list[FoundImage]
+
+
+class LabelReport(TypedDict):
+    """Images of each class.
+
+    Attributes:
+        imbalance: those of the largest over those of the smallest class; None if one is empty.
+        outside_the_classes: label -> rows, of labels that are no class.
+        names: of the classes; they may repeat: ImageNet has two cranes.
+    """
+
+    num_classes: int
+    min: int
+    median: float
+    max: int
+    imbalance: float | None
+    empty_classes: int
+    outside_the_classes: dict[str, int]
+    names: list[str]
+    counts: list[int]
+
+
+class SplitReport(TypedDict):
+    """All numbers about a split."""
+
+    num_rows: int
+    num_files: int
+    num_row_groups: int
+    image_bytes: int
+    fingerprint: str
+    rows_read: int
+    labels: LabelReport
+    sizes: dict[str, dict[str, float]]
+    modes: dict[str, int]
+    formats: dict[str, int]
+    rotated_by_exif: int
+    misnamed: Misnamed
+    unreadable: list[FoundImage]
+
+
+class Occurrence(TypedDict):
+    """One of several equal images."""
+
+    split: str
+    row: int
+    where: str
+
+
+class Duplicates(TypedDict):
+    """Repeats of an image in its own split and in another one; how many have another label."""
+
+    within_splits: int
+    across_splits: int
+    other_label: int
+    examples: list[list[Occurrence]]
+
+
 class Survey:
     """What one pass over the images of a split found.
 
@@ -31,22 +107,27 @@ class Survey:
         limit: images to read; all if 0.
     """
 
-    def __init__(self, source: Split, limit: int):
+    def __init__(self, source: Split, *, limit: int = 0):
         self.source = source
         self.label_counts, self.strange_labels = _count_labels(source)
-        self.rows = []  # number, label and content hash of each readable image
-        self.sizes = {"width": [], "height": [], "short": [], "megapixels": [], "kilobytes": []}
-        self.modes, self.formats = Counter(), Counter()
+        self.rows: list[
+            tuple[int, int, bytes]
+        ] = []  # number, label and content hash of each readable image
+        names = ("width", "height", "short", "megapixels", "kilobytes")
+        self.sizes: dict[str, list[float]] = {name: [] for name in names}
+        self.modes: Counter[str] = Counter()
+        self.formats: Counter[str] = Counter()
         self.rotated = 0
-        self.unreadable, self.misnamed = [], []
-        self.sample = []  # encoded images for the measurements of speed
-        self.thumbnails = {}  # class number -> small images
+        self.unreadable: list[FoundImage] = []
+        self.misnamed: list[FoundImage] = []
+        self.sample: list[bytes] = []  # encoded images for the measurements of speed
+        self.thumbnails: dict[int, list[Image.Image]] = {}  # class number -> small images
         self.rows_read = 0
         if not self.strange_labels:  # the reader of training refuses such splits
             self._read(limit)
 
-    def describe(self) -> dict:
-        """The numbers."""
+    def describe(self) -> SplitReport:
+        """Return the numbers."""
         counts = self.label_counts
         return {
             "num_rows": self.source.num_rows,
@@ -63,7 +144,7 @@ class Survey:
                 "imbalance": float(counts.max() / counts.min()) if counts.min() else None,
                 "empty_classes": int((counts == 0).sum()),
                 "outside_the_classes": self.strange_labels,
-                "names": list(self.source.label_names),  # may repeat: ImageNet has two cranes
+                "names": list(self.source.label_names),
                 "counts": counts.tolist(),
             },
             "sizes": {
@@ -79,12 +160,10 @@ class Survey:
         }
 
     def where(self, row: int) -> str:
-        """What messages call a row of the split."""
-        ends = np.cumsum(self.source.group_rows)
-        group = int(np.searchsorted(ends, row, side="right"))
-        return self.source.where(group, row - int(ends[group]) + self.source.group_rows[group])
+        """Return what messages call a row of the split."""
+        return self.source.where(*self.source.locate(row))
 
-    def _read(self, limit):
+    def _read(self, limit: int) -> None:
         chosen = _spread(self.source.group_rows, limit)
         total = sum(count for _, _, count in chosen)
         step = max(1, total // SPEED_SAMPLE)
@@ -95,18 +174,20 @@ class Survey:
             for index in range(count):
                 data, label = rows[index]
                 where = self.source.where(group, index)
-                place = {"row": first + index, "where": where, "name": names[index]}
-                self._look(place, data, label, self.rows_read % step == 0)
+                place: FoundImage = {"row": first + index, "where": where, "name": names[index]}
+                if self._look(place, data, label=label) and self.rows_read % step == 0:
+                    self.sample.append(bytes(data))
                 self.rows_read += 1
                 bar.update()
         bar.close()
 
-    def _look(self, place, data, label, keep):
+    def _look(self, place: FoundImage, data: memoryview, *, label: int) -> bool:
+        """Note all about an image; False if it cannot be read."""
         try:
-            pixels = decode_rgb(data)
+            pixels = decode_rgb(cast(bytes, data))
         except ValueError as error:
-            self.unreadable.append(place | {"reason": str(error)})
-            return
+            self.unreadable.append({**place, "reason": str(error)})
+            return False
         height, width = pixels.shape[:2]
         for key, value in (
             ("width", width),
@@ -122,30 +203,29 @@ class Survey:
         self.rotated += orientation != 1
         suffix = Path(place["name"] or "").suffix.lower()
         if Image.registered_extensions().get(suffix, kind) != kind:
-            self.misnamed.append(place | {"format": kind})
+            self.misnamed.append({**place, "format": kind})
         self.rows.append((place["row"], label, hashlib.blake2b(data, digest_size=16).digest()))
-        if keep:
-            self.sample.append(bytes(data))
         thumbnails = self.thumbnails.setdefault(label, [])
         if len(thumbnails) < thumbnails_per_class(len(self.source.label_names)):
             thumbnails.append(_thumbnail(pixels))
+        return True
 
 
-def _header(data):
+def _header(data: memoryview) -> tuple[str, str, int]:
     """Format, mode and EXIF orientation of an image, as Pillow sees them."""
     kind, mode, orientation = "unknown", "unknown", 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged EXIF data, which nothing here uses
         try:
             with Image.open(io.BytesIO(data)) as image:
-                kind, mode = image.format, image.mode
+                kind, mode = image.format or kind, image.mode
                 orientation = image.getexif().get(EXIF_ORIENTATION, 1)
         except Exception:  # Pillow's EXIF reader raises nearly anything
             pass
     return kind, mode, orientation
 
 
-def _count_labels(source):
+def _count_labels(source: Split) -> tuple[np.ndarray, dict[str, int]]:
     """Rows of each class, and the counts of labels that are no class."""
     labels, num_classes = source.labels_in_files(), len(source.label_names)
     known = (labels >= 0) & (labels < num_classes)
@@ -153,7 +233,7 @@ def _count_labels(source):
     return np.bincount(labels[known], minlength=num_classes), dict(strange)
 
 
-def _spread(group_rows, limit):
+def _spread(group_rows: Sequence[int], limit: int) -> list[tuple[int, int, int]]:
     """(row group, its first row, rows to read): all, or at most `limit` rows, spread evenly."""
     firsts = np.cumsum([0, *group_rows]).tolist()
     left = min(limit, firsts[-1]) if limit else firsts[-1]
@@ -168,13 +248,13 @@ def _spread(group_rows, limit):
     return [(group, firsts[group], counts[group]) for group in chosen]
 
 
-def _file_names(source, group):
+def _file_names(source: Split, group: int) -> Sequence[str | None]:
     """The file names that the rows of a row group came with, None where there is none."""
     file, number = source.groups[group]
     if isinstance(source, FolderSplit):
         return source.files[file : file + source.group_rows[group]]
 
-    def read(handle):
+    def read(handle: IO[bytes]) -> pa.Table:
         parquet = pq.ParquetFile(handle, metadata=source.footers[file])
         return parquet.read_row_group(number, [f"{source.image_column}.path"])
 
@@ -184,17 +264,19 @@ def _file_names(source, group):
     return [entry and entry["path"] for entry in table[0].to_pylist()]
 
 
-def find_duplicates(surveys: dict[str, Survey]) -> dict:
-    """Images whose bytes came before, within a split and across splits.
+def find_duplicates(surveys: dict[str, Survey]) -> Duplicates:
+    """Find images whose bytes came before, within a split and across splits.
 
     Args:
         surveys: what was read of each split.
-
-    Returns:
-        Counts of repeats: of an image in the same split, of one in another split, and how many of
-        them have another label; and some examples.
     """
-    seen, found = {}, {"within_splits": 0, "across_splits": 0, "other_label": 0, "examples": []}
+    seen: dict[bytes, tuple[str, int, int]] = {}
+    found: Duplicates = {
+        "within_splits": 0,
+        "across_splits": 0,
+        "other_label": 0,
+        "examples": [],
+    }
     for split, survey in surveys.items():
         for row, label, digest in survey.rows:
             if digest not in seen:
@@ -215,14 +297,14 @@ def find_duplicates(surveys: dict[str, Survey]) -> dict:
 
 
 def thumbnails_per_class(num_classes: int) -> int:
-    """Thumbnails of each class: a row of them if the classes are few."""
+    """Return how many thumbnails a class gets: a row of them if the classes are few."""
     return COLUMNS if num_classes <= 12 else 1
 
 
-def _thumbnail(pixels):
+def _thumbnail(pixels: np.ndarray) -> Image.Image:
     """At most THUMBNAIL pixels, small images in larger squares."""
     image = Image.fromarray(pixels)
     scale = THUMBNAIL / max(image.size)
-    size = tuple(max(1, round(side * scale)) for side in image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
     method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    return image.resize(size, method, reducing_gap=2.0)
+    return image.resize((width, height), method, reducing_gap=2.0)

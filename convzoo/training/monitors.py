@@ -20,9 +20,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from convzoo.health import dead_channels, slope_statistics
 from convzoo.training.metrics_log import MetricsLog
-
-DEAD_OUTPUT = 1e-3  # standard deviation of a batch norm's channel below which it says nothing
 
 
 class Monitors:
@@ -32,7 +31,7 @@ class Monitors:
     | --- | --- | --- |
     | gradients | kernel (more than one dimension) | see `gradient_statistics` |
     | batch_norm | batch norm | mean of |running mean|, least, mean and greatest running variance,
-      dead: share of channels whose output deviates by less than DEAD_OUTPUT |
+      dead: share of channels that carry nothing, see `convzoo.health` |
     | slopes | PReLU | min, mean, max, outside: share not in [0, 1] |
     | residual_scales | residual block | scale: softplus of the parameter |
     | residual_ratio | residual block | ratio: norm of the scaled branch (before drop path) over
@@ -147,7 +146,7 @@ class Monitors:
         if "batch_norm" in self.names:
             self.line["batch_norm"] = {n: _norm_statistics(m) for n, m in self.norms.items()}
         if "slopes" in self.names:
-            self.line["slopes"] = {n: _slope_statistics(w) for n, w in self.slopes.items()}
+            self.line["slopes"] = {n: slope_statistics(w) for n, w in self.slopes.items()}
         if "residual_scales" in self.names:
             self.line["residual_scales"] = {
                 name: {"scale": F.softplus(scale).item()} for name, scale in self.scales.items()
@@ -243,22 +242,12 @@ def gradient_statistics(gradient: Tensor, loss_scale: float = 1.0) -> dict:
 
 def _norm_statistics(norm):
     variance, mean = norm.running_var.float(), norm.running_mean.float()
-    deviation = (variance / (variance + norm.eps)).sqrt() * norm.weight.abs()
     return {
         "mean": mean.abs().mean().item(),
         "var_min": variance.min().item(),
         "var_mean": variance.mean().item(),
         "var_max": variance.max().item(),
-        "dead": (deviation < DEAD_OUTPUT).float().mean().item(),
-    }
-
-
-def _slope_statistics(slopes):
-    return {
-        "min": slopes.min().item(),
-        "mean": slopes.mean().item(),
-        "max": slopes.max().item(),
-        "outside": ((slopes < 0) | (slopes > 1)).float().mean().item(),
+        "dead": dead_channels(norm).float().mean().item(),
     }
 
 

@@ -101,7 +101,7 @@ def verify(
         trust_remote_code: run the repository's own code. Its process is no sandbox, and such code
             could also make up the numbers.
         measuring: `split`, `image_column`, `label_column`, `batch_size` and `num_workers`, as for
-            `convzoo.evaluation.remeasuring.reevaluate`.
+            `convzoo.evaluation.remeasuring.Request`.
 
     Raises:
         ValueError: if there is no such model or revision, or nothing to verify in it.

@@ -26,10 +26,10 @@ Returns:
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
-class TopKAccuracy(evaluate.Metric):
+class TopKAccuracy(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """Top-k accuracy from ranked class numbers."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             inputs_description=_INPUTS,
@@ -42,7 +42,12 @@ class TopKAccuracy(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references, k=(1, 5)):
+    def _compute(
+        self,
+        predictions: list[list[int]],
+        references: list[int],
+        k: tuple[int, ...] = (1, 5),
+    ) -> dict[str, float]:
         ranked = np.asarray(predictions)
         hits = ranked == np.asarray(references)[:, None]
         too_large = [n for n in k if not 1 <= n <= ranked.shape[1]]

@@ -1,0 +1,21 @@
+"""Evaluations of a model folder, as tests make them."""
+
+from convzoo.evaluation.evaluating import Choice, evaluate_folder
+from convzoo.evaluation.predicting import EvaluationProtocol
+
+PROTOCOL = {"crops", "exif_rotation", "batch_size", "num_workers"}
+
+
+def evaluate(model_folder, data, **options):
+    """Evaluate on the split "test", four images at a time and in this process unless told else."""
+    protocol = {key: options.pop(key) for key in PROTOCOL & options.keys()}
+    choice = {key: options.pop(key) for key in {"classes", "limit"} & options.keys()}
+    return evaluate_folder(
+        str(model_folder),
+        str(data),
+        split="test",
+        command="",
+        protocol=EvaluationProtocol(**{"batch_size": 4} | protocol),
+        choice=Choice(**choice),
+        **options,
+    )
