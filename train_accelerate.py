@@ -45,7 +45,7 @@ from convzoo.data.unreadable import UnreadableImages
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.errors import user_message
 from convzoo.evaluation.predicting import EvaluationProtocol, predict_split
-from convzoo.files import file_sha256, write_json, write_text
+from convzoo.files import file_sha256, lock_folder, write_folder, write_json, write_text
 from convzoo.images.erasing import erase
 from convzoo.images.mixing import build_mix
 from convzoo.images.normalize import Normalize
@@ -58,7 +58,7 @@ from convzoo.training import checkpointing
 from convzoo.training.batch_norm import share_statistics
 from convzoo.training.building import build_model, build_processor
 from convzoo.training.curves import plot_curves
-from convzoo.training.devices import check_deterministic, prepare_device
+from convzoo.training.devices import check_compiler, check_deterministic, prepare_device
 from convzoo.training.ema import ModelEma
 from convzoo.training.finetuning import freeze, freeze_cancelled_biases, stage_of
 from convzoo.training.losses import classification_loss
@@ -105,6 +105,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{accelerator.num_processes}, times augmentation.repeats; got "
             f"{settings.global_batch_size}"
         )
+    if settings.compile:
+        check_compiler(accelerator.device)
     if settings.compile and "residual_ratio" in recipe.monitor.names:
         raise ValueError(
             "monitor.names must not have 'residual_ratio' with train.compile: compiled blocks call "
@@ -116,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
             "synchronised batch norm needs GPUs"
         )
     if is_main:
-        checkpointing.lock_folder(run_folder)
+        lock_folder(run_folder)
         checkpointing.recover(run_folder / "checkpoints")
     accelerator.wait_for_everyone()  # what is in the folder stays as it is now
     check_run_folder(run_folder, recipe)
@@ -552,7 +554,7 @@ def main(argv: list[str] | None = None) -> None:
             write_json(folder / "train_results.json", results | {"model_sha256": weights})
 
         with published():
-            checkpointing.write_folder(run_folder / "model", fill_finished)
+            write_folder(run_folder / "model", fill_finished)
         logger.info("model, curves and training results: %s", run_folder / "model")
         if recipe.monitor.names:
             plot_monitors(run_folder)

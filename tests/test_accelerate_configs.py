@@ -92,7 +92,7 @@ def test_two_machines_talk_when_each_has_its_rank(counter):
 # task of each machine and passes SIGTERM on to every process of it, as Slurm's does, and `scontrol`
 # notes what it is told.
 
-SRUN = f"""#!{sys.executable}
+SRUN = """
 import os, signal, subprocess, sys
 import psutil
 
@@ -104,7 +104,7 @@ def tell(number, frame):
             pass
 
 command = sys.argv[2:]  # after --kill-on-bad-exit=1
-tasks = [subprocess.Popen(command, env=os.environ | {{"SLURM_NODEID": rank}}) for rank in "01"]
+tasks = [subprocess.Popen(command, env=os.environ | {"SLURM_NODEID": rank}) for rank in "01"]
 signal.signal(signal.SIGTERM, tell)
 sys.exit(max(task.wait() for task in tasks))
 """
@@ -117,8 +117,11 @@ SCONTROL = """#!/bin/bash
 def test_a_slurm_job_goes_back_into_the_queue_and_finishes(tiny_recipe, tmp_path):
     commands = tmp_path / "bin"
     commands.mkdir()
-    accelerate = f'#!/bin/bash\nshift\nexec "{sys.executable}" {" ".join(LAUNCH)} "$@"\n'
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("accelerate", accelerate)):
+    (commands / "srun.py").write_text(SRUN)
+    python = f'#!/bin/bash\nexec "{sys.executable}"'  # a shebang of its own must have no spaces
+    accelerate = f'{python} {" ".join(LAUNCH)} "${{@:2}}"\n'
+    srun = f'{python} "{commands}/srun.py" "$@"\n'
+    for name, text in (("srun", srun), ("scontrol", SCONTROL), ("accelerate", accelerate)):
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
     environment = os.environ | ENVIRONMENT

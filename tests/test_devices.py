@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from convzoo.training.devices import check_deterministic, has_fast_bf16, prepare_device
+from convzoo.training.devices import (
+    check_compiler,
+    check_deterministic,
+    has_fast_bf16,
+    prepare_device,
+)
 from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig
 
 CPU = torch.device("cpu")
@@ -46,6 +51,20 @@ def test_a_model_without_deterministic_gradients_on_gpus_is_named():
         check_deterministic(alexnet, gpu)
     check_deterministic(alexnet, CPU)
     check_deterministic(cnn, gpu)
+
+
+def test_paths_that_the_compiler_would_tear_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.__file__", "/opt/torch/__init__.py")
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: "/usr/lib")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/cache")
+    check_compiler(CPU)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/a cache")
+    with pytest.raises(ValueError, match="got '/tmp/a cache'. .* or set TORCHINDUCTOR_CACHE_DIR"):
+        check_compiler(CPU)
+    monkeypatch.setattr("torch.__file__", "/my models/torch/__init__.py")
+    with pytest.raises(ValueError, match="got '/my models/torch'. Leave it out, or start Python"):
+        check_compiler(CPU)
+    check_compiler(torch.device("cuda"))
 
 
 def test_emulated_bf16_is_a_warning(caplog):

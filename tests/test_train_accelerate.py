@@ -22,7 +22,14 @@ from convzoo.recipe.files import load_recipe
 from convzoo.training.building import build_model
 from convzoo.training.checkpointing import latest_checkpoint, load_state
 from convzoo.training.metrics_log import read_metrics
-from tests.support.clients import ENVIRONMENT, ROOT, launch_arguments, run, train
+from tests.support.clients import (
+    ENVIRONMENT,
+    ROOT,
+    launch_arguments,
+    paths_without_spaces,
+    run,
+    train,
+)
 from tests.support.hub_server import HubServer
 from tests.support.images import coloured_images, write_split
 from train_accelerate import completes
@@ -371,7 +378,8 @@ def test_accumulation_gives_the_same_losses(alone, tmp_path):
 def test_compiled_and_checkpointed_steps_give_the_same_losses(alone, tmp_path):
     recipe, expected = alone
     overrides = ("train.compile=true", "train.gradient_checkpointing=true")
-    train(recipe, f"run.output_dir={tmp_path}", *overrides)
+    with paths_without_spaces() as options:
+        train(recipe, f"run.output_dir={tmp_path}", *overrides, **options)
     folders = (tmp_path / "alexnet", expected)
     ours, theirs = (
         [line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line][:20]

@@ -2,6 +2,9 @@
 
 import logging
 import os
+import sysconfig
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -60,6 +63,30 @@ def check_deterministic(model: torch.nn.Module, device: torch.device) -> None:
             f"train.deterministic must be false for {type(model).__name__} on a GPU: PyTorch has "
             f"no deterministic gradient of its adaptive pooling"
         )
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse train.compile where PyTorch would call the C++ compiler with a torn path.
+
+    Raises:
+        ValueError: if PyTorch, Python's library or the compiler's cache lie in a path with spaces.
+
+    Source: torch/_inductor/cpp_builder.py of PyTorch 2.13, which quotes only folders of headers.
+    """
+    if device.type != "cpu" or os.name != "posix":
+        return
+    link = "start Python through a link to {} whose path has none"
+    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()
+    for place, remedy in {
+        str(Path(torch.__file__).parent): link.format("its environment"),
+        sysconfig.get_config_var("LIBDIR") or "": link.format("its installation"),
+        cache: "set TORCHINDUCTOR_CACHE_DIR to a folder whose path has none",
+    }.items():
+        if " " in place:
+            raise ValueError(
+                f"train.compile must be false where a path has spaces, which PyTorch does not "
+                f"quote for the C++ compiler; got {place!r}. Leave it out, or {remedy}"
+            )
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -15,10 +17,10 @@ ENVIRONMENT = {
 }
 
 
-def run(*arguments, cwd=ROOT, check=True, **environment):
+def run(*arguments, cwd=ROOT, check=True, python=sys.executable, **environment):
     """Run this Python with arguments, as a user would; its output is shown when it fails."""
     done = subprocess.run(
-        [sys.executable, *(str(argument) for argument in arguments)],
+        [python, *(str(argument) for argument in arguments)],
         cwd=cwd,
         env=os.environ | ENVIRONMENT | environment,
         capture_output=True,
@@ -63,7 +65,17 @@ def launch_arguments(processes, *script):
     return [*launcher, *plain, *several, *(str(part) for part in script)]
 
 
-def train(recipe, *overrides, processes=1, check=True, **environment):
-    """`accelerate launch train_accelerate.py RECIPE OVERRIDES`."""
+def train(recipe, *overrides, processes=1, **options):
+    """`accelerate launch train_accelerate.py RECIPE OVERRIDES`; options are those of `run`."""
     script = (ROOT / "train_accelerate.py", recipe, *overrides)
-    return run(*launch_arguments(processes, *script), check=check, **environment)
+    return run(*launch_arguments(processes, *script), **options)
+
+
+@contextmanager
+def paths_without_spaces():
+    """Options of `run` by which this Python and PyTorch's compiler see no path with spaces."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        link = Path(folder, "environment")
+        link.symlink_to(sys.prefix)
+        python = link / Path(sys.executable).relative_to(sys.prefix)
+        yield {"python": str(python), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/cache"}
