@@ -77,5 +77,5 @@ def paths_without_spaces():
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         link = Path(folder, "environment")
         link.symlink_to(sys.prefix)
-        python = link / Path(sys.executable).relative_to(sys.prefix)
+        python = link / "bin" / Path(sys.executable).name
         yield {"python": str(python), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/cache"}
