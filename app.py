@@ -34,10 +34,16 @@ import re
 import statistics
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # else imported where they are used: --help answers at once
+    import gradio as gr
+    from PIL.Image import Image as Picture
+    from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
 QUICKSTART = HERE / "runs/quickstart/model"
@@ -52,6 +58,13 @@ RUNS = 3  # whose median time is shown
 INVITATION = "Give a picture, or choose an example."
 # Of matplotlib's colour map inferno: brighter is more, also for the colour-blind.
 INFERNO = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+# Of events: those of one group wait for each other, because each uses all cores.
+OF_MODELS: dict[str, Any] = {
+    "preprocess": False,
+    "concurrency_id": "models",
+    "concurrency_limit": 1,
+}
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 CSS = """
 #page {max-width: 1280px; margin: 0 auto}
 #page :is(h1, h2) {overflow-wrap: anywhere} /* a path can be long */
@@ -96,19 +109,20 @@ class Classifier:
     labels: list[str]
     temperature: float | None
 
-    def pixel_values(self, image):
+    def pixel_values(self, image: "Picture") -> "Tensor":
         """Preprocess one picture, to (1, C, H, W) on the model's device."""
-        batch = self.processor(images=image, return_tensors="pt")
-        return batch["pixel_values"].to(self.model.device)
+        pixel_values: Tensor = self.processor(images=image, return_tensors="pt")["pixel_values"]
+        return pixel_values.to(self.model.device)
 
-    def logits(self, image):
+    def logits(self, image: "Picture") -> "Tensor":
         """Run the model on one picture; return its logits, (num_labels,) on the CPU."""
         import torch
 
         with torch.inference_mode():
-            return self.model(self.pixel_values(image)).logits[0].float().cpu()
+            logits: Tensor = self.model(self.pixel_values(image)).logits
+        return logits[0].float().cpu()
 
-    def likeliest(self, logits) -> dict[str, float]:
+    def likeliest(self, logits: "Tensor") -> dict[str, float]:
         """Return the five likeliest classes and their confidences, best first."""
         logits = logits / (self.temperature or 1)
         several = self.model.config.problem_type == "multi_label_classification"
@@ -157,7 +171,8 @@ def load_classifier(name: str) -> Classifier:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     folder = fetch(name)
-    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+    untyped: Any = AutoImageProcessor  # Transformers does not annotate its from_pretrained
+    processor = untyped.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForImageClassification.from_pretrained(
         folder, trust_remote_code=True, dtype=torch.float32
     )
@@ -181,8 +196,8 @@ def read_card(folder: Path) -> tuple[str, str]:
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])?|<(img|source|video|image)\b[^>]*>", "", text)
-    title, text = re.fullmatch(r"\s*(?:# ([^\n]+))?(.*)", text, flags=re.DOTALL).groups()
-    return title or "", text
+    title = re.match(r"\s*# ([^\n]+)", text)
+    return (title[1], text[title.end() :]) if title else ("", text.lstrip())
 
 
 def read_temperature(folder: Path) -> float | None:
@@ -214,7 +229,7 @@ def find_examples(model: Path) -> list[str]:
     return []
 
 
-def read_image(path: str):
+def read_image(path: str) -> "Picture":
     """Read a picture as RGB, its pixels in the order in which they are stored, as in training.
 
     Raises:
@@ -225,12 +240,11 @@ def read_image(path: str):
     if os.path.getsize(path) > MAX_FILE_BYTES:
         raise ValueError(f"The file is larger than {MAX_FILE_BYTES >> 20} MB: give a smaller one.")
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:  # reads no pixels yet
-            if image.width * image.height > MAX_PIXELS:
+        with Image.open(path, formats=IMAGE_FORMATS) as file:  # reads no pixels yet
+            if file.width * file.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            if image.mode.startswith("I;16"):
-                image = image.point(lambda grey: grey / 256)  # convert() cuts off, does not scale
-            image = image.convert("RGB")
+            deep = file.mode.startswith("I;16")  # convert() cuts such off, and does not scale
+            image = (file.point(lambda grey: grey / 256) if deep else file).convert("RGB")
     except Image.DecompressionBombError:
         limit = MAX_PIXELS // 10**6
         raise ValueError(f"The picture has more than {limit} megapixels: shrink it.") from None
@@ -242,7 +256,7 @@ def read_image(path: str):
     return image
 
 
-def grad_cam(model, pixel_values, index: int):
+def grad_cam(model: Any, pixel_values: "Tensor", index: int) -> "Tensor | None":
     """Weigh the last feature map by what it contributes to a class, with Grad-CAM.
 
     Args:
@@ -259,17 +273,18 @@ def grad_cam(model, pixel_values, index: int):
     import torch
 
     output = model(pixel_values, output_hidden_states=True)
-    maps = output.hidden_states[-1] if output.hidden_states else None
+    maps: Tensor | None = output.hidden_states[-1] if output.hidden_states else None
     if maps is None or maps.ndim != 4:
         return None
     (gradient,) = torch.autograd.grad(output.logits[0, index], maps, allow_unused=True)
     if gradient is None:  # the model copied the feature map before it went on
         return None
     weights = gradient.mean((2, 3), keepdim=True)
-    return (weights * maps).sum(1)[0].relu().detach()
+    heat: Tensor = (weights * maps).sum(1)[0].relu().detach()
+    return heat
 
 
-def draw_heat(heat, pixel_values, processor):
+def draw_heat(heat: "Tensor", pixel_values: "Tensor", processor: Any) -> "Picture":
     """Lay a heat map over the picture in grey, cropped as the model sees it.
 
     Args:
@@ -296,7 +311,7 @@ def draw_heat(heat, pixel_values, processor):
     return Image.fromarray(((grey + colour) / 2).round().byte().numpy())
 
 
-def explain(classifier: Classifier, image, label: str) -> tuple:
+def explain(classifier: Classifier, image: "Picture", label: str) -> tuple["Picture | None", str]:
     """Return a heat map of what speaks for a class (None if it has none), and its description."""
     pixel_values = classifier.pixel_values(image)
     heat = grad_cam(classifier.model, pixel_values, classifier.labels.index(label))
@@ -305,7 +320,7 @@ def explain(classifier: Classifier, image, label: str) -> tuple:
     picture = draw_heat(heat, pixel_values, classifier.processor)
     if heat.max() == 0:
         return picture, f"No part of the picture speaks for \u201c{label}\u201d."
-    row, column = divmod(heat.argmax().item(), heat.shape[1])
+    row, column = divmod(int(heat.argmax()), heat.shape[1])
     left, top = 100 * (column + 0.5) / heat.shape[1], 100 * (row + 0.5) / heat.shape[0]
     return picture, (
         f"Bright parts speak for \u201c{label}\u201d, most of all {left:.0f} % from the left and "
@@ -313,7 +328,7 @@ def explain(classifier: Classifier, image, label: str) -> tuple:
     )
 
 
-def draw_slopes(model) -> str:
+def draw_slopes(model: Any) -> str:
     """Draw the learnt slopes of all PReLU layers as SVG, from input to output; without any, ""."""
     import torch
 
@@ -325,7 +340,7 @@ def draw_slopes(model) -> str:
     every_slope = torch.cat([weight.flatten().cpu() for weight in layers.values()])
     low, high = min(0, every_slope.min().item()), max(0.25, every_slope.max().item())
 
-    def y(slope):
+    def y(slope: "Tensor | float") -> float:
         return round(130 - 120 * (float(slope) - low) / (high - low), 1)
 
     marks = []
@@ -351,7 +366,7 @@ def draw_slopes(model) -> str:
     )
 
 
-def rotation(channels: int, degrees: float):
+def rotation(channels: int, degrees: float) -> "Tensor":
     """Return an orthogonal matrix that turns all directions by an angle, in random planes.
 
     Directions are paired at random (always the same way) and each pair is turned in its plane; of
@@ -366,10 +381,13 @@ def rotation(channels: int, degrees: float):
     turn = second @ first.T - first @ second.T
     angle = math.radians(degrees)  # Rodrigues' formula, in many planes at once
     identity = torch.eye(channels, dtype=torch.float64)
-    return identity + math.sin(angle) * turn + (1 - math.cos(angle)) * turn @ turn
+    turned: Tensor = identity + math.sin(angle) * turn + (1 - math.cos(angle)) * turn @ turn
+    return turned
 
 
-def rotate(classifier: Classifier, image, degrees: float):
+def rotate(
+    classifier: Classifier, image: "Picture", degrees: float
+) -> tuple[dict[str, float], str]:
     """Rotate the residual stream of the last stage of a QLNet, and classify a picture with it.
 
     Returns:
@@ -390,7 +408,84 @@ def rotate(classifier: Classifier, image, degrees: float):
     return rotated.likeliest(after), details
 
 
-def build_demo(classifiers: list[Classifier], examples: list[str]):
+def answer(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function; what it says about a wrong picture becomes a message of the page."""
+    import gradio as gr
+
+    try:
+        return function(*args)
+    except ValueError as error:  # processors and models have limits of their own
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def classify(classifier: Classifier, image: "Picture") -> list[Any]:
+    """Return classes, time, and a heat map of the likeliest class with its description."""
+    seconds = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        logits = classifier.logits(image)
+        seconds.append(time.perf_counter() - start)
+    classes = classifier.likeliest(logits)
+    milliseconds = 1000 * statistics.median(seconds)
+    size = f"{image.width} x {image.height}"
+    details = f"{milliseconds:.0f} ms (median of {RUNS} runs) for this {size} picture"
+    return [classes, details, *explain(classifier, image, next(iter(classes)))]
+
+
+def rotate_weights(
+    classifier: Classifier, picture: dict[str, Any] | None, degrees: float
+) -> tuple[dict[str, float], str]:
+    """Answer the slider: the classes of the rotated model, and what changed."""
+    if picture is None:
+        return {}, INVITATION
+    classes, details = answer(rotate, classifier, answer(read_image, picture["path"]), degrees)
+    return classes, details
+
+
+def add_results(classifier: Classifier, picture: "gr.Image") -> list[Any]:
+    """Add a model's column to the page; return the components that show its results."""
+    import gradio as gr
+
+    def explain_choice(picture: dict[str, Any], choice: gr.SelectData) -> Any:
+        image = answer(read_image, picture["path"])
+        return answer(explain, classifier, image, choice.value)
+
+    top5 = gr.Label(label="Likeliest classes", elem_classes="top5")
+    details = gr.Markdown(INVITATION, label="Details", elem_classes="details")
+    heat_map = gr.Image(
+        label="Grad-CAM",
+        elem_classes="cam",
+        height=320,
+        interactive=False,
+        buttons=["download", "fullscreen"],  # "share" would call elsewhere
+        alt_text="Heat map over the picture; the text below describes it",
+    )
+    text = gr.Markdown(label="Explanation", elem_classes="explanation")
+    top5.select(explain_choice, picture, [heat_map, text], **OF_MODELS, **PRIVATE)
+    return [top5, details, heat_map, text]
+
+
+def add_rotation(
+    classifier: Classifier, picture: "gr.Image", of_model: str
+) -> tuple[Callable[..., Any], list[Any], list[Any]]:
+    """Add what rotates a QLNet's weights; return the event's function, inputs and outputs."""
+    import gradio as gr
+
+    with gr.Accordion(f"Rotate the weights{of_model}", open=False):
+        gr.Markdown(
+            "The channels of this model can be rotated: the weights that write them "
+            "are multiplied by an orthogonal matrix, those that read them by its "
+            "inverse. Other weights, the same function."
+        )
+        degrees = gr.Slider(0, 180, value=90, step=1, label="Angle in degrees")
+        rotated = gr.Label(label="Classes of the rotated model", elem_classes="top5")
+        changes = gr.Markdown(INVITATION, elem_classes="changes")
+    turn, given, shown = partial(rotate_weights, classifier), [picture, degrees], [rotated, changes]
+    degrees.change(turn, given, shown, trigger_mode="always_last", **OF_MODELS, **PRIVATE)
+    return turn, given, shown
+
+
+def build_demo(classifiers: list[Classifier], examples: list[str]) -> "gr.Blocks":
     """Build the page.
 
     Args:
@@ -402,103 +497,46 @@ def build_demo(classifiers: list[Classifier], examples: list[str]):
     """
     import gradio as gr
 
-    def answer(function, *args):
-        """Call a function; what it says about a wrong picture becomes a message of the page."""
-        try:
-            return function(*args)
-        except ValueError as error:  # processors and models have limits of their own
-            raise gr.Error(str(error), print_exception=False) from error
-
-    def classify(classifier, image):
-        seconds = []
-        for _ in range(RUNS):
-            start = time.perf_counter()
-            logits = classifier.logits(image)
-            seconds.append(time.perf_counter() - start)
-        classes = classifier.likeliest(logits)
-        milliseconds = 1000 * statistics.median(seconds)
-        size = f"{image.width} x {image.height}"
-        details = f"{milliseconds:.0f} ms (median of {RUNS} runs) for this {size} picture"
-        return classes, details, *explain(classifier, image, next(iter(classes)))
-
-    def predict(picture: dict | None):
+    def predict(picture: dict[str, Any] | None) -> list[Any]:
         """Return for each model classes, time, and a heat map of the first with its description."""
         if picture is None:
             return [{}, INVITATION, None, ""] * len(classifiers)
         image = answer(read_image, picture["path"])
         return [part for c in classifiers for part in answer(classify, c, image)]
 
-    def explainer(classifier):  # gradio reads annotations, which a partial function lacks
-        def explain_choice(picture, choice: gr.SelectData):
-            image = answer(read_image, picture["path"])
-            return answer(explain, classifier, image, choice.value)
-
-        return explain_choice
-
-    def rotate_weights(classifier, picture, degrees):
-        if picture is None:
-            return {}, INVITATION
-        return answer(rotate, classifier, answer(read_image, picture["path"]), degrees)
-
     several = len(classifiers) > 1
     title = "Image classifiers" if several else classifiers[0].title
-    # Events of one group wait for each other: each uses all cores.
-    options = {"preprocess": False, "concurrency_id": "models", "concurrency_limit": 1}
-    private = {"api_visibility": "private"}
     outputs, rotations = [], []
-    with gr.Blocks(title=f"{title}: image classifier") as demo, gr.Column(elem_id="page"):
+    page = gr.Blocks(title=f"{title}: image classifier")
+    with page, gr.Column(elem_id="page"):
         gr.Markdown(f"# {title}" + ("" if several else f"\n{classifiers[0].facts()}"))
         with gr.Row():
             with gr.Column(min_width=300):
                 picture = gr.Image(label="Picture", elem_id="picture", height=320)
                 if examples:
-                    gr.Examples(examples, picture, elem_id="examples", **private)
+                    gr.Examples(examples, picture, elem_id="examples", **PRIVATE)
             for classifier in classifiers:
                 with gr.Column(min_width=300):
                     if several:
                         gr.Markdown(f"## {classifier.title}\n{classifier.facts()}")
-                    top5 = gr.Label(label="Likeliest classes", elem_classes="top5")
-                    details = gr.Markdown(INVITATION, label="Details", elem_classes="details")
-                    heat_map = gr.Image(
-                        label="Grad-CAM",
-                        elem_classes="cam",
-                        height=320,
-                        interactive=False,
-                        buttons=["download", "fullscreen"],  # "share" would call elsewhere
-                        alt_text="Heat map over the picture; the text below describes it",
-                    )
-                    text = gr.Markdown(label="Explanation", elem_classes="explanation")
-                outputs += [top5, details, heat_map, text]
-                chosen = explainer(classifier), picture, [heat_map, text]
-                top5.select(*chosen, **options, **private)
+                    outputs += add_results(classifier, picture)
         for classifier in classifiers:
             of_model = f": {classifier.title}" if several else ""
             if hasattr(classifier.model, "rotate_stream"):
-                with gr.Accordion(f"Rotate the weights{of_model}", open=False):
-                    gr.Markdown(
-                        "The channels of this model can be rotated: the weights that write them "
-                        "are multiplied by an orthogonal matrix, those that read them by its "
-                        "inverse. Other weights, the same function."
-                    )
-                    degrees = gr.Slider(0, 180, value=90, step=1, label="Angle in degrees")
-                    rotated = gr.Label(label="Classes of the rotated model", elem_classes="top5")
-                    changes = gr.Markdown(INVITATION, elem_classes="changes")
-                call = partial(rotate_weights, classifier), [picture, degrees], [rotated, changes]
-                rotations.append(call)
-                degrees.change(*call, trigger_mode="always_last", **options, **private)
+                rotations.append(add_rotation(classifier, picture, of_model))
             if slopes := draw_slopes(classifier.model):
                 with gr.Accordion(f"Learnt PReLU slopes{of_model}", open=False):
                     gr.HTML(slopes, elem_classes="slopes")
             if classifier.card:
                 with gr.Accordion(f"Model card{of_model}", open=False):
                     gr.Markdown(classifier.card)
-        demo.load(None, js=NAME_EXAMPLES, **private)
+        page.load(None, js=NAME_EXAMPLES, **PRIVATE)
         # The file itself is taken: gr.Image would turn it, and explain no error.
-        prediction = picture.change(predict, picture, outputs, api_name="predict", **options)
-        prediction.failure(lambda: None, None, picture, **private)  # clears the page
-        for call in rotations:
-            prediction.success(*call, **options, **private)
-    return demo
+        prediction = picture.change(predict, picture, outputs, api_name="predict", **OF_MODELS)
+        prediction.failure(lambda: None, None, picture, **PRIVATE)  # clears the page
+        for turn, given, shown in rotations:
+            prediction.success(turn, given, shown, **OF_MODELS, **PRIVATE)
+    return page
 
 
 def default_models() -> list[str]:
@@ -514,7 +552,7 @@ def default_models() -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "model", nargs="*", default=default_models(), help="model folders or Hub ids"
     )
