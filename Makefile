@@ -5,7 +5,7 @@ BIN := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: setup quickstart test lint test-slow test-browser clean
+.PHONY: setup quickstart test lint test-slow test-browser coverage clean
 
 setup: .venv/ready  ## create .venv with the exact versions of constraints.txt
 
@@ -30,6 +30,7 @@ quickstart: .venv/ready  ## train, evaluate, card, prediction on the embedded im
 lint: .venv/ready
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
+	$(BIN) -m codespell_lib
 
 test: lint  ## what CI runs
 	$(BIN) -m pytest --numprocesses 2 --dist loadfile
@@ -40,6 +41,9 @@ test-slow: .venv/ready
 test-browser: .venv/ready  ## needs a system Chromium
 	$(BIN) -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	$(BIN) -m pytest -m browser
+
+coverage: .venv/ready  ## which lines the tests reach in their own processes; takes half as long again
+	$(BIN) -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 clean:
 	rm -rf .venv runs

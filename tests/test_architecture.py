@@ -1,9 +1,11 @@
 """Rules of the code base that a reader may rely on."""
 
 import ast
+import re
 import sys
 
 import pytest
+import yaml
 
 from tests.support.clients import ROOT
 
@@ -141,6 +143,13 @@ def test_every_module_has_its_test_file(package):
         assert {f"test_{name}", f"test_{path.parent.name}_{name}"} & tests, (
             f"{path} has no test file"
         )
+
+
+def test_the_hooks_of_a_commit_are_the_checks_of_make_lint():
+    recipe = (ROOT / "Makefile").read_text().partition("\nlint:")[2].split("\n\n")[0]
+    checks = re.findall(r"^\t\$\(BIN\) (.*)$", recipe, flags=re.MULTILINE)
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["entry"] for hook in local["hooks"]] == [f".venv/bin/python {c}" for c in checks]
 
 
 def test_libraries_do_not_print():
