@@ -32,8 +32,12 @@ lint: .venv/ready
 	$(BIN) -m ruff format --check .
 	$(BIN) -m codespell_lib
 
+# One thread for each of two processes: threads that share a core wait for each other, and a network of
+# a few thousand weights then takes a hundred times as long.
+TWO_PROCESSES := OMP_NUM_THREADS=1 $(BIN) -m pytest --numprocesses 2 --dist loadfile
+
 test: lint  ## what CI runs
-	$(BIN) -m pytest --numprocesses 2 --dist loadfile
+	$(TWO_PROCESSES)
 
 test-slow: .venv/ready
 	$(BIN) -m pytest -m slow
@@ -43,7 +47,7 @@ test-browser: .venv/ready  ## needs a system Chromium
 	$(BIN) -m pytest -m browser
 
 coverage: .venv/ready  ## which lines the tests reach in their own processes; takes half as long again
-	$(BIN) -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+	$(TWO_PROCESSES) --cov --cov-report=term
 
 clean:
 	rm -rf .venv runs

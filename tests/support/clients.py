@@ -44,7 +44,7 @@ for package in ("modeling", "convzoo", "hub_cards"):
 
 def run_as_stranger(code, *arguments, folder):
     """Run code in `folder` as somebody who never saw this repository, without a network."""
-    home = {"HF_HOME": str(folder / "hf_home"), "HF_HUB_OFFLINE": "1"}
+    home = {"HF_HOME": str(folder / "hf_home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", STRANGER + code, *(str(part) for part in arguments)],
         cwd=folder,
