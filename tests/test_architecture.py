@@ -10,11 +10,15 @@ import yaml
 from tests.support.clients import ROOT
 
 PACKAGES = ("modeling", "convzoo", "hub_cards")
-SOURCES = sorted(
-    path
-    for folder in (*PACKAGES, "benchmarks", "tests", "data")
-    for path in (ROOT / folder).rglob("*.py")
-) + [ROOT / "train_accelerate.py", ROOT / "app.py"]
+SOURCES = [
+    *sorted(
+        path
+        for folder in (*PACKAGES, "benchmarks", "tests", "data")
+        for path in (ROOT / folder).rglob("*.py")
+    ),
+    ROOT / "train_accelerate.py",
+    ROOT / "app.py",
+]
 # What each part may import of ours.
 MAY_IMPORT = {
     "modeling": set(),

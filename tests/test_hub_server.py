@@ -369,4 +369,4 @@ def test_datasets_streams_parquet_files_and_evaluate_loads_a_space(hub, tmp_path
     assert names == ["red", "green", "blue"]
     assert metrics == {"top1_accuracy": 0.5, "top2_accuracy": 1.0}
     reads = hub.requests("GET /storage/datasets/user/colours/.*/train-00001")
-    assert [one.status for one in reads][0] == 503 and {one.status for one in reads[1:]} == {206}
+    assert reads[0].status == 503 and {one.status for one in reads[1:]} == {206}

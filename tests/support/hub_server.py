@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -299,10 +300,8 @@ class HubServer:
     def __exit__(self, *exception):
         self._http.shutdown()
         for connection in list(self._connections):
-            try:
+            with suppress(OSError):  # the client was faster
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # the client was faster
         self._http.server_close()
         self._thread.join()
 
@@ -546,9 +545,11 @@ def card_errors(data: dict, kind: str) -> list[str]:
     if kind == "space":
         if "sdk" not in data:
             errors.append('"sdk" is required')
-        for key in ("colorFrom", "colorTo"):
-            if data.get(key, "red") not in SPACE_COLOURS:
-                errors.append(f'"{key}" must be one of [{", ".join(SPACE_COLOURS)}]')
+        errors += [
+            f'"{key}" must be one of [{", ".join(SPACE_COLOURS)}]'
+            for key in ("colorFrom", "colorTo")
+            if data.get(key, "red") not in SPACE_COLOURS
+        ]
         if len(data.get("short_description", "")) > 60:
             errors.append('"short_description" length must be less than or equal to 60')
     for model in data.get("model-index", []):
@@ -578,10 +579,8 @@ class _Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def handle(self):
-        try:
+        with suppress(ConnectionError):  # the client went away, or a fault cut the connection
             super().handle()
-        except ConnectionError:
-            pass  # the client went away, or a fault cut the connection
 
     def log_message(self, *arguments):
         if self.verbose:
@@ -1060,7 +1059,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "theme": "blue",
                 "upvotes": 0,
             }
-        self._send_json(self.hub.collections[slug])
+        return self._send_json(self.hub.collections[slug])
 
     def _shown(self, collection, items=None):
         """A collection as this user sees it; None if it is hidden from them."""
@@ -1095,7 +1094,7 @@ class _Handler(BaseHTTPRequestHandler):
             items[number] |= note
             if "position" in data:
                 items.insert(data["position"], items.pop(number))
-        self._send_json({"success": True})
+        return self._send_json({"success": True})
 
     # Downloads -------------------------------------------------------------------------------
 
@@ -1209,10 +1208,8 @@ def main(argv: list[str] | None = None) -> None:
             "HF_HUB_DISABLE_XET=1 HF_HUB_DISABLE_TELEMETRY=1",
             flush=True,
         )
-        try:
+        with suppress(KeyboardInterrupt):
             threading.Event().wait()
-        except KeyboardInterrupt:
-            pass
 
 
 if __name__ == "__main__":
