@@ -1,5 +1,6 @@
 """From image bytes to a published, loadable, demonstrable model, each step in its own process."""
 
+import fnmatch
 import json
 import re
 
@@ -9,6 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from tests.support.clients import ROOT, run, run_as_stranger, train
+from tests.support.documents import Page
 
 PREDICT = """
 import json
@@ -42,6 +44,18 @@ def test_results_and_card_carry_the_same_numbers(model):
     front_matter = yaml.safe_load((model / "README.md").read_text().split("---")[1])
     assert front_matter["library_name"] == "transformers"
     assert front_matter["pipeline_tag"] == "image-classification"
+
+
+def test_pages_list_every_file_and_every_field(model):
+    rows = Page("docs/architecture.md").table("| file | what writes it |")
+    patterns = [pattern for row in rows for pattern in re.findall(r"`([^`]+)`", row[0])]
+    for path in model.iterdir():
+        name = path.name + "/" * path.is_dir()
+        assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
+    rows = Page("docs/evaluation.md").table("| field | what it holds |")
+    fields = [field for row in rows for field in re.findall(r"`(\w+)`", row[0])]
+    (result,) = json.loads((model / "eval_results.json").read_text())["results"]
+    assert sorted(fields) == sorted(result)
 
 
 def test_a_stranger_gets_the_predictions_of_the_command_line(model, tmp_path):
