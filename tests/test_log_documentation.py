@@ -25,7 +25,7 @@ def test_prelu_and_relu_are_as_far_apart_as_their_result_files():
     assert f"reaches {said[0]} with PReLU and {said[1]} with ReLU (n = 3 seeds" in PAGE.sentences
 
 
-def test_compiling_made_our_steps_slower():
+def test_compiling_made_our_steps_no_faster():
     speed = {
         row["network"]: f"{row['speed_over_peer'][0]:.2f}"
         for row in result_file("training_step_avx2")["rows"]
