@@ -5,7 +5,11 @@ BIN := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: setup quickstart test lint test-slow test-browser coverage clean
+.PHONY: help setup quickstart test lint test-slow test-browser coverage clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1 /p' Makefile | while read -r target words; do \
+	    printf '%-14s %s\n' "$$target" "$$words"; done
 
 setup: .venv/ready  ## create .venv with the exact versions of constraints.txt
 
@@ -25,9 +29,9 @@ quickstart: .venv/ready  ## train, evaluate, card, prediction on the embedded im
 	@echo 'The model is in runs/quickstart/model; README.md there is its card. Next:'
 	@echo '  in a browser:    $(BIN) app.py runs/quickstart/model'
 	@echo '  another recipe:  ls recipes; $(BIN) -m convzoo recipe     (every key, explained)'
-	@echo '  your images:   README.md, "Train"'
+	@echo '  your images:     docs/images.md'
 
-lint: .venv/ready
+lint: .venv/ready  ## check style and spelling
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 	$(BIN) -m codespell_lib
@@ -36,18 +40,18 @@ lint: .venv/ready
 # a few thousand weights then takes a hundred times as long.
 TWO_PROCESSES := OMP_NUM_THREADS=1 $(BIN) -m pytest --numprocesses 2 --dist loadfile
 
-test: lint  ## what CI runs
+test: lint  ## style and tests, as CI runs them
 	$(TWO_PROCESSES)
 
-test-slow: .venv/ready
+test-slow: .venv/ready  ## tests that take longer than a minute
 	$(BIN) -m pytest -m slow
 
-test-browser: .venv/ready  ## needs a system Chromium
+test-browser: .venv/ready  ## the demo page in headless Chromium (needs a system Chromium)
 	$(BIN) -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	$(BIN) -m pytest -m browser
 
 coverage: .venv/ready  ## which lines the tests reach in their own processes; takes half as long again
 	$(TWO_PROCESSES) --cov --cov-report=term
 
-clean:
+clean:  ## remove .venv and all runs
 	rm -rf .venv runs

@@ -1,8 +1,5 @@
 """docs/data.md tells the truth: its figures are those of the result files."""
 
-import re
-
-from tests.support.clients import ROOT
 from tests.support.documents import Page
 from tests.support.documents import result_file as result
 
@@ -51,32 +48,6 @@ def test_what_is_held_stays_below_the_memory_and_the_most_is_said():
     assert sentence in SENTENCES
 
 
-def test_the_speeds_are_those_of_the_result_file():
-    content = result("input_pipeline_2cpu")
-    assert f"median of {content['rounds']} rounds [least, most]" in SENTENCES
-    for run, name in zip(content["runs"], ("ImageNet", "`data/photos`"), strict=True):
-        assert f"{name}, {run['mean_bytes'] / 1e3:.0f} kB an image" in TEXT
-    parts = {
-        "crop and flip": "crop",
-        "with RandAugment and erasing": "crop_policy_erasing",
-        "crop and flip from parquet files": "streamed_crop",
-    }
-    rows = table("| pipeline |")
-    assert len(rows) == 8
-    for name, *cells in rows:
-        title, variant = name.split(": ")
-        measured = [run[parts[title]] for run in content["runs"]]
-        if variant == "ours, images per second":
-            speeds = [each["convzoo"]["images_per_second_median"] for each in measured]
-            assert cells == [f"{speed:.0f}" for speed in speeds]
-        else:
-            ratios = [
-                [each[variant][f"ratio_{key}"] for key in ("median", "min", "max")]
-                for each in measured
-            ]
-            assert cells == [f"{mid:.2f} [{low:.2f}, {high:.2f}]" for mid, low, high in ratios]
-
-
 def test_no_plan_opens_more_than_the_formula_says():
     rows = [row for plan in result("read_amplification")["plans"] for row in plan["rows"]]
     assert all(row["later_epoch"] <= row["bound"] + 0.001 for row in rows)
@@ -107,26 +78,3 @@ def test_memory_over_the_epochs_is_that_of_the_result_file():
     halves = [(run["megabytes"][9], run["megabytes"][-1]) for run in content["runs"]]
     assert all((last - middle) / 10 < 0.1 for middle, last in halves)
     assert "grew by less than 0.1 MB an epoch" in SENTENCES
-
-
-def test_the_cost_of_the_fast_path_is_that_of_the_result_file():
-    content = result("fast_path_accuracy")
-    error, difference = content["pixel_error"], content["fast_minus_exact"]
-    low, high = (100 * limit for limit in difference["confidence_interval_95"])
-    for part in (
-        f"{error['mean']:.4f} levels of 255 on average and {error['max']} at most",
-        f"{100 * content['fast']['mean']:.2f} % with the package's crops and "
-        f"{100 * content['exact']['mean']:.2f} % with exact ones (n = {content['n']} seeds each)",
-        f"the difference within a seed is {100 * difference['mean']:+.2f} points, 95 % confidence "
-        f"interval {low:+.2f} to {high:+.2f}",
-    ):
-        assert part in SENTENCES, part
-
-
-def test_recorded_commands_name_folders_of_this_repository_or_say_folder():
-    for name in ("input_pipeline_2cpu", "fast_path_accuracy"):
-        command = result(name)["command"]
-        folders = re.findall(r"--(?:data|photographs) ([^-]+)(?: |$)", command)
-        assert folders
-        for folder in " ".join(folders).split():
-            assert folder == "FOLDER" or (ROOT / folder).is_dir(), command

@@ -1,166 +1,146 @@
-"""The README tells the truth: its paths, commands, table and code."""
+"""The README tells the truth: its paths, code, table and figures."""
 
 import json
 import re
-import shlex
-import statistics
-import tomllib
 
 import pytest
 
-from tests.support.clients import ROOT, run
-from tests.support.documents import result_file
+from tests.support.clients import ROOT
+from tests.support.documents import Page, result_file
 
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+PAGE = Page("README.md")
+TEXT = PAGE.text
 
 
-def commands():
-    lines = [
-        line.partition("  #")[0].strip() for block in blocks("bash") for line in block.split("\n")
-    ]
-    return [line for line in lines if line]
+def section(title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE)[1]
 
 
-def test_it_fits_on_150_lines_without_its_tables():
-    tables = re.search(r"<!-- zoo table: begin -->.*zoo table: end -->", TEXT, re.DOTALL)[0]
-    assert TEXT.count("\n") - tables.count("\n") <= 150
+def test_it_is_short():
+    assert TEXT.count("\n") <= 100
+    assert len(re.sub(r"\]\([^)]*\)", "]", TEXT).split()) <= 720
 
 
-def test_linked_files_exist():
-    links = re.findall(r"\]\(([^)]+)\)", TEXT)
-    assert links
-    for link in links:
-        assert link.startswith("https://") or (ROOT / link).exists(), link
+def test_it_says_plainly_what_was_not_done():
+    assert "No ImageNet run of ours exists yet, and nothing here has run on a GPU" in TEXT
 
 
-def test_the_tree_matches_the_repository():
-    (tree,) = re.findall(r"## Where is what\n\n```\n(.*?)```", TEXT, flags=re.DOTALL)
+def test_the_map_matches_the_repository():
+    (tree,) = re.findall(r"```\n(.*?)```", section("The map"), flags=re.DOTALL)
     named = re.findall(r"^([\w./]+) ", tree, flags=re.MULTILINE)
     for name in named:
         assert (ROOT / name).exists(), name
     folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
     assert folders - {"tests"} <= {name.strip("/") for name in named}
-    modules = {path.stem for path in (ROOT / "convzoo").glob("[a-z]*.py")}
-    engine = re.search(r"the engine: (.*?)recipes/", tree, flags=re.DOTALL)[1]
-    assert set(re.findall(r"\w+", engine)) <= modules
-
-
-def test_commands_name_what_is_there():
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    for command in commands():
-        if command.startswith("make "):
-            assert command.split()[1] in targets
-        for word in command.split():
-            made = word.startswith(("runs/", ".venv"))
-            if re.fullmatch(r"[\w/.-]+\.(py|toml|txt)|data/\S+|recipes/\S+", word) and not made:
-                assert (ROOT / word).exists(), word
+    rooms = {path.parent.name for path in (ROOT / "convzoo").glob("*/__init__.py")}
+    engine = re.search(r"the engine: (.*)", tree)[1]
+    assert set(re.findall(r"\w+", engine)) <= rooms
 
 
 def test_ci_runs_the_readmes_two_commands():
-    assert {"make quickstart", "make test"} <= set(commands())
+    assert {"make quickstart", "make test"} <= set(PAGE.commands())
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     assert lines[-2:] == ["make quickstart", "exec make test"]
 
 
-def rows():
-    """Cells by column of every line of the zoo's tables."""
-    tables = re.search(r"zoo table: begin -->\n(.*)<!-- zoo table: end", TEXT, re.DOTALL)[1]
-    for grid in re.findall(r"(?:^\|.*\n)+", tables, re.MULTILINE):
-        header, _, *lines = [
-            [cell.strip() for cell in line.strip("|").split(" | ")] for line in grid.splitlines()
+def test_the_printed_output_is_what_its_code_prints_of_this_image():
+    """tests/test_end_to_end.py runs the code; here the form of what stands below it is checked."""
+    code, printed = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", TEXT, re.DOTALL).groups()
+    lines = [re.fullmatch(r"(\d+)%  (.+)", line).groups() for line in printed.splitlines()]
+    scores, names = [int(score) for score, _ in lines], [name for _, name in lines]
+    assert f"top_k={len(lines)}" in code
+    assert scores == sorted(scores, reverse=True) and sum(scores) <= 101
+    card = (ROOT / "data" / "fashion-mnist" / "README.md").read_text()
+    assert set(names) <= set(re.findall(r"^ +'\d': (.+)$", card, re.MULTILINE))
+    assert re.search(r"\d_(\w+)\.png", code)[1] == names[0].lower().replace(" ", "_")
+
+
+def test_the_table_repeats_rows_of_the_results():
+    """tests/test_results_documentation.py compares those with files and quoted results."""
+    results = Page("docs/results.md").text
+    rows = list(PAGE.tables())
+    assert {row["evidence"][:9] for row in rows} == {"quoted", "[measured"}
+    for row in rows:
+        evidence = row["evidence"].replace("](", "](../")
+        (line,) = [line for line in results.splitlines() if line.startswith(f"| {row['model']} |")]
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        for cell in (row["parameters"], row["top-1 %"], evidence):
+            assert cell in cells, row
+        title = [
+            each for each in results[: results.index(line)].splitlines() if ", split `" in each
         ]
-        yield from (dict(zip(header, line, strict=True)) for line in lines)
+        assert row["data"].lower() in title[-1].lower()
 
 
-def test_the_readmes_own_command_says_that_its_tables_are_up_to_date():
-    (command,) = [one for one in commands() if one.startswith("python -m hub_cards index")]
-    assert command.endswith("--readme README.md")
-    run(*shlex.split(command)[1:], "--check")
-
-
-@pytest.mark.parametrize("row", [row for row in rows() if row["evidence"] == "quoted"], ids=str)
-def test_quoted_rows_are_those_of_the_quoted_results(row):
-    quoted = tomllib.loads((ROOT / "hub_cards" / "quoted_results.toml").read_text())["results"]
-    name, url = re.fullmatch(r"\[(.*)\]\((.*)\)", row["model"]).groups()
-    (entry,) = [entry for entry in quoted if (entry["name"], entry["url"]) == (name, url)]
-    assert row["family"] == entry["model_type"]
-    assert row["parameters"] == f"{entry['num_parameters']:,}"
-    assert row["top-1 %"] == f"{entry['top1_accuracy'] * 100:.2f}"
-    top5 = entry.get("top5_accuracy")
-    assert row["top-5 %"] == (f"{top5 * 100:.2f}" if top5 else "-")
-
-
-def test_measured_rows_are_means_over_the_runs_of_their_result_files():
-    measured = [row for row in rows() if row["evidence"].startswith("[measured](")]
-    assert measured
-    for row in measured:
-        result = json.loads((ROOT / row["evidence"][len("[measured](") : -1]).read_text())
-        top1 = [100 * run["top1_accuracy"] for run in result["runs"]]
-        mean, deviation, n = re.fullmatch(
-            r"([\d.]+)(?: \u00b1 ([\d.]+))? \(n = (\d+)\)", row["top-1 %"]
-        ).groups()
-        assert int(n) == len(top1)
-        assert float(mean) == pytest.approx(statistics.mean(top1), abs=0.0101)  # rounded twice
-        if len(top1) > 1:
-            assert float(deviation) == pytest.approx(statistics.stdev(top1), abs=0.0101)
-        assert row["parameters"] == f"{result['runs'][0]['num_parameters']:,}"
-
-
-def test_the_duration_is_that_of_the_result_file():
-    path = ROOT / "benchmarks" / "results" / "quickstart_2cpu_202611.json"
-    median = json.loads(path.read_text())["train_and_evaluate_seconds_median"]
-    assert f"the quickstart takes a median of {median:.0f} s" in " ".join(TEXT.split())
-
-
-def test_the_fields_of_quoted_results_say_what_their_protocol_says():
-    for entry in tomllib.loads((ROOT / "hub_cards" / "quoted_results.toml").read_text())["results"]:
-        protocol = entry["protocol"]
-        assert ("ten crops" in protocol) == (entry.get("views", 1) == 10)
-        assert ("one centre crop" in protocol) == (entry.get("views", 1) == 1)
-        assert ("resize 256, one" in protocol) == (entry.get("resize") == 256)
-        assert ("of 224" in protocol) == (entry.get("crop") == 224)
-        means = {"mean of the logits": "logits", "mean of the softmax": "probabilities"}
-        said = [mean for words, mean in means.items() if words in protocol]
-        assert said == ([entry["averaged"]] if "averaged" in entry else [])
-
-
-def test_the_speed_is_that_of_the_result_file():
-    path = ROOT / "benchmarks" / "results" / "input_pipeline_2cpu_202611.json"
-    (run,) = (r for r in json.loads(path.read_text())["runs"] if r["data"] == "imagenet-sample")
-    ours = run["crop"]["convzoo"]["images_per_second_median"]
-    (peer,) = (
-        row for name, row in run["crop"].items() if name.startswith("Pillow + torchvision v1")
-    )
-    low, middle, high = (peer[f"ratio_{key}"] for key in ("min", "median", "max"))
-    sentence = (
-        f"makes {ours:.0f} crops a second on one CPU thread from ImageNet photographs; "
-        f"torchvision's transforms on Pillow images need {middle:.2f} [{low:.2f}, {high:.2f}] "
-        f"times its CPU time"
-    )
-    assert sentence in " ".join(TEXT.split())
-
-
-def test_the_time_of_a_step_is_that_of_the_result_files():
-    here, elsewhere = (
-        {
-            row["network"]: "{:.2f} [{:.2f}, {:.2f}]".format(*row["speed_over_peer"])
-            for row in result_file(name)["rows"]
-        }
-        for name in ("training_step_avx2", "training_step_cpu")
-    )
-    peer = "Transformers ResNet-50"
-    for sentence in (
-        f"a training step of the CNN (PReLU) is {here['CNN, PReLU']} times as fast as one of "
-        f"Transformers' ResNet-50 as its examples train it, QLNet's {here['QLNet']} times",
-        f"compiled it is {here['CNN, PReLU, compiled']} times as fast, Transformers' "
-        f"{here[f'{peer}, compiled']} times",
-        f"on another one, with PyTorch's PReLU, the CNN was {elsewhere['CNN, PReLU']} times as",
-        f"with our settings is {here[f'{peer}, our settings']} times as fast as its examples "
-        f"train it, our CNN with ReLU {here['CNN, ReLU']} times, with PyTorch's PReLU "
-        f"{here['CNN, PReLU of PyTorch']} times",
+def test_the_quickstart_takes_and_reaches_what_its_result_file_says():
+    content = result_file("quickstart_2cpu")
+    for part in (
+        f"takes a median of {content['train_and_evaluate_seconds_median']:.0f} s on two CPU cores",
+        f"reaches {100 * content['top1_accuracy_mean']:.2f} % top-1",
     ):
-        assert sentence in " ".join(TEXT.split())
+        assert part in PAGE.sentences
+    assert content["n"] == 3 and content["environment"]["cpu_count"] == 2
+
+
+REASONS = [line[2:] for line in section("Why").splitlines() if line.startswith("- ")]
+
+
+def test_five_reasons_of_fifteen_words_each_name_a_result_file():
+    assert len(REASONS) == 5
+    for reason in REASONS:
+        words, (link,) = re.sub(r"\]\([^)]*\)", "]", reason), re.findall(r"\]\(([^)]+)\)", reason)
+        assert len(words.split()) <= 15, reason
+        assert link.startswith("benchmarks/results/") and json.loads((ROOT / link).read_text())
+
+
+def of_input():
+    (run,) = (
+        r for r in result_file("input_pipeline_2cpu")["runs"] if r["data"] == "imagenet-sample"
+    )
+    (peer,) = (row for name, row in run["crop"].items() if name.startswith("Pillow + torchvision"))
+    return f"[{peer['ratio_median']:.2f} times]"
+
+
+def of_training():
+    rows = {row["network"]: row for row in result_file("training_step_avx2")["rows"]}
+    return f"[{rows['CNN, PReLU']['speed_over_peer'][0]:.2f} times]"
+
+
+def of_order():
+    rows = {
+        row["order"]: row["classes_per_batch"] for row in result_file("shuffle_quality")["rows"]
+    }
+    (buffer,) = (name for name in rows if "(506 MB)" in name)
+    assert f"; an equally large shuffle buffer gives {rows[buffer]}." in REASONS[2]
+    return f"[{rows['ours, 512 MB']} classes]"
+
+
+def of_processes():
+    rows = result_file("processes_2cpu")["rows"]
+    assert [row["processes"] for row in rows] == [1, 2, 4]
+    assert max(row["largest_relative_difference_of_a_loss"] for row in rows) <= 5e-6
+    return "two or four repeat one process's losses within [five millionths]"
+
+
+def of_augmentation():
+    table = result_file("augmentation_parity")["table"]
+    pixels = table[1 : table.index("")]
+    rows = [line.split() for line in pixels if "normalised pixels" not in line]
+    assert len(rows) > 40 and all(row[-1] == "0" for row in rows)
+    assert {row[0] for row in rows} == {"timm", "torchvision"}
+    return "timm's and torchvision's operations, [pixel for pixel]"
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [
+        ("Input", of_input),
+        ("Training", of_training),
+        ("Order", of_order),
+        ("Processes", of_processes),
+        ("Augmentation", of_augmentation),
+    ],
+)
+def test_a_reason_is_the_figure_of_its_result_file(name, figure):
+    (reason,) = [each for each in REASONS if each.startswith(f"{name}: ")]
+    assert figure() in reason

@@ -1,12 +1,12 @@
 #!/bin/bash
-# A Slurm job that trains on all GPUs of its machines, and goes on after preemption or a time limit.
+# A Slurm job that trains on all GPUs of its machines, and resumes after preemption or a time limit.
 #
 #   sbatch recipes/accelerate/slurm.sh RECIPE [section.key=value ...]
 #   sbatch --nodes=1 --gpus-per-node=4 recipes/accelerate/slurm.sh RECIPE
 #
 # Submit it in the root of the repository, with the environment active, on a file system that all
 # machines share. Told to end, training saves a checkpoint; the job then goes back into the queue
-# under its own number, and its next start goes on from there. A run that fails is not repeated.
+# under its own number, and its next start resumes from there. A run that fails is not repeated.
 #SBATCH --job-name=convzoo
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
