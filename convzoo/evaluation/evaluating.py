@@ -10,7 +10,7 @@ resize to, and their mirror images.
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -154,9 +154,9 @@ def _load(
     import modeling  # noqa: F401  registers our families with the Auto classes
 
     trust = {"trust_remote_code": trust_remote_code}
-    load_processor: Callable[..., BaseImageProcessor] = AutoImageProcessor.from_pretrained
     model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(model_folder, **trust)
-    return model, load_processor(model_folder, **trust)
+    processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(model_folder, **trust)
+    return model, processor
 
 
 def _dataset_facts(
