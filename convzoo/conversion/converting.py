@@ -21,7 +21,7 @@ import modeling
 from convzoo.conversion.formats import FORMATS, GREY_NOTE, Format, Shapes
 from convzoo.conversion.reading import SHOWN, read_weights
 from convzoo.environment import now
-from convzoo.files import file_sha256, write_folder, write_json
+from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json
 from convzoo.labels import unique_names
 from modeling import ConvZooConfig, ConvZooImageProcessor, ConvZooModel
 
@@ -53,7 +53,7 @@ def convert(source: str | Path, output: str | Path, labels: str | Path | None = 
         {name: weights[fmt.original_name(name)] for name in model.state_dict()}
     )
     facts = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "source": {"file": path.name, "sha256": file_sha256(path), "weights": origin},
         "format": fmt.name,
         "project": fmt.project,

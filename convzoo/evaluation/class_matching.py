@@ -1,4 +1,4 @@
-"""Whether a model and a dataset mean the same by a class number: classes are matched by name."""
+"""Match the classes of a dataset with those of a model, by their names."""
 
 import dataclasses
 import re

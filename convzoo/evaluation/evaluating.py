@@ -10,7 +10,7 @@ resize to, and their mirror images.
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -87,15 +87,8 @@ def evaluate_folder(
         ValueError: if the folder has results that cannot be read, and as `match_classes` and
             `predict_split`.
     """
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-    import modeling  # noqa: F401  registers our families with the Auto classes
-
     accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
-    trust = {"trust_remote_code": trust_remote_code}
-    model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(model_folder, **trust)
-    load_processor: Callable[..., BaseImageProcessor] = AutoImageProcessor.from_pretrained
-    processor = load_processor(model_folder, **trust)
+    model, processor = _load(model_folder, trust_remote_code=trust_remote_code)
     if Path(model_folder).is_dir():
         read_results(Path(model_folder))  # what cannot be added to stops here, not after hours
     source = open_split(data, split)
@@ -151,6 +144,19 @@ def result_sentence(model: str, data: str, result: EvalResult) -> str:
         f" top-1 {metrics['top1_accuracy']:.2%}{'' if top5 is None else f', top-5 {top5:.2%}'},"
         f" loss {metrics['loss']:.4f}"
     )
+
+
+def _load(
+    model_folder: str, *, trust_remote_code: bool
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    import modeling  # noqa: F401  registers our families with the Auto classes
+
+    trust = {"trust_remote_code": trust_remote_code}
+    model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(model_folder, **trust)
+    processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(model_folder, **trust)
+    return model, processor
 
 
 def _dataset_facts(

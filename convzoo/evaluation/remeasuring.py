@@ -25,7 +25,7 @@ from transformers.dynamic_module_utils import (
     get_class_from_dynamic_module,
     get_relative_import_files,
 )
-from transformers.utils import logging as transformers_logging
+from transformers.utils.logging import disable_progress_bar
 from typing_extensions import TypedDict
 
 import modeling
@@ -391,7 +391,7 @@ def _recorded_processor(
 
 def main() -> None:
     """Answer one request."""
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
+    disable_progress_bar()
     keep_freed_memory()
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
     try:

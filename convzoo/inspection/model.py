@@ -127,9 +127,9 @@ def inspect_model(
         ValueError: if it is no image classifier, or its weights do not fit.
     """
     model, has_weights = _load(path, revision or "main")
-    load_processor: Callable[..., BaseImageProcessor] = AutoImageProcessor.from_pretrained
+    processor: BaseImageProcessor | None
     try:
-        processor = load_processor(path, revision=revision or "main")
+        processor = AutoImageProcessor.from_pretrained(path, revision=revision or "main")
     except OSError:  # weights of the original CNN come without one
         processor = None
     size = _input_size(processor, model.config)
@@ -192,9 +192,8 @@ def _load(path: str, revision: str) -> tuple[PreTrainedModel, bool]:
     patterns = ("*.safetensors", "*.bin", "*.index.json")
     if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in patterns):
         config = AutoConfig.from_pretrained(path)
-        build: Callable[..., Any] = AutoModelForImageClassification.from_config
-        fresh: PreTrainedModel = build(config).eval()
-        return fresh, False
+        fresh: PreTrainedModel = AutoModelForImageClassification.from_config(config)
+        return fresh.eval(), False
     model = AutoModelForImageClassification.from_pretrained(
         path, revision=revision, dtype=torch.float32
     )
