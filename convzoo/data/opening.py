@@ -1,27 +1,28 @@
-"""Where images come from: a Hub dataset or a folder, opened as a table of row groups.
+"""Open a dataset, of a folder or the Hub, as a table of row groups.
 
-`datasets` decides which files make up a split and what their columns mean; the rows are read with
-pyarrow (see `convzoo.data.split`).
+Folders of images are listed by us (see `convzoo.data.folders`). Of everything else `datasets`
+decides which files make up a split and what their columns mean, and the rows are read with pyarrow
+(see `convzoo.data.split`).
 """
 
 import logging
+import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-import fsspec
-
-from convzoo.data.folders import IMAGE_SUFFIXES, fingerprint, open_folder
-from convzoo.data.remote import READERS, read_footer
+from convzoo.data.folder_listing import Listing, list_folder
+from convzoo.data.folders import folder_layout, open_folder
 from convzoo.data.split import Split
+from convzoo.data.tables import Tables, load_tables, open_table, read_card
 
 logger = logging.getLogger(__name__)
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
 class DatasetReference:
-    """Which dataset, and which of its columns; "" where there is no choice.
+    """Names a dataset, and its columns; "" where there is no choice.
 
     Attributes:
         path: a folder of parquet files, a folder of images in one folder for each class, or a Hub
@@ -29,10 +30,11 @@ class DatasetReference:
         name: configuration of a dataset that has several.
         revision: commit, tag or branch of a Hub dataset.
         image_column: column of images; the only image column if "".
-        label_column: column of class numbers; the only class column if "".
+        label_column: column of labels; the only class column, or the one called "label", if "".
     """
 
     path: str
+    _: KW_ONLY
     name: str = ""
     revision: str = ""
     image_column: str = ""
@@ -40,7 +42,7 @@ class DatasetReference:
 
     @classmethod
     def of(cls, dataset: "str | DatasetReference") -> "DatasetReference":
-        """The reference itself, or one to the dataset with this path or id."""
+        """Return the reference itself, or one to the dataset with this path or id."""
         return cls(dataset) if isinstance(dataset, str) else dataset
 
 
@@ -53,73 +55,25 @@ def open_split(dataset: str | DatasetReference, split: str) -> Split:
 
     Raises:
         FileNotFoundError: if there is no such dataset or no data in it.
-        ValueError: if the split or a column is not in it, or a file is no parquet file.
+        ValueError: if the split or a column is not in it, if a file is no parquet file, or if
+            images lie as no folder of images does.
+        ConnectionError: if the Hub cannot be reached, in spite of several tries.
     """
-    import datasets
-
     dataset = DatasetReference.of(dataset)
-    path = dataset.path
-    builder = _load_builder(dataset)
-    by_split = {str(key): list(files) for key, files in (builder.config.data_files or {}).items()}
-    if split not in by_split:
-        raise ValueError(
-            f"split must be one of {', '.join(by_split)} in {path}; got {split!r}. Set "
-            f"data.train_split, data.eval_split or --split"
+    listing = _listing(dataset)
+    if listing and _holds_images(listing):
+        return open_folder(
+            dataset.path,
+            split,
+            listing=listing,
+            card=read_card(str(listing.root)),
+            label_column=dataset.label_column,
         )
-    files = tuple(by_split[split])
-    card = _read_card(builder, path)
-    if Path(files[0]).suffix.lower() in IMAGE_SUFFIXES:
-        return open_folder(path, split, by_split, card)
-    if not all(file.endswith(".parquet") for file in files):
-        raise ValueError(
-            f"{path} must hold parquet files, or images in one local folder for each class; got "
-            f"{files[0]}"
-        )
-    with ThreadPoolExecutor(READERS) as pool:
-        footers = list(pool.map(read_footer, files))
-
-    features = builder.info.features or datasets.Features.from_arrow_schema(
-        footers[0].schema.to_arrow_schema()
-    )
-    image_column = _find_column(
-        features, dataset.image_column, datasets.Image, "image_column", path
-    )
-    label_column = _find_column(
-        features, dataset.label_column, datasets.ClassLabel, "label_column", path
-    )
-    groups, rows, sizes = [], [], []
-    for number, footer in enumerate(footers):
-        for group in range(footer.num_row_groups):
-            meta = footer.row_group(group)
-            columns = (meta.column(i) for i in range(meta.num_columns))
-            groups.append((number, group))
-            rows.append(meta.num_rows)
-            sizes.append(
-                sum(
-                    column.total_uncompressed_size
-                    for column in columns
-                    if column.path_in_schema.split(".")[0] == image_column
-                )
-            )
-    _check_image_columns(files, footers, image_column)
-    if not sum(rows):
-        raise FileNotFoundError(f"split {split!r} of {path} must hold images; it has none")
-    names = [file.rsplit("/", 1)[-1] for file in files]
-    hub_commit = builder.hash if files[0].startswith("hf://") else None
-    return Split(
-        path=path,
-        split=split,
-        files=files,
-        label_names=tuple(features[label_column].names),
-        image_column=image_column,
-        label_column=label_column,
-        groups=tuple(groups),
-        group_rows=tuple(rows),
-        group_bytes=tuple(sizes),
-        footers=tuple(footers),
-        fingerprint=fingerprint(names, groups, rows, sizes),
-        card=card,
-        revision=hub_commit,
+    return open_table(
+        _load_tables(dataset, listing),
+        split,
+        image_column=dataset.image_column,
+        label_column=dataset.label_column,
     )
 
 
@@ -128,125 +82,91 @@ def open_splits(dataset: str | DatasetReference, splits: Sequence[str] = ()) -> 
 
     Args:
         dataset: as for `open_split`.
-        splits: which ones; all, in the dataset's own order, if empty.
+        splits: which splits; all, in the dataset's own order, if empty.
 
     Raises:
         FileNotFoundError: if there is no such dataset, or a split is empty.
         ValueError: as `open_split`.
     """
     names = list(splits) or split_names(dataset)
-    sources = []
+    opened = []
     for split in names:
         try:
-            sources.append(open_split(dataset, split))
+            opened.append(open_split(dataset, split))
         except FileNotFoundError as error:
             if splits:
                 raise
             raise FileNotFoundError(f"{error}{leave_out_advice(split, names)}") from error
-    return sources
+    return opened
 
 
 def leave_out_advice(split: str, names: Sequence[str]) -> str:
-    """What to append to a message about one of several splits that a command was given."""
+    """Return what to append to a message about one of several splits of a command."""
     others = " ".join(name for name in names if name != split)
     return f". Leave split {split!r} out with --splits {others}" if others else ""
 
 
 def split_names(dataset: str | DatasetReference) -> list[str]:
-    """Splits of a dataset, in its own order.
+    """List the splits of a dataset, in its own order.
 
     Args:
         dataset: as for `open_split`.
 
     Raises:
         FileNotFoundError: if there is no such dataset.
-        ValueError: if it is a script.
+        ValueError: if it is a script, or as `open_split` for a folder of images.
     """
-    builder = _load_builder(DatasetReference.of(dataset))
-    return [str(split) for split in builder.config.data_files or {}]
+    dataset = DatasetReference.of(dataset)
+    listing = _listing(dataset)
+    if listing and _holds_images(listing):
+        return list(folder_layout(listing, dataset.label_column))
+    return list(_load_tables(dataset, listing).files)
 
 
-def _load_builder(dataset):
-    import datasets
-    import yaml
+def _load_tables(dataset: DatasetReference, listing: Listing | None) -> Tables:
+    return load_tables(dataset.path, listing, name=dataset.name, revision=dataset.revision)
 
+
+def _listing(dataset: DatasetReference) -> Listing | None:
+    """List the folder of a local dataset; None for one of the Hub."""
     path = dataset.path
-    try:
-        return datasets.load_dataset_builder(
-            path, dataset.name or None, revision=dataset.revision or None
-        )
-    except (FileNotFoundError, ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
-        if isinstance(error, ConnectionError) or "LocalEntryNotFoundError" in str(error):
-            raise ConnectionError(
-                f"the Hub could not be reached for the dataset {path!r}; try again, or give a "
-                f"folder. ({error})"
-            ) from error
-        raise FileNotFoundError(
-            f"data.path must be a folder with parquet files or a Hub dataset id that this account "
-            f"may read; got {path!r}. For a gated dataset accept its terms on its Hub page, then "
-            f"run `hf auth login`. ({error})"
-        ) from error
-    except RuntimeError as error:  # a dataset that is a script
-        raise ValueError(
-            f"{path} must be data, not a script: convert it to parquet; {error}"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"README.md of {path} must start with valid YAML; {error}") from error
-
-
-def _find_column(features, wanted, kind, setting, path):
-    known = [name for name, feature in features.items() if isinstance(feature, kind)]
-    if wanted in known:
-        return wanted
-    if not wanted and len(known) == 1:
-        return known[0]
-    option = f"data.{setting} (--{setting.replace('_', '-')})"
-    if not wanted and known:
-        raise ValueError(
-            f"{path} must have exactly one column of type {kind.__name__}; got {', '.join(known)}. "
-            f"Choose one with {option}"
-        )
-    message = f"{path} must have a column of type {kind.__name__}; got none among {list(features)}"
-    if wanted:
-        message = (
-            f"{option} must name a column of type {kind.__name__} of {path}, one of "
-            f"{', '.join(known) or 'none'}; got {wanted!r}"
-        )
-    if not known or wanted in features:
-        names = "names=[...]" if kind.__name__ == "ClassLabel" else ""
-        column = wanted or setting.removesuffix("_column")
-        message += (
-            f". A column of another type must be cast, as ds.cast_column({column!r}, "
-            f"datasets.{kind.__name__}({names}))"
-        )
-    raise ValueError(message)
-
-
-def _check_image_columns(files, footers, image_column):
-    for file, footer in zip(files, footers, strict=True):
-        paths = [footer.schema.column(number).path for number in range(footer.num_columns)]
-        if f"{image_column}.bytes" not in paths:
-            raise ValueError(
-                f"{file} must hold its images as {image_column}.bytes, as Dataset.to_parquet "
-                f"writes them; it has {', '.join(paths)}. Rewrite it: "
-                f"datasets.load_dataset(...)[split].to_parquet(FILE)"
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        listing = list_folder(folder.resolve())
+        if not (listing.images or listing.tables):
+            found = listing.describe_left_out() or "nothing"
+            raise FileNotFoundError(
+                f"data.path must be a folder with parquet files or images; got {path!r}, which "
+                f"holds {found}"
             )
-
-
-def _read_card(builder, path):
-    """Front matter of the dataset's README."""
-    import yaml
-
-    readme = f"{builder.base_path or path}/README.md"
-    try:
-        with fsspec.open(readme, "r", encoding="utf-8") as handle:
-            text = handle.read()
-    except FileNotFoundError:
-        return {}
-    parts = text.split("---\n", 2)
-    try:
-        return (yaml.safe_load(parts[1]) or {}) if len(parts) == 3 and not parts[0] else {}
-    except yaml.YAMLError as error:
+        return listing
+    if folder.exists():
         raise ValueError(
-            f"{readme} must start with valid YAML between --- lines; {error}"
-        ) from error
+            f"data.path must be a folder; got the file {path!r}. Give the folder that holds it"
+        )
+    looks_local = path.startswith(("/", "./", "../", "~")) or not HUB_ID.fullmatch(path)
+    if looks_local and "://" not in path:
+        raise FileNotFoundError(
+            f"data.path must be a folder that exists, or a Hub dataset id such as user/name; there "
+            f"is no folder {str(folder.absolute())!r}"
+        )
+    return None
+
+
+def _holds_images(listing: Listing) -> bool:
+    """Return True for a folder of images, False for one of parquet files.
+
+    Raises:
+        ValueError: if it looks like both.
+    """
+    if not listing.tables or not listing.images:
+        return bool(listing.images)
+    folders = {image.path.rpartition("/")[0] for image in listing.images}
+    if len(folders) == 1 and not listing.metadata:
+        listing.leave_out("images beside parquet files", (image.path for image in listing.images))
+        return False
+    raise ValueError(
+        f"{listing.root} must hold parquet files or images, not both; got {len(listing.tables)} "
+        f"parquet files, such as {listing.tables[0].path}, and {len(listing.images)} images, such "
+        f"as {listing.images[0].path}. Move one kind into a folder of its own"
+    )

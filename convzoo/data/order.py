@@ -25,18 +25,24 @@ has open. The lanes of this epoch have other lengths, so that they still end tog
 """
 
 import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
+
+from convzoo.data.share import Share
 
 MAX_LANES = 64  # more lanes than readers gain nothing; see `read_amplification`
 RAMP_STEPS = 4  # steps with 1, 2, 4, ... lanes at the start of a run on large data
 
 
-@dataclass(frozen=True)
+Piece = tuple[int, int, int]  # row group, first row, number of rows
+
+
+@dataclass(frozen=True, kw_only=True)
 class Window:
-    """Rows of one lane that are shuffled together.
+    """Holds the rows of one lane that are shuffled together.
 
     Attributes:
         key: (epoch, lane, number of the window in its lane); unique in a run.
@@ -46,13 +52,21 @@ class Window:
     """
 
     key: tuple[int, int, int]
-    pieces: tuple[tuple[int, int, int], ...]
+    pieces: tuple[Piece, ...]
     order: np.ndarray
     start: int
 
+    def piece(self, entry: int) -> tuple[int, int]:
+        """Find the number of the piece that an entry lies in, and the entry in that piece."""
+        for number, (_, _, count) in enumerate(self.pieces):
+            if entry < count:
+                return number, entry
+            entry -= count
+        raise AssertionError("entry lies outside its window")
+
 
 class DataOrder:
-    """The order of all samples of a run.
+    """Maps the number of each sample of a run to its row.
 
     Args:
         group_rows: number of rows of each row group.
@@ -65,8 +79,23 @@ class DataOrder:
         ValueError: if there are no rows, or fewer rows than one global batch.
     """
 
-    def __init__(self, group_rows, group_bytes, global_batch_size, memory_bytes, seed):
-        self._arguments = (group_rows, group_bytes, global_batch_size, memory_bytes, seed)
+    def __init__(
+        self,
+        group_rows: Sequence[int],
+        group_bytes: Sequence[int],
+        *,
+        global_batch_size: int,
+        memory_bytes: int,
+        seed: int,
+    ):
+        self._again = partial(
+            DataOrder,
+            group_rows,
+            group_bytes,
+            global_batch_size=global_batch_size,
+            memory_bytes=memory_bytes,
+            seed=seed,
+        )
         self.group_rows = np.asarray(group_rows, dtype=np.int64)
         self.num_rows = int(self.group_rows.sum())
         self.global_batch_size = global_batch_size
@@ -95,24 +124,24 @@ class DataOrder:
         self._groups = lru_cache(maxsize=4)(self._permute_groups)
         self._starts = lru_cache(maxsize=2)(self._lane_starts)
 
-    def __reduce__(self):  # workers may be spawned; the caches cannot be pickled
-        return DataOrder, self._arguments
+    def __reduce__(self) -> tuple[object, ...]:  # workers may be spawned; caches are not pickled
+        return self._again, ()
 
-    def positions(self, step: int, part: int, num_parts: int) -> np.ndarray:
-        """Sample numbers of one part of a step's global batch.
+    def positions(self, step: int, share: Share) -> np.ndarray:
+        """Return the sample numbers of a share of a step's global batch.
 
-        The batch is laid out lane by lane and cut into `num_parts` runs that differ by one sample
-        at most, so a part touches as few lanes as it can; the parts of a step, in order, always
-        give the same sequence, whatever `num_parts` is.
+        The batch is laid out lane by lane and cut into runs that differ by one sample at most, so
+        a share touches as few lanes as it can; the shares of a step, in order, always give the same
+        sequence, whatever their number is.
         """
         batch, lanes = self.global_batch_size, self._lanes_at(step)
-        first, last = batch * part // num_parts, batch * (part + 1) // num_parts
-        slot = np.arange(first, last)
+        slots = share.of(batch)
+        slot = np.arange(slots.start, slots.stop)
         per_lane = batch // lanes
-        return step * batch + (slot % per_lane) * lanes + slot // per_lane
+        return np.asarray(step * batch + (slot % per_lane) * lanes + slot // per_lane)
 
     def locate(self, position: int) -> tuple[Window, int]:
-        """The window that holds sample `position`, and the row's entry in the window's pieces."""
+        """Find the window that holds sample `position`, and the row's entry in its pieces."""
         epoch, sample = divmod(int(position), self.num_rows)
         lane, entry = self._lane_entry(epoch, sample)
         starts = self._lane(epoch, lane)[1]
@@ -120,16 +149,14 @@ class DataOrder:
         return window, int(window.order[entry - window.start])
 
     def row(self, position: int) -> tuple[int, int]:
-        """(row group, row in it) of sample `position`."""
+        """Find (row group, row in it) of sample `position`."""
         window, entry = self.locate(position)
-        for group, first, count in window.pieces:
-            if entry < count:
-                return group, first + entry
-            entry -= count
-        raise AssertionError("entry lies outside its window")
+        number, entry = window.piece(entry)
+        group, first, _ = window.pieces[number]
+        return group, first + entry
 
     def read_amplification(self, num_readers: int) -> float:
-        """Upper bound of openings per row group and epoch, for row groups of equal size.
+        """Bound the openings per row group and epoch, for row groups of equal size.
 
         Lanes that are cut by a row group's end add at most one group each; a lane that two readers
         share is read twice. While the lanes of a run's first steps are few, all readers share them.
@@ -141,14 +168,14 @@ class DataOrder:
         return (1 + shared / self.num_lanes) * (1 + cut)
 
     @property
-    def _ramp_steps(self):
+    def _ramp_steps(self) -> int:
         return RAMP_STEPS * len(self._ramp)
 
-    def _lanes_at(self, step):
+    def _lanes_at(self, step: int) -> int:
         return self._ramp[step // RAMP_STEPS] if step < self._ramp_steps else self.num_lanes
 
-    def _lane_entry(self, epoch, sample):
-        """Lane of a sample of an epoch, and how many entries of that lane come before it."""
+    def _lane_entry(self, epoch: int, sample: int) -> tuple[int, int]:
+        """Find the lane of a sample of an epoch, and how many of its entries come before it."""
         if epoch > 0 or not self._ramp:
             return sample % self.num_lanes, sample // self.num_lanes
         step, slot = divmod(sample, self.global_batch_size)
@@ -160,8 +187,8 @@ class DataOrder:
         lane = slot % lanes * (self.num_lanes // lanes)
         return lane, self._entries_in_ramp(lane, step) + slot // lanes
 
-    def _entries_in_ramp(self, lane, steps):
-        """Entries of a lane in the first steps of a run."""
+    def _entries_in_ramp(self, lane: int, steps: int) -> int:
+        """Count the entries of a lane in the first steps of a run."""
         entries = 0
         for number, lanes in enumerate(self._ramp):
             count = min(max(steps - number * RAMP_STEPS, 0), RAMP_STEPS)
@@ -169,8 +196,8 @@ class DataOrder:
                 entries += count * (self.global_batch_size // lanes)
         return entries
 
-    def _lane_starts(self, first_epoch):
-        """Where each lane begins in the laid-out row groups, and where the last one ends."""
+    def _lane_starts(self, first_epoch: bool) -> list[int]:
+        """Compute where each lane begins in the laid-out row groups, and where the last ends."""
         rows, ramp = self.num_rows, np.zeros(self.num_lanes, dtype=np.int64)
         if first_epoch and self._ramp:
             rows -= self._ramp_steps * self.global_batch_size
@@ -179,19 +206,19 @@ class DataOrder:
         lengths = ramp + length + (np.arange(self.num_lanes) < longer)
         return [0, *np.cumsum(lengths).tolist()]
 
-    def _rng(self, *key):
+    def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *key])
 
-    def _permute_groups(self, epoch):
+    def _permute_groups(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         groups = self._rng(epoch).permutation(len(self.group_rows))
         ends = np.cumsum(self.group_rows[groups])
         return groups, ends
 
-    def _build_lane(self, epoch, lane):
-        """Pieces of each window of a lane, and the entries before each window."""
+    def _build_lane(self, epoch: int, lane: int) -> tuple[list[tuple[Piece, ...]], list[int]]:
+        """List the pieces of each window of a lane, and the entries before each window."""
         groups, ends = self._groups(epoch)
         start, stop = self._starts(epoch == 0)[lane : lane + 2]
-        pieces = []
+        pieces: list[Piece] = []
         at = int(np.searchsorted(ends, start, side="right"))
         while start < stop:
             group_end = int(ends[at])
@@ -206,12 +233,13 @@ class DataOrder:
         first = max(1, size * (lane + 1) // self.num_lanes)
         windows = [tuple(pieces[:first])]
         windows += [tuple(pieces[i : i + size]) for i in range(first, len(pieces), size)]
-        rows = [sum(count for _, _, count in window) for window in windows]
-        return windows, [0, *np.cumsum(rows[:-1]).tolist()]
+        counts = [sum(count for _, _, count in window) for window in windows]
+        return windows, [0, *np.cumsum(counts[:-1]).tolist()]
 
-    def _build_window(self, epoch, lane, number):
+    def _build_window(self, epoch: int, lane: int, number: int) -> Window:
         windows, starts = self._lane(epoch, lane)
         pieces = windows[number]
         count = sum(count for _, _, count in pieces)
         order = self._rng(epoch, lane, number).permutation(count)
-        return Window((epoch, lane, number), pieces, order, starts[number])
+        key = (epoch, lane, number)
+        return Window(key=key, pieces=pieces, order=order, start=starts[number])

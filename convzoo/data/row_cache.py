@@ -30,7 +30,7 @@ class RowCache:
     max_bytes: int
 
     def get(self, key: str, read: Callable[[], pa.Table]) -> pa.Table:
-        """The table stored under `key`, or what `read` gives, stored if there is room.
+        """Return the table stored under `key`, or what `read` gives, stored if there is room.
 
         Args:
             key: address, revision and number of the row group; any text.
@@ -48,7 +48,7 @@ class RowCache:
             logger.warning("%s: a row group is not kept: %s", self.folder, error)
         return table
 
-    def _store(self, path, table):
+    def _store(self, path: Path, table: pa.Table) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         held = 0
         for entry in os.scandir(self.folder):

@@ -1,17 +1,23 @@
 """One split of a dataset as a table of row groups, read one at a time and undecoded.
 
 A row group is what can be sought and shared out: a run of rows in a parquet file, or some files of
-an image folder.
+an image folder. Arithmetic on rows and row groups stands here and nowhere else.
 """
 
+import dataclasses
 import itertools
 import logging
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from convzoo.data.remote import READERS, read_file
@@ -32,25 +38,42 @@ class Rows:
     images: pa.Array
     labels: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[memoryview | bytes, int]:
         image = self.images[index].as_buffer()  # None for a null; no copy
         return (memoryview(image).cast("B") if image else b""), int(self.labels[index])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A run of rows of one row group.
+
+    Attributes:
+        group: number of the row group.
+        first: number of the row group's first row in the split.
+        start: first row of the run, counted in the row group.
+        stop: one past the last row of the run, counted in the row group.
+    """
+
+    group: int
+    first: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Split:
     """One split of a dataset, or some of its rows (see `convzoo.data.subset`).
 
     Attributes:
         path: the folder or Hub id it was asked for by.
-        split: its name.
+        name: "train", "validation" and so on.
         files: address of each parquet file, in the dataset's order.
         label_names: name of each class, in the order of the class numbers.
         image_column: column of encoded images.
-        label_column: column of class numbers.
+        label_column: column of labels.
         groups: (file number, row group in that file) of every row group.
         group_rows: rows of each row group.
         group_bytes: bytes of the image column of each row group; a share of them by rows where
@@ -63,11 +86,13 @@ class Split:
         cache: keeps row groups on the local disk, or None.
         chosen: numbers of the rows that count in each row group, ascending; None for all.
         class_numbers: class number of each number in the files; None where they are the same.
+        label_values: what the label column has for each class of a dataset whose labels are no
+            class numbers, in the order of `class_numbers` or of the classes; None where they are.
         subset: what result files say of a part of a split, or None.
     """
 
     path: str
-    split: str
+    name: str
     files: tuple[str, ...]
     label_names: tuple[str, ...]
     image_column: str
@@ -77,12 +102,13 @@ class Split:
     group_bytes: tuple[int, ...]
     footers: tuple[pq.FileMetaData, ...] = field(repr=False)
     fingerprint: str
-    card: dict = field(repr=False)
+    card: dict[str, Any] = field(repr=False)
     revision: str | None = None
     cache: RowCache | None = None
     chosen: tuple[np.ndarray, ...] | None = field(default=None, repr=False)
     class_numbers: np.ndarray | None = field(default=None, repr=False)
-    subset: dict | None = None
+    label_values: tuple[str | int | bool, ...] | None = field(default=None, repr=False)
+    subset: dict[str, Any] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -94,6 +120,66 @@ class Split:
         """Whether the files lie on the Hub."""
         return self.files[0].startswith("hf://")
 
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """One past the number of each row group's last row."""
+        return np.cumsum(self.group_rows)
+
+    # ---- rows and row groups --------------------------------------------------------------------
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Find (row group, row in it) of row `index` of the split."""
+        group = int(np.searchsorted(self._ends, index, side="right"))
+        return group, int(index - self._ends[group]) + self.group_rows[group]
+
+    def pieces(self, rows: range) -> Iterator[Piece]:
+        """Yield the pieces of row groups that make up a range of rows, in order."""
+        first = 0
+        for group, count in enumerate(self.group_rows):
+            start, stop = max(rows.start - first, 0), min(rows.stop - first, count)
+            if start < stop:
+                yield Piece(group=group, first=first, start=start, stop=stop)
+            first += count
+
+    def read_row(self, index: int) -> tuple[memoryview | bytes, int]:
+        """Read the encoded image and the label of row `index` of the split.
+
+        Raises:
+            ValueError: as `read_group`.
+            OSError: as `read_group`.
+        """
+        group, row = self.locate(index)
+        return self.read_group(group)[row]
+
+    def choose(self, rows: np.ndarray, **changes: Any) -> "Split":
+        """Return the split that has only these rows.
+
+        Args:
+            rows: numbers of rows of this split, ascending.
+            changes: other fields that are to differ.
+        """
+        group = np.searchsorted(self._ends, rows, side="right")
+        if self.chosen:
+            in_group = np.concatenate(self.chosen)[rows]
+        else:
+            in_group = rows - (self._ends - self.group_rows)[group]
+            in_group = in_group.astype(np.min_scalar_type(in_group.max(initial=0)))
+        groups, counts = np.unique(group, return_counts=True)
+        pairs = list(zip(groups.tolist(), counts.tolist(), strict=True))
+        return dataclasses.replace(
+            self,
+            groups=tuple(self.groups[number] for number, _ in pairs),
+            group_rows=tuple(count for _, count in pairs),
+            group_bytes=tuple(
+                math.ceil(self.group_bytes[number] * count / self.group_rows[number])
+                for number, count in pairs
+            ),
+            chosen=tuple(np.split(in_group, np.cumsum(counts)[:-1])),
+            **changes,
+        )
+
+    # ---- reading --------------------------------------------------------------------------------
+
     def read_group(self, number: int) -> Rows:
         """Read the rows of row group `number`.
 
@@ -104,20 +190,20 @@ class Split:
         file_number, group = self.groups[number]
         columns = [f"{self.image_column}.bytes", self.label_column]
 
-        def read(handle):
+        def read(handle: IO[bytes]) -> pa.Table:
             # Reading ahead and threads pay where the file is far, and cost time where it is near.
             metadata, far = self.footers[file_number], self.is_remote
             parquet = pq.ParquetFile(handle, metadata=metadata, pre_buffer=far)
             table = parquet.read_row_group(group, columns, use_threads=far)
             return table.take(self.chosen[number]) if self.chosen else table
 
-        table = self._fetch(file_number, f"{group} {columns}", read)
+        table = self._fetch(file_number, f"{group} {columns}", read=read)
         images = table.column(self.image_column).combine_chunks().field("bytes")
-        labels = _to_numpy(table.column(self.label_column))
+        labels = self._numbers(table.column(self.label_column))
         return Rows(images, self._check_labels(labels, number))
 
     def read_labels(self) -> np.ndarray:
-        """Class number of every row, int64; of parquet files only the label column is read.
+        """Read the class number of every row, int64; of parquet files only the label column.
 
         Raises:
             ValueError: if a label is not a class of the dataset, or a file is damaged.
@@ -126,65 +212,45 @@ class Split:
         return self._check_labels(self.labels_in_files())
 
     def labels_in_files(self) -> np.ndarray:
-        """What the files have as label of every row, int64, checked by nobody; -1 for none."""
+        """Read the label of every row as the files have it, int64, unchecked; -1 for none."""
         by_file = itertools.groupby(range(len(self.groups)), lambda number: self.groups[number][0])
-
-        def read_file(file_number, numbers):
-            footer = self.footers[file_number]
-            groups = [self.groups[number][1] for number in numbers]
-
-            def read(handle):
-                parquet = pq.ParquetFile(handle, metadata=footer, pre_buffer=True)
-                return parquet.read_row_groups(groups, [self.label_column])
-
-            labels = _to_numpy(self._fetch(file_number, f"labels of {groups}", read)[0])
-            if not self.chosen:
-                return labels
-            starts = np.cumsum([0, *(footer.row_group(group).num_rows for group in groups)])
-            rows = [start + self.chosen[n] for start, n in zip(starts[:-1], numbers, strict=True)]
-            return labels[np.concatenate(rows)]
-
         with ThreadPoolExecutor(READERS) as pool:
-            parts = [pool.submit(read_file, file, list(numbers)) for file, numbers in by_file]
+            parts = [pool.submit(self._file_labels, file, list(groups)) for file, groups in by_file]
             return np.concatenate([part.result() for part in parts])
 
-    def locate(self, index: int) -> tuple[int, int]:
-        """(row group, row in it) of row `index` of the split."""
-        ends = np.cumsum(self.group_rows)
-        number = int(np.searchsorted(ends, index, side="right"))
-        return number, int(index - ends[number] + self.group_rows[number])
+    def _file_labels(self, file_number: int, numbers: list[int]) -> np.ndarray:
+        """Read the labels of some row groups of a file."""
+        footer = self.footers[file_number]
+        groups = [self.groups[number][1] for number in numbers]
 
-    def where(self, number: int, row: int) -> str:
-        """What messages call a row of row group `number`."""
-        file_number, group = self.groups[number]
-        row = self.chosen[number][row] if self.chosen else row
-        return f"row {row} of row group {group} of {self.files[file_number]}"
+        def read(handle: IO[bytes]) -> pa.Table:
+            parquet = pq.ParquetFile(handle, metadata=footer, pre_buffer=True)
+            return parquet.read_row_groups(groups, [self.label_column])
 
-    def describe(self) -> dict:
-        """What result files say of this split."""
-        sources = self.card.get("source_datasets") or []
-        return {
-            "path": self.path,
-            "id": self.path if self.is_remote else None,
-            "name": self.card.get("pretty_name") or self.path.rstrip("/").rsplit("/")[-1],
-            "source_datasets": [sources] if isinstance(sources, str) else list(sources),
-            "config": None,
-            "split": self.split,
-            "subset": self.subset,
-            "revision": self.revision,
-            "fingerprint": self.fingerprint,
-            "num_samples": self.num_rows,
-        }
+        labels = self._numbers(self._fetch(file_number, f"labels of {groups}", read=read)[0])
+        if not self.chosen:
+            return labels
+        starts = np.cumsum([0, *(footer.row_group(group).num_rows for group in groups)])
+        rows = [start + self.chosen[n] for start, n in zip(starts[:-1], numbers, strict=True)]
+        return labels[np.concatenate(rows)]
 
-    def _fetch(self, file_number, part, read):
-        """A part of a file, from the cache if it is there."""
+    def _fetch(
+        self, file_number: int, part: str, *, read: Callable[[IO[bytes]], pa.Table]
+    ) -> pa.Table:
+        """Read a part of a file, from the cache if it is there."""
         file = self.files[file_number]
         if not self.cache:
             return read_file(file, read)
         return self.cache.get(f"{file} {self.fingerprint} {part}", lambda: read_file(file, read))
 
-    def _check_labels(self, labels, number=0):
-        """Class numbers of the labels of rows, from the first one of row group `number` on."""
+    def _numbers(self, column: pa.ChunkedArray) -> np.ndarray:
+        """Turn a label column into numbers, -1 for none."""
+        if self.label_values is not None:
+            column = pc.index_in(column, pa.array(self.label_values, column.type))
+        return np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy())
+
+    def _check_labels(self, labels: np.ndarray, number: int = 0) -> np.ndarray:
+        """Map labels, from the first row of row group `number` on, to class numbers."""
         count = len(self.label_names if self.class_numbers is None else self.class_numbers)
         outside = np.flatnonzero((labels < 0) | (labels >= count))
         if len(outside):
@@ -193,18 +259,42 @@ class Split:
                 f"{self.label_column} must lie in [0, {count - 1}]; got {labels[outside[0]]} in "
                 f"{self.where(*place)}"
             )
-        return labels if self.class_numbers is None else self.class_numbers[labels]
+        return labels if self.class_numbers is None else np.asarray(self.class_numbers[labels])
+
+    # ---- names ----------------------------------------------------------------------------------
+
+    def where(self, number: int, row: int) -> str:
+        """Name a row of row group `number`, for messages."""
+        file_number, group = self.groups[number]
+        row = self.chosen[number][row] if self.chosen else row
+        return f"row {row} of row group {group} of {self.files[file_number]}"
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the split for result files."""
+        sources = self.card.get("source_datasets") or []
+        return {
+            "path": self.path,
+            "id": self.path if self.is_remote else None,
+            "name": self.card.get("pretty_name") or self.path.rstrip("/").rsplit("/")[-1],
+            "source_datasets": [sources] if isinstance(sources, str) else list(sources),
+            "config": None,
+            "split": self.name,
+            "subset": self.subset,
+            "revision": self.revision,
+            "fingerprint": self.fingerprint,
+            "num_samples": self.num_rows,
+        }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FolderSplit(Split):
-    """One split of a local folder of images, train/CLASS/NAME.jpg; a row group is 64 files.
+    """One split of a local folder of images; a row group is 64 files.
 
     Attributes:
         labels: class number of each file.
     """
 
-    labels: np.ndarray = field(repr=False, kw_only=True)
+    labels: np.ndarray = field(repr=False)
 
     def read_group(self, number: int) -> Rows:
         """Read the files of row group `number`.
@@ -217,18 +307,14 @@ class FolderSplit(Split):
         return Rows(pa.array(images, pa.large_binary()), self._check_labels(self.labels[numbers]))
 
     def labels_in_files(self) -> np.ndarray:
-        """Number of the folder of every image."""
+        """Return the number of the class of every image."""
         numbers = [self._file_numbers(number) for number in range(len(self.groups))]
-        return self.labels[np.concatenate(numbers)]
+        return np.asarray(self.labels[np.concatenate(numbers)])
 
     def where(self, number: int, row: int) -> str:
-        """What messages call a row of row group `number`."""
-        return self.files[self._file_numbers(number)[row]]
+        """Name a row of row group `number`, for messages."""
+        return self.files[int(self._file_numbers(number)[row])]
 
-    def _file_numbers(self, number):
+    def _file_numbers(self, number: int) -> np.ndarray:
         rows = self.chosen[number] if self.chosen else np.arange(self.group_rows[number])
         return self.groups[number][0] + rows.astype(np.int64)
-
-
-def _to_numpy(column):
-    return column.cast(pa.int64()).fill_null(-1).to_numpy()

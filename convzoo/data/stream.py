@@ -1,4 +1,4 @@
-"""From a source and an order to batches on each process.
+"""Make batches on each process from a split and an order.
 
 A training process is cut further into workers; (process, worker) number v of all readers takes part
 v of every global batch, so the batches are the same whatever the number of processes and workers.
@@ -9,24 +9,29 @@ are needed, and keeps images encoded until their turn.
 import logging
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from convzoo.data.order import DataOrder
+from convzoo.data.order import DataOrder, Window
+from convzoo.data.share import Share
 from convzoo.data.split import Split
 from convzoo.images.decoding import UnreadableImageError, open_for_cropping
+from convzoo.images.erasing import Box
 from convzoo.images.train_transform import TrainTransform, sample_rng
 from convzoo.signals import outlive_signals
 
 logger = logging.getLogger(__name__)
 READ_AHEAD_STEPS = 2  # a window is read this many steps before its first use
+Located = tuple[Window, int]  # a window and an entry in its pieces
+Batch = dict[str, Any]  # see TrainStream
 
 
-class TrainStream(IterableDataset):
-    """The augmented samples of one process, from any step on.
+class TrainStream(IterableDataset[Batch]):
+    """Yields the augmented samples of one process, from any step on.
 
     With repeated augmentation the order is that of the images, and sample number P is a view of
     image P // repeats: all views are in the same batch.
@@ -36,71 +41,71 @@ class TrainStream(IterableDataset):
     `unreadable`, (where, reason) of each image that another one had to replace.
 
     Args:
-        source: the training split.
+        split: the training split.
         order: the global order over it.
         transform: pixels and random generator to an augmented crop.
-        process_index: number of this process.
-        num_processes: how many there are.
-        start_step: first step, 0-based.
-        num_steps: one past the last step.
+        share: which process of how many.
+        steps: the steps to take, 0-based.
         exif_rotation: whether to turn images as their EXIF data says.
     """
 
     def __init__(
         self,
-        source: Split,
+        split: Split,
         order: DataOrder,
+        *,
         transform: TrainTransform,
-        process_index: int,
-        num_processes: int,
-        start_step: int,
-        num_steps: int,
+        share: Share,
+        steps: range,
         exif_rotation: bool = False,
     ):
-        self.source = source
+        self.split = split
         self.order = order
         self.transform = transform
-        self.process_index = process_index
-        self.num_processes = num_processes
-        self.start_step = start_step
-        self.num_steps = num_steps
+        self.share = share
+        self.steps = steps
         self.exif_rotation = exif_rotation
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
-        if worker:
-            torch.set_num_threads(1)  # the processes are the parallelism
-        reader = self.process_index * workers + worker_id
-        readers = self.num_processes * workers
+    def __iter__(self) -> Iterator[Batch]:
+        share = worker_share(self.share)
         with ThreadPoolExecutor(1) as pool:
-            rows = _OpenWindows(self.source, pool)
-            upcoming = deque()  # (positions, their windows and entries) of the steps read ahead
-            asked = self.start_step
-            for step in range(self.start_step, self.num_steps):
-                ahead = READ_AHEAD_STEPS if step > self.start_step else 1  # first things first
-                while asked < min(step + ahead, self.num_steps):
-                    positions = self.order.positions(asked, reader, readers)
+            windows = _OpenWindows(self.split, pool)
+            # Sample numbers, their windows and entries, of the steps read ahead.
+            upcoming: deque[tuple[np.ndarray, list[Located]]] = deque()
+            asked = self.steps.start
+            for step in self.steps:
+                ahead = READ_AHEAD_STEPS if step > self.steps.start else 1  # first things first
+                while asked < min(step + ahead, self.steps.stop):
+                    positions = self.order.positions(asked, share)
                     located = [self.order.locate(position) for position in positions.tolist()]
-                    rows.open(located)
+                    windows.open(located)
                     upcoming.append((positions, located))
                     asked += 1
-                yield self._batch(step, *upcoming.popleft(), rows)
+                positions, located = upcoming.popleft()
+                yield self._batch(
+                    positions, located, size=self.transform.size_at(step), windows=windows
+                )
                 if upcoming:  # empty after the first step only
-                    rows.keep({window.key for _, located in upcoming for window, _ in located})
+                    windows.keep({window.key for _, located in upcoming for window, _ in located})
 
-    def _batch(self, step, positions, located, rows):
-        size, views = self.transform.size_at(step), self.transform.augmentation.repeats
+    def _batch(
+        self, positions: np.ndarray, located: list[Located], *, size: int, windows: "_OpenWindows"
+    ) -> Batch:
+        views = self.transform.augmentation.repeats
         positions = (positions[:, None] * views + np.arange(views)).ravel()
         pixels = np.empty((len(positions), size, size, self.transform.num_channels), np.uint8)
-        labels, erasing, unreadable = [], [], []
+        labels: list[int] = []
+        erasing: list[list[Box]] = []
+        unreadable: list[tuple[str, str]] = []
         for number, (crop, position) in enumerate(zip(pixels, positions.tolist(), strict=True)):
             place = located[number // views]
-            crop[:], label, boxes = self._sample(position, *place, size, rows, unreadable)
+            crop[:], label, boxes = self._sample(
+                position, place, size=size, windows=windows, unreadable=unreadable
+            )
             labels.append(label)
             erasing.append(boxes)
             if (number + 1) % views == 0:
-                rows.release(*place)
+                windows.release(place)
         return {
             "pixels": torch.from_numpy(pixels),
             "labels": torch.tensor(labels, dtype=torch.int64),
@@ -109,19 +114,31 @@ class TrainStream(IterableDataset):
             "unreadable": unreadable,
         }
 
-    def _sample(self, position, window, entry, size, rows, unreadable):
-        """Crop, label and erasing boxes of an entry; of the next one in its window if unreadable.
+    def _sample(
+        self,
+        position: int,
+        located: Located,
+        *,
+        size: int,
+        windows: "_OpenWindows",
+        unreadable: list[tuple[str, str]],
+    ) -> tuple[np.ndarray, int, list[Box]]:
+        """Make crop, label and erasing boxes of an entry; of the next one if it is unreadable.
 
-        The window is the same for any number of readers, and so is the replacement.
+        The next one is of the same window, which is the same for any number of readers.
         """
+        window, entry = located
+        where = ""
         for offset in range(len(window.order)):
-            data, label, place = rows.row(window, (entry + offset) % len(window.order))
+            data, label, place = windows.row(window, (entry + offset) % len(window.order))
             rng = sample_rng(self.order.seed, position)
             try:
-                image = open_for_cropping(data, self.transform.num_channels, self.exif_rotation)
-                crop = self.transform(image, rng, size)  # where the pixels may be decoded
+                image = open_for_cropping(
+                    data, self.transform.num_channels, exif_rotation=self.exif_rotation
+                )
+                crop = self.transform(image, rng, size=size)  # where the pixels may be decoded
             except UnreadableImageError as error:
-                where = self.source.where(*place)
+                where = self.split.where(*place)
                 unreadable.append((where, str(error)))
             else:
                 return crop, label, self.transform.erasing_boxes(rng, size)
@@ -129,52 +146,55 @@ class TrainStream(IterableDataset):
 
 
 class _OpenWindows:
-    """The row groups of the windows in use, read in a thread; each row until it was used."""
+    """Reads the row groups of the windows in use in a thread, and keeps each row until its use."""
 
-    def __init__(self, source, pool):
-        self.source = source
+    def __init__(self, split: Split, pool: ThreadPoolExecutor):
+        self.split = split
         self.pool = pool
-        self.pieces = {}  # window key -> future rows of each piece
+        # Window key -> future rows of each piece.
+        self.pieces: dict[tuple[int, int, int], list[Future[list[tuple[bytes, int] | None]]]] = {}
 
-    def open(self, located):
+    def open(self, located: list[Located]) -> None:
         for window, _ in located:
             if window.key not in self.pieces:
                 pieces = [self.pool.submit(self._read, *piece) for piece in window.pieces]
                 self.pieces[window.key] = pieces
 
-    def keep(self, keys):
+    def keep(self, keys: set[tuple[int, int, int]]) -> None:
         self.pieces = {key: pieces for key, pieces in self.pieces.items() if key in keys}
 
-    def row(self, window, entry):
-        """Encoded bytes, label and (row group, row) of one entry of a window."""
-        number, entry = _piece(window, entry)
+    def row(self, window: Window, entry: int) -> tuple[bytes, int, tuple[int, int]]:
+        """Return encoded bytes, label and (row group, row) of one entry of a window."""
+        number, entry = window.piece(entry)
         group, first, count = window.pieces[number]
-        rows = self.pieces[window.key][number].result()
-        if rows[entry] is None:  # it was used, and is to replace an unreadable one, too
-            rows = self._read(group, first, count)
-        return *rows[entry], (group, first + entry)
+        row = self.pieces[window.key][number].result()[entry]
+        if row is None:  # it was used, and is to replace an unreadable one, too
+            row = self._read(group, first, count)[entry]
+            assert row, "just read"
+        return *row, (group, first + entry)
 
-    def release(self, window, entry):
+    def release(self, located: Located) -> None:
         """Forget the bytes of an entry."""
-        number, entry = _piece(window, entry)
+        window, entry = located
+        number, entry = window.piece(entry)
         self.pieces[window.key][number].result()[entry] = None
 
-    def _read(self, group, first, count):
-        rows = self.source.read_group(group)
+    def _read(self, group: int, first: int, count: int) -> list[tuple[bytes, int] | None]:
+        rows = self.split.read_group(group)
         # Copies: a view of one row would hold the memory of all.
         return [(bytes(rows[row][0]), rows[row][1]) for row in range(first, first + count)]
 
 
-def _piece(window, entry):
-    """Number of the piece of a window that an entry lies in, and the entry in that piece."""
-    for number, (_, _, count) in enumerate(window.pieces):
-        if entry < count:
-            return number, entry
-        entry -= count
-    raise AssertionError("entry lies outside its window")
+def worker_share(share: Share) -> Share:
+    """Return the share of this DataLoader worker, where this process is one, of a process's."""
+    worker = get_worker_info()
+    if worker is None:
+        return share
+    torch.set_num_threads(1)  # the processes are the parallelism
+    return share.part(worker.id, worker.num_workers)
 
 
-def train_batches(stream: TrainStream, num_workers: int, pin: bool = False) -> Iterator[dict]:
+def train_batches(stream: TrainStream, num_workers: int, *, pin: bool = False) -> Iterator[Batch]:
     """Yield one process's batch per step.
 
     Args:
@@ -189,11 +209,11 @@ def train_batches(stream: TrainStream, num_workers: int, pin: bool = False) -> I
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=outlive_signals,
     )
-    parts = []
+    parts: list[Batch] = []
     for part in loader:
         parts.append(part)
         if len(parts) == max(1, num_workers):
-            batch = {}
+            batch: Batch = {}
             for key in ("pixels", "labels", "positions"):
                 joined = torch.cat([part[key] for part in parts])
                 batch[key] = joined.pin_memory() if pin else joined
@@ -204,20 +224,13 @@ def train_batches(stream: TrainStream, num_workers: int, pin: bool = False) -> I
 
 
 def eval_rows(
-    source: Split, process_index: int, num_processes: int
-) -> Iterator[tuple[int, memoryview, int]]:
-    """Yield (index, encoded bytes, label) of this process's share of a split, each row once.
+    split: Split, share: Share | None = None
+) -> Iterator[tuple[int, memoryview | bytes, int]]:
+    """Yield (index, encoded bytes, label) of a share of a split, each row once; of all for None.
 
-    A process takes a contiguous share of the row groups, cut to equal numbers of rows.
+    A share is contiguous, and shares differ by one row at most.
     """
-    total = source.num_rows
-    start = total * process_index // num_processes
-    stop = total * (process_index + 1) // num_processes
-    first = 0
-    for group, count in enumerate(source.group_rows):
-        begin, end = max(start, first), min(stop, first + count)
-        if begin < end:
-            rows = source.read_group(group)
-            for index in range(begin, end):
-                yield index, *rows[index - first]
-        first += count
+    for piece in split.pieces((share or Share()).of(split.num_rows)):
+        rows = split.read_group(piece.group)
+        for row in range(piece.start, piece.stop):
+            yield piece.first + row, *rows[row]

@@ -1,15 +1,14 @@
-"""Some rows of a split: of some classes, a drawn share, the first ones or evenly spaced ones.
+"""Choose rows of a split: of some classes, a drawn share, the first ones or evenly spaced ones.
 
 The result is a `Split` like any other: training orders it, evaluation counts it, and result files
 say that it is a part.
 """
 
-import dataclasses
 import difflib
 import hashlib
 import json
-import math
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,9 @@ from convzoo.data.split import Split
 
 
 def subset(
-    source: Split,
+    split: Split,
     classes: Collection[str] = (),
+    *,
     fraction: float = 1.0,
     limit: int = 0,
     seed: int = 0,
@@ -33,7 +33,7 @@ def subset(
     cached are the chosen rows only.
 
     Args:
-        source: the split.
+        split: to choose from.
         classes: names of the classes to keep; all if empty.
         fraction: share of the rows to draw, in (0, 1]: exactly round(fraction * rows), and of each
             class fraction * its rows, rounded down or up. A larger share drawn with the same seed
@@ -45,7 +45,7 @@ def subset(
             labels and label_names stay as they are.
 
     Returns:
-        The source itself if all rows are chosen.
+        The split itself if all rows are chosen.
 
     Raises:
         ValueError: if a class is unknown, a number is out of range or no row is left, and as
@@ -56,11 +56,12 @@ def subset(
         raise ValueError(
             f"fraction must lie in (0, 1] and limit be at least 0; got {fraction} and {limit}"
         )
-    names, class_numbers, taken = source.label_names, source.class_numbers, []
-    kept = _find_classes(source, classes)
-    rows = np.arange(source.num_rows)
+    names, class_numbers = split.label_names, split.class_numbers
+    taken: list[dict[str, Any]] = []
+    kept = _find_classes(split, classes)
+    rows = np.arange(split.num_rows)
     if len(kept) < len(names) or fraction < 1:
-        labels = source.read_labels()
+        labels = split.read_labels()
     if len(kept) < len(names):
         rows = np.flatnonzero(np.isin(labels, kept))
         taken.append({"classes": [names[number] for number in kept]})
@@ -70,47 +71,47 @@ def subset(
             class_numbers = new[:-1] if class_numbers is None else new[class_numbers]
             names = tuple(names[number] for number in kept)
     if fraction < 1:
-        rows = rows[_draw(labels[rows], fraction, np.random.default_rng([seed, *b"subset"]))]
+        rng = np.random.default_rng([seed, *b"subset"])
+        rows = rows[_draw(labels[rows], fraction, rng=rng)]
         taken.append({"fraction": fraction, "seed": seed})
     if 0 < limit < len(rows):
         rows = rows[np.arange(limit) * len(rows) // limit] if spaced else rows[:limit]
         taken.append({"limit": limit, "spaced": spaced})
     if not taken:
-        return source
+        return split
     if not len(rows):
         raise ValueError(
-            f"a subset must have at least one of the {source.num_rows} images of {source.path} "
-            f"[{source.split}]; none is left by {taken}"
+            f"a subset must have at least one of the {split.num_rows} images of {split.path} "
+            f"[{split.name}]; none is left by {taken}"
         )
-    before = source.subset or {"of": source.num_rows, "taken": []}
-    facts = json.dumps([source.fingerprint, names]).encode() + rows.astype("<i8").tobytes()
-    return dataclasses.replace(
-        source,
+    before = split.subset or {"of": split.num_rows, "taken": []}
+    facts = json.dumps([split.fingerprint, names]).encode() + rows.astype("<i8").tobytes()
+    return split.choose(
+        rows,
         label_names=names,
         class_numbers=class_numbers,
         fingerprint=f"sha256:{hashlib.sha256(facts).hexdigest()}",
         subset={"of": before["of"], "taken": before["taken"] + taken},
-        **choose_rows(source, rows),
     )
 
 
-def _find_classes(source, wanted):
-    """Numbers of the classes with these names, ascending; of all for no names."""
-    names = source.label_names
+def _find_classes(split: Split, wanted: Collection[str]) -> list[int]:
+    """Find the numbers of the classes with these names, ascending; of all for no names."""
+    names = split.label_names
     for name in wanted:
         if name not in names:
             near = [known for known in names if name.lower() in known.lower()]
             near = (near or difflib.get_close_matches(name, names))[:3]
             known = "did you mean" if near else "they are"
             raise ValueError(
-                f"classes must be among the {len(names)} of {source.path}; got {name!r}; {known} "
+                f"classes must be among the {len(names)} of {split.path}; got {name!r}; {known} "
                 f"{', '.join(near or names)}"
             )
     return [number for number, name in enumerate(names) if not wanted or name in wanted]
 
 
-def _draw(labels, fraction, rng):
-    """Ascending places of round(fraction * n) labels; of each class its share, down or up."""
+def _draw(labels: np.ndarray, fraction: float, *, rng: np.random.Generator) -> np.ndarray:
+    """Draw places of round(fraction * n) labels, ascending; of each class its share, rounded."""
     counts = np.bincount(labels)
     shares = fraction * counts
     wanted = np.floor(shares).astype(np.int64)
@@ -122,25 +123,3 @@ def _draw(labels, fraction, rng):
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     place_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.sort(by_class[place_in_class < np.repeat(wanted, counts)])
-
-
-def choose_rows(source, rows):
-    """The fields of a source that say which rows of which row groups count."""
-    ends = np.cumsum(source.group_rows)
-    group = np.searchsorted(ends, rows, side="right")
-    if source.chosen:
-        in_group = np.concatenate(source.chosen)[rows]
-    else:
-        in_group = rows - (ends - source.group_rows)[group]
-        in_group = in_group.astype(np.min_scalar_type(in_group.max(initial=0)))
-    groups, counts = np.unique(group, return_counts=True)
-    pairs = list(zip(groups.tolist(), counts.tolist(), strict=True))
-    return {
-        "groups": tuple(source.groups[number] for number, _ in pairs),
-        "group_rows": tuple(count for _, count in pairs),
-        "group_bytes": tuple(
-            math.ceil(source.group_bytes[number] * count / source.group_rows[number])
-            for number, count in pairs
-        ),
-        "chosen": tuple(np.split(in_group, np.cumsum(counts)[:-1])),
-    }

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from convzoo.images.operations import (
-    OPERATIONS,
-)
+from convzoo.images.operations import OPERATIONS, RESAMPLING, Color
 
 # Principal components of the colours of ImageNet, RGB on [0, 1]: one column per component.
 # Source: facebookarchive/fb.resnet.torch, datasets/imagenet.lua.
@@ -18,9 +16,13 @@ IMAGENET_EIGENVECTORS = np.array(
 )
 
 
-@dataclass(frozen=True)
+# Filter and fill colour, which operations on colours ignore.
+GEOMETRY: tuple[Image.Resampling, Color] = (RESAMPLING["nearest"][0], (0, 0, 0))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ColorJitter:
-    """Random brightness, contrast, saturation and hue, in random order.
+    """Change brightness, contrast, saturation and hue at random, in random order.
 
     Args:
         brightness: factor uniform on [max(0, 1 - brightness), 1 + brightness].
@@ -36,27 +38,27 @@ class ColorJitter:
     saturation: float = 0.0
     hue: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             high = 0.5 if name == "hue" else math.inf
             if not 0 <= value <= high:
                 raise ValueError(f"{name} of ColorJitter must lie in [0, {high}]; got {value}")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """RGB uint8 to RGB uint8 of the same shape."""
-        image = Image.fromarray(image)
+        """Jitter an RGB uint8 image."""
+        jittered = Image.fromarray(image)
         for name in rng.permutation([name for name, value in vars(self).items() if value]):
             width = getattr(self, name)
             if name == "hue":
-                image = _shift_hue(image, rng.uniform(-width, width))
+                jittered = _shift_hue(jittered, rng.uniform(-width, width))
             else:
                 factor = rng.uniform(max(0.0, 1 - width), 1 + width)
                 operation = "Color" if name == "saturation" else name.capitalize()
-                image = OPERATIONS[operation](image, factor)
-        return np.array(image)
+                jittered = OPERATIONS[operation](jittered, factor, *GEOMETRY)
+        return np.array(jittered)
 
 
-def _shift_hue(image, turns):
+def _shift_hue(image: Image.Image, turns: float) -> Image.Image:
     hue, saturation, value = image.convert("HSV").split()
     hue = hue.point([(level + int(turns * 255)) % 256 for level in range(256)])
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
@@ -64,7 +66,7 @@ def _shift_hue(image, turns):
 
 @dataclass(frozen=True)
 class PcaColorOffset:
-    """One colour added to all pixels, along the principal components of ImageNet's colours.
+    """Add one colour to all pixels, along the principal components of ImageNet's colours.
 
     Args:
         std: standard deviation of the factor of each component.
@@ -76,19 +78,19 @@ class PcaColorOffset:
     std: float = 0.1
 
     def offset(self, rng: np.random.Generator) -> np.ndarray:
-        """The colour, RGB in grey levels of 0-255."""
+        """Draw the colour, RGB in grey levels of 0-255."""
         factors = rng.normal(0, self.std, 3)
-        return 255 * IMAGENET_EIGENVECTORS @ (factors * IMAGENET_EIGENVALUES)
+        return np.asarray(255 * IMAGENET_EIGENVECTORS @ (factors * IMAGENET_EIGENVALUES))
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """RGB uint8 to RGB uint8 of the same shape."""
+        """Colour an RGB uint8 image."""
         tables = np.rint(np.arange(256) + self.offset(rng)[:, None]).clip(0, 255).astype(int)
         return np.array(Image.fromarray(image).point(tables.ravel().tolist()))
 
 
 @dataclass(frozen=True)
 class PcaColorStretch:
-    """Colours stretched about their mean along the image's own principal components.
+    """Stretch colours about their mean along the image's own principal components.
 
     The mean colour never moves, and a component of variance v (of pixels on [0, 1]) changes by the
     factor 1 + v * N(0, std): far weaker than `PcaColorOffset`.
@@ -104,7 +106,7 @@ class PcaColorStretch:
     probability: float = 0.5
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """RGB uint8 to RGB uint8 of the same shape."""
+        """Stretch the colours of an RGB uint8 image."""
         if rng.random() >= self.probability:
             return image
         return stretch_colors(image, rng.normal(0, self.std, 3))

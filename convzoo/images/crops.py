@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 
-def crop_size_at(step: int, first_crop: int, full_crop: int, growing_steps: int) -> int:
-    """Side of the training crops at a step, pixels: a straight line from first to full.
+def crop_size_at(step: int, *, first_crop: int, full_crop: int, growing_steps: int) -> int:
+    """Return the side of the training crops at a step, pixels: a line from first to full.
 
     It is a multiple of 32, as the strides of most networks want it, or of 4 where the full crop is
     smaller than 64.
@@ -26,28 +26,30 @@ def crop_size_at(step: int, first_crop: int, full_crop: int, growing_steps: int)
     return min(full_crop, max(1, round(side / multiple)) * multiple)
 
 
-def resize_shorter_side(image: np.ndarray, side: int, interpolation: str) -> np.ndarray:
+def resize_shorter_side(image: np.ndarray, side: int, *, interpolation: str) -> np.ndarray:
     """Resize so that the shorter side has this length; the longer one is rounded down."""
     height, width = image.shape[:2]
     short = min(height, width)
     if short == side:
         return image
-    return resize(image, int(height * side / short), int(width * side / short), interpolation)
+    size = int(height * side / short), int(width * side / short)
+    return resize(image, size, interpolation=interpolation)
 
 
 def random_resized_box(
     image_size: tuple[int, int],
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
     rng: np.random.Generator,
+    *,
+    scale: tuple[float, ...],
+    ratio: tuple[float, ...],
 ) -> tuple[int, int, int, int]:
-    """A box of random area and shape, the Inception crop.
+    """Draw a box of random area and shape, the Inception crop.
 
     Args:
         image_size: height, width in pixels.
+        rng: the only source of randomness.
         scale: smallest and largest share of the image's area.
         ratio: smallest and largest width / height, drawn uniformly in its logarithm.
-        rng: the only source of randomness.
 
     Returns:
         top, left, height, width; the largest centred box of an allowed ratio when ten draws do not
@@ -60,7 +62,7 @@ def random_resized_box(
     area = image_height * image_width
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(10):
-        target = area * rng.uniform(*scale)
+        target = area * rng.uniform(scale[0], scale[1])
         shape = math.exp(rng.uniform(low, high))
         width, height = round(math.sqrt(target * shape)), round(math.sqrt(target / shape))
         if 0 < width <= image_width and 0 < height <= image_height:
@@ -73,11 +75,11 @@ def random_resized_box(
     return (image_height - height) // 2, (image_width - width) // 2, height, width
 
 
-def resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
-    """Antialiased resize of uint8 pixels, (H, W, C) to (height, width, C)."""
-    if image.shape[:2] == (height, width):
+def resize(image: np.ndarray, size: tuple[int, int], *, interpolation: str) -> np.ndarray:
+    """Resize uint8 pixels, (H, W, C), to `size`, (height, width), antialiased."""
+    if image.shape[:2] == size:
         return image
     # The new axis first: torch sees channels-last memory only in this order of the two.
     pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # (1, C, H, W), channels last
-    pixels = F.interpolate(pixels, size=(height, width), mode=interpolation, antialias=True)
+    pixels = F.interpolate(pixels, size=size, mode=interpolation, antialias=True)
     return pixels[0].permute(1, 2, 0).numpy()

@@ -14,6 +14,7 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convzoo.images import turbojpeg
+from convzoo.images.formats import Encoded, image_formats
 from modeling.image_processing_convzoo import to_pillow
 
 # Markers of a JPEG; in coded data 0xff is followed by 0x00 or a restart marker, 0xd0 to 0xd7.
@@ -23,14 +24,14 @@ EXIF_ORIENTATION = 0x0112  # 1 is upright
 
 
 class UnreadableImageError(ValueError):
-    """The bytes are no complete image, or an image of absurd size."""
+    """Says that bytes are no complete image, or an image of absurd size."""
 
 
-def decode_rgb(data: bytes, num_channels: int = 3, exif_rotation: bool = False) -> np.ndarray:
+def decode_rgb(data: Encoded, num_channels: int = 3, *, exif_rotation: bool = False) -> np.ndarray:
     """Decode an image.
 
     Args:
-        data: a JPEG, PNG or any other file that Pillow reads.
+        data: a JPEG, PNG or another file of one of the allowed formats.
         num_channels: 3 for RGB, 1 for grey as the published image processor makes it.
         exif_rotation: whether to turn the image as its EXIF data says.
 
@@ -45,16 +46,17 @@ def decode_rgb(data: bytes, num_channels: int = 3, exif_rotation: bool = False) 
             return _convert(simplejpeg.decode_jpeg(data, "RGB", strict=True), num_channels)
         except ValueError:
             pass  # damaged: Pillow decides
-    image = np.array(open_rgb(data, num_channels, exif_rotation))  # torch wants writable memory
+    opened = open_rgb(data, num_channels, exif_rotation=exif_rotation)
+    image = np.array(opened)  # torch wants writable memory
     return image.reshape(*image.shape[:2], num_channels)
 
 
-def open_rgb(data: bytes, num_channels: int = 3, exif_rotation: bool = False) -> Image.Image:
-    """The same through Pillow alone: an image of mode RGB, or L for one channel."""
+def open_rgb(data: Encoded, num_channels: int = 3, *, exif_rotation: bool = False) -> Image.Image:
+    """Decode through Pillow alone, to an image of mode RGB, or L for one channel."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=image_formats()) as image:
                 image.load()
                 upright = ImageOps.exif_transpose(image) if exif_rotation else image
                 return to_pillow(upright, num_channels)
@@ -67,21 +69,21 @@ def open_rgb(data: bytes, num_channels: int = 3, exif_rotation: bool = False) ->
 
 
 def open_for_cropping(
-    data: bytes, num_channels: int = 3, exif_rotation: bool = False
+    data: Encoded, num_channels: int = 3, *, exif_rotation: bool = False
 ) -> "np.ndarray | JpegCrops":
-    """What `decode_rgb` gives, or an object of the same shape that decodes only what is sliced.
+    """Return what `decode_rgb` gives, or an object of the same shape that decodes what is sliced.
 
     The pixels are the same either way, and so are the images that are refused.
     """
     if turbojpeg.library() and _is_jpeg_as_stored(data, exif_rotation) and _ends_with_scan(data):
         decoder = turbojpeg.RegionDecoder(data)
         if decoder.height:
-            return JpegCrops(data, num_channels, decoder)
-    return decode_rgb(data, num_channels, exif_rotation)
+            return JpegCrops(data, num_channels, decoder=decoder)
+    return decode_rgb(data, num_channels, exif_rotation=exif_rotation)
 
 
 class JpegCrops:
-    """A JPEG that is decoded where it is sliced: `crops[top:bottom, left:right]`.
+    """Decode a JPEG where it is sliced: `crops[top:bottom, left:right]`.
 
     Args:
         data: the file.
@@ -92,13 +94,13 @@ class JpegCrops:
         shape: (height, width, num_channels).
     """
 
-    def __init__(self, data: bytes, num_channels: int, decoder: turbojpeg.RegionDecoder):
+    def __init__(self, data: Encoded, num_channels: int, *, decoder: turbojpeg.RegionDecoder):
         self.data = data
         self.decoder = decoder
         self.shape = (decoder.height, decoder.width, num_channels)
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        """Pixels of these rows and columns, uint8 (rows, columns, num_channels)."""
+        """Decode these rows and columns, uint8 (rows, columns, num_channels)."""
         height, width, num_channels = self.shape
         top, bottom, _ = key[0].indices(height)
         left, right, _ = key[1].indices(width)
@@ -106,31 +108,31 @@ class JpegCrops:
         unit = self.decoder.unit_width
         start = max(0, left - unit // 4) // unit * unit
         stop = min(width, right + unit // 4)
-        pixels = self.decoder.decode(start, top, stop - start, bottom - top)
+        pixels = self.decoder.decode(left=start, top=top, width=stop - start, height=bottom - top)
         if pixels is None:
             return decode_rgb(self.data, num_channels)[key]
         return _convert(pixels[:, left - start : right - start], num_channels)
 
 
-def _convert(rgb, num_channels):
+def _convert(rgb: np.ndarray, num_channels: int) -> np.ndarray:
     if num_channels == 3:
         return rgb
     return np.array(to_pillow(rgb, num_channels)).reshape(*rgb.shape[:2], num_channels)
 
 
-def is_upright(data: bytes) -> bool:
-    """Whether EXIF data do not turn the image; False where Pillow cannot read them."""
+def is_upright(data: Encoded) -> bool:
+    """Return False if EXIF data turn the image, or if Pillow cannot read them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged EXIF data
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                return image.getexif().get(EXIF_ORIENTATION, 1) == 1
+            with Image.open(io.BytesIO(data), formats=image_formats()) as image:
+                return bool(image.getexif().get(EXIF_ORIENTATION, 1) == 1)
         except Exception:  # Pillow's EXIF reader raises nearly anything
             return False
 
 
-def _is_jpeg_as_stored(data, exif_rotation):
-    """Whether the fast decoder may have it; if not, open_rgb decodes it or says what is wrong."""
+def _is_jpeg_as_stored(data: Encoded, exif_rotation: bool) -> bool:
+    """Return True if the fast decoder may have it; else open_rgb decodes it or says why not."""
     if data[:2] != JPEG_START:
         return False
     try:
@@ -142,8 +144,8 @@ def _is_jpeg_as_stored(data, exif_rotation):
     return not exif_rotation or is_upright(data)
 
 
-def _ends_with_scan(data):
-    """Whether only coded data lie between the last scan's header and the end of the file.
+def _ends_with_scan(data: Encoded) -> bool:
+    """Return True if only coded data lie between the last scan's header and the file's end.
 
     If not, the file is damaged or has an appendix. Decoding all of it would come across that;
     decoding no farther than the lower edge of a crop would not.

@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+Box = tuple[int, int, int, int]  # top, left, height, width, pixels
+
 
 def erasing_boxes(
     size: tuple[int, int],
     rng: np.random.Generator,
+    *,
     probability: float,
-    area: tuple[float, float],
-    ratio: tuple[float, float],
+    area: tuple[float, ...],
+    ratio: tuple[float, ...],
     max_count: int,
-) -> list[tuple[int, int, int, int]]:
-    """Boxes of an image to erase: none, or 1 to `max_count`.
+) -> list[Box]:
+    """Draw the boxes of an image to erase: none, or 1 to `max_count`.
 
     torchvision's RandomErasing is area (0.02, 0.33), ratio (0.3, 3.3), max_count 1; timm's is area
     (0.02, 1 / 3), ratio (0.3, 1 / 0.3) and any max_count.
@@ -29,7 +32,7 @@ def erasing_boxes(
         max_count: largest number of boxes.
 
     Returns:
-        (top, left, height, width) of each box; a box that does not fit in ten draws is left out.
+        The boxes; one that does not fit in ten draws is left out.
 
     Source: Zhong et al., "Random Erasing Data Augmentation", arXiv:1708.04896.
     """
@@ -40,7 +43,7 @@ def erasing_boxes(
     boxes = []
     for _ in range(count):
         for _ in range(10):
-            target = rng.uniform(*area) * height * width / count
+            target = rng.uniform(area[0], area[1]) * height * width / count
             shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
             h, w = round(math.sqrt(target * shape)), round(math.sqrt(target / shape))
             if h < height and w < width:
@@ -52,14 +55,15 @@ def erasing_boxes(
 
 def erase(
     pixel_values: torch.Tensor,
-    boxes: Sequence[Sequence[tuple[int, int, int, int]]],
+    boxes: Sequence[Sequence[Box]],
+    *,
     noise: Callable[[int], np.random.Generator] | None = None,
 ) -> torch.Tensor:
     """Fill boxes of normalised images with 0, their mean colour, or with N(0, 1) noise.
 
     Args:
         pixel_values: normalised images, (N, C, H, W).
-        boxes: for each image its boxes (top, left, height, width); empty ones change nothing.
+        boxes: for each image its boxes; an image without any is not changed.
         noise: row of the batch to the generator of that image's noise, which is drawn on the CPU
             and so is the same on every device; None fills with 0.
 

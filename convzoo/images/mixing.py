@@ -1,20 +1,20 @@
-"""Augmentation of whole batches: random erasing, MixUp, CutMix, ten crops.
+"""MixUp and CutMix of whole batches.
 
-These work on normalised pixels, on the device where the batch is; what is random is drawn on the
-CPU from NumPy generators, so it does not depend on the device.
+They work on normalised pixels, on the device where the batch is. What is random is drawn on the CPU
+from a NumPy generator, so it does not depend on the device.
 """
 
 import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from convzoo.recipe.settings import Augmentation
 
 
 class MixupCutmix:
-    """MixUp or CutMix of a batch with its mirror image: row i meets row N - 1 - i.
+    """Mix a batch with its mirror image by MixUp or CutMix: row i meets row N - 1 - i.
 
     Args:
         mixup_alpha: concentration of MixUp's Beta distribution; 0 switches MixUp off.
@@ -38,6 +38,7 @@ class MixupCutmix:
 
     def __init__(
         self,
+        *,
         mixup_alpha: float,
         cutmix_alpha: float,
         probability: float,
@@ -92,7 +93,7 @@ class MixupCutmix:
     def draw(
         self, count: int, size: tuple[int, int], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Shares that images keep, and the boxes that CutMix replaces.
+        """Draw the shares that images keep, and the boxes that CutMix replaces.
 
         Args:
             count: how many to draw.
@@ -117,23 +118,23 @@ class MixupCutmix:
 
 
 def build_mix(
-    settings: Augmentation, label_smoothing: float, num_labels: int
+    settings: Augmentation, label_smoothing: float, *, num_labels: int
 ) -> MixupCutmix | None:
-    """The recipe's MixUp and CutMix, or None without them."""
+    """Build the recipe's MixUp and CutMix; None if it has neither."""
     if not (settings.mixup_alpha or settings.cutmix_alpha):
         return None
     return MixupCutmix(
-        settings.mixup_alpha,
-        settings.cutmix_alpha,
-        settings.mix_probability,
-        settings.mix_switch_probability,
-        label_smoothing,
-        num_labels,
-        settings.mix_mode,
+        mixup_alpha=settings.mixup_alpha,
+        cutmix_alpha=settings.cutmix_alpha,
+        probability=settings.mix_probability,
+        switch_probability=settings.mix_switch_probability,
+        label_smoothing=label_smoothing,
+        num_labels=num_labels,
+        mode=settings.mix_mode,
     )
 
 
-def _weights(kept, boxes, size):
+def _weights(kept: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Weight of each image's own pixels: 0 in its box and 1 outside, or `kept` without a box."""
     top, bottom, left, right = boxes.to(kept.device).T[:, :, None]
     y, x = (torch.arange(side, device=kept.device) for side in size)

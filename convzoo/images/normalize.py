@@ -4,7 +4,7 @@ import torch
 
 
 class Normalize(torch.nn.Module):
-    """uint8 batches to what the model expects: (pixel * rescale_factor - mean) / std.
+    """Turn uint8 batches into what the model expects: (pixel * rescale_factor - mean) / std.
 
     Args:
         rescale_factor: 1 / 255 for values on [0, 1], 1 to keep 0..255.
@@ -12,14 +12,18 @@ class Normalize(torch.nn.Module):
         std: per channel, after rescaling.
     """
 
-    def __init__(self, rescale_factor: float, mean: tuple[float, ...], std: tuple[float, ...]):
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, *, rescale_factor: float, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
-        self.register_buffer("weight", (rescale_factor / std).float())
-        self.register_buffer("bias", (-mean / std).float())
+        means = torch.tensor(mean, dtype=torch.float64)
+        stds = torch.tensor(std, dtype=torch.float64)
+        self.register_buffer("weight", (rescale_factor / stds).float())
+        self.register_buffer("bias", (-means / stds).float())
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, H, W, C) uint8 to (N, C, H, W) float32 in channels-last memory."""
+        """Normalise (N, H, W, C) uint8 to (N, C, H, W) float32 in channels-last memory."""
         num_images, height, width, channels = pixels.shape
         # In rows of width * channels: a CPU is slow to broadcast over an axis of three.
         rows = pixels.reshape(num_images * height, width * channels).float()

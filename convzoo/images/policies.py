@@ -1,4 +1,4 @@
-"""Augmentation of images beyond crop and flip: policies, colour jitter, PCA colour noise.
+"""The augmentation policies RandAugment, TrivialAugment and AugMix.
 
 Every operation on an image is a small frozen object called as `operation(image, rng)`; image and
 result are RGB uint8 (height, width, 3), and the generator is the only source of randomness. The
@@ -9,6 +9,8 @@ timm and torchvision but are not the same numbers.
 import math
 import re
 from dataclasses import dataclass
+from string import ascii_lowercase
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,33 +22,36 @@ from convzoo.images.operations import (
     RAND_AUGMENT_INCREASING,
     RESAMPLING,
     TRIVIAL_AUGMENT_WIDE,
+    Color,
 )
 
 IMAGENET_FILL = (124, 116, 104)  # RGB, 0-255: the ImageNet mean, rounded
+Drawn = tuple[str, float | None]  # name of an operation, and its argument
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Policy:
-    """What the policies share: the geometric operations' fill colour and filter."""
+    """Apply operations with a fill colour and a filter for the geometric ones."""
 
-    fill: tuple[int, int, int] = IMAGENET_FILL
+    fill: Color = IMAGENET_FILL
     interpolation: str = "random"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.interpolation not in RESAMPLING:
             raise ValueError(
                 f"interpolation must be one of {', '.join(RESAMPLING)}; got {self.interpolation!r}"
             )
 
-    def _apply(self, image, name, argument, rng):
+    def _apply(self, image: Image.Image, operation: Drawn, rng: np.random.Generator) -> Image.Image:
+        name, argument = operation
         filters = RESAMPLING[self.interpolation]
         resample = filters[0] if len(filters) == 1 else filters[rng.integers(len(filters))]
         return OPERATIONS[name](image, argument, resample, self.fill)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RandAugment(_Policy):
-    """A few random operations of about the same magnitude, as timm defines it.
+    """Apply a few random operations of about the same magnitude, as timm does.
 
     Args:
         fill: colour of the pixels that come from outside the image, 0-255.
@@ -67,30 +72,30 @@ class RandAugment(_Policy):
     probability: float = 0.5
     increasing: bool = False
 
-    def draw(self, rng: np.random.Generator) -> list[tuple[str, float | None]]:
-        """Names and arguments of the operations for one image."""
+    def draw(self, rng: np.random.Generator) -> list[Drawn]:
+        """Draw the operations for one image."""
         table = RAND_AUGMENT_INCREASING if self.increasing else RAND_AUGMENT
         names = list(table)
         chosen = []
         for index in rng.integers(len(names), size=self.num_operations):
             if rng.random() < self.probability:
-                strength, sign = _draw_strength(self.magnitude, self.magnitude_std, rng)
+                strength, sign = _draw_strength(self.magnitude, self.magnitude_std, rng=rng)
                 chosen.append((names[index], table[names[index]](strength, sign)))
         return chosen
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """RGB uint8 to RGB uint8 of the same shape."""
+        """Augment an RGB uint8 image."""
         chosen = self.draw(rng)
         if not chosen:
             return image
-        image = Image.fromarray(image)
-        for name, argument in chosen:
-            image = self._apply(image, name, argument, rng)
-        return np.array(image)
+        augmented = Image.fromarray(image)
+        for operation in chosen:
+            augmented = self._apply(augmented, operation, rng)
+        return np.array(augmented)
 
 
-def _draw_strength(magnitude, std, rng):
-    """Strength on [0, 1] and a sign."""
+def _draw_strength(magnitude: float, std: float, *, rng: np.random.Generator) -> tuple[float, int]:
+    """Draw a strength on [0, 1] and a sign."""
     if std > 100:
         magnitude = rng.uniform(0, magnitude)
     elif std > 0:
@@ -98,9 +103,9 @@ def _draw_strength(magnitude, std, rng):
     return min(max(magnitude, 0.0), 10.0) / 10.0, 1 - 2 * int(rng.integers(2))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrivialAugmentWide(_Policy):
-    """One operation of random, often great, strength.
+    """Apply one operation of random, often great, strength.
 
     Args:
         fill: colour of the pixels that come from outside the image, 0-255.
@@ -110,23 +115,23 @@ class TrivialAugmentWide(_Policy):
     defaults are the ones here.
     """
 
-    fill: tuple[int, int, int] = (0, 0, 0)
+    fill: Color = (0, 0, 0)
     interpolation: str = "nearest"
 
-    def draw(self, rng: np.random.Generator) -> tuple[str, float | None]:
-        """Name and argument of the operation for one image."""
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """Draw the operation for one image."""
         name = list(TRIVIAL_AUGMENT_WIDE)[rng.integers(len(TRIVIAL_AUGMENT_WIDE))]
         arguments = TRIVIAL_AUGMENT_WIDE[name]
-        return name, arguments[rng.integers(len(arguments))]
+        return name, arguments[int(rng.integers(len(arguments)))]
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """RGB uint8 to RGB uint8 of the same shape."""
-        return np.array(self._apply(Image.fromarray(image), *self.draw(rng), rng))
+        """Augment an RGB uint8 image."""
+        return np.array(self._apply(Image.fromarray(image), self.draw(rng), rng))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AugMix(_Policy):
-    """An image blended with a random mixture of chains of operations, as timm defines it.
+    """Blend an image with a random mixture of chains of operations, as timm does.
 
     Args:
         fill: colour of the pixels that come from outside the image, 0-255.
@@ -147,24 +152,26 @@ class AugMix(_Policy):
     alpha: float = 1.0
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """RGB uint8 to RGB uint8 of the same shape."""
+        """Augment an RGB uint8 image."""
         weights = rng.dirichlet([self.alpha] * self.width).astype(np.float32)
         share = rng.beta(self.alpha, self.alpha)
         original = Image.fromarray(image)
         chains = (np.asarray(self._chain(original, rng), np.float32) for _ in weights)
         mixed = sum(weight * chain for weight, chain in zip(weights, chains, strict=True))
-        mixed = Image.fromarray(mixed.clip(0, 255).astype(np.uint8))
-        return np.array(Image.blend(original, mixed, share))
+        blend = Image.fromarray(np.asarray(mixed).clip(0, 255).astype(np.uint8))
+        return np.array(Image.blend(original, blend, share))
 
-    def _chain(self, image, rng):
+    def _chain(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         for _ in range(self.depth or rng.integers(1, 4)):
             name = list(AUG_MIX)[rng.integers(len(AUG_MIX))]
-            argument = AUG_MIX[name](*_draw_strength(self.magnitude, self.magnitude_std, rng))
-            image = self._apply(image, name, argument, rng)
+            strength, sign = _draw_strength(self.magnitude, self.magnitude_std, rng=rng)
+            image = self._apply(image, (name, AUG_MIX[name](strength, sign)), rng)
         return image
 
 
-_POLICY_FIELDS = {  # class, and key of the policy text -> (field, type)
+Policy = RandAugment | AugMix | TrivialAugmentWide
+# Class, and key of the policy text -> (field, type).
+_POLICY_FIELDS: dict[str, tuple[type[Policy], dict[str, tuple[str, type]]]] = {
     "rand": (
         RandAugment,
         {
@@ -189,8 +196,8 @@ _POLICY_FIELDS = {  # class, and key of the policy text -> (field, type)
 }
 
 
-def parse_policy(text: str, **settings) -> RandAugment | AugMix | TrivialAugmentWide:
-    """The policy that a text such as "rand-m9-mstd0.5" names.
+def parse_policy(text: str, **settings: Any) -> Policy:
+    """Return the policy that a text such as "rand-m9-mstd0.5" names.
 
     Args:
         text: timm's notation, "rand-m<magnitude>-n<operations>-mstd<deviation>-inc<0|1>-p<share>"
@@ -206,19 +213,24 @@ def parse_policy(text: str, **settings) -> RandAugment | AugMix | TrivialAugment
         kinds = ", ".join(_POLICY_FIELDS)
         raise ValueError(f"augmentation policy must start with one of {kinds}; got {text!r}")
     policy_class, fields = _POLICY_FIELDS[kind]
-    values = {}
+    values: dict[str, Any] = {}
     for part in parts:
-        key, number = re.fullmatch(r"([a-z]*)(.*)", part, re.DOTALL).groups()
-        field, number_type = fields.get(key, (None, None))
+        number = part.lstrip(ascii_lowercase)
+        key = part.removesuffix(number)
+        field, number_type = fields.get(key, ("", float))
         pattern = r"\d+" if number_type is int else r"\d+(\.\d*)?"
-        if field is None or field in values or not re.fullmatch(pattern, number):
+        if not field or field in values or not re.fullmatch(pattern, number):
             keys = ", ".join(f"{key}<number>" for key in fields) or "nothing"
             raise ValueError(
                 f"augmentation policy {text!r} has an unknown, repeated or malformed part"
                 f" {part!r}; {kind} takes {keys}"
             )
         values[field] = number_type(number)
-    limits = {"magnitude": (0, 10), "increasing": (0, 1), "probability": (0, 1)}
+    limits: dict[str, tuple[float, float]] = {
+        "magnitude": (0, 10),
+        "increasing": (0, 1),
+        "probability": (0, 1),
+    }
     limits |= {"num_operations": (1, 15), "width": (1, 15), "alpha": (0.01, 100)}
     for field, (low, high) in limits.items():
         if not low <= values.get(field, low) <= high:

@@ -1,11 +1,15 @@
 """Ten crops of an image: corners and centre, and their mirror images."""
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 
+Pixels = TypeVar("Pixels", torch.Tensor, np.ndarray)
 
-def ten_crop(pixels: torch.Tensor | np.ndarray, size: int) -> torch.Tensor | np.ndarray:
-    """Corners and centre, then the same of the mirrored image, in torchvision's order.
+
+def ten_crop(pixels: Pixels, size: int) -> Pixels:
+    """Cut corners and centre, then the same of the mirrored image, in torchvision's order.
 
     Args:
         pixels: a tensor (..., C, H, W) or an array (..., H, W, C).

@@ -6,24 +6,28 @@ there. The randomness of a sample is a function of (seed, sample number), so nei
 nor resuming changes a pixel.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from convzoo.images.color import ColorJitter, PcaColorOffset, PcaColorStretch
 from convzoo.images.crops import crop_size_at, random_resized_box, resize, resize_shorter_side
 from convzoo.images.decoding import JpegCrops
-from convzoo.images.erasing import erasing_boxes
+from convzoo.images.erasing import Box, erasing_boxes
 from convzoo.images.policies import parse_policy
 from convzoo.recipe.settings import Augmentation, Preprocessing
 
+Operation = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # on RGB uint8
+
 
 def sample_rng(seed: int, position: int) -> np.random.Generator:
-    """The random generator of sample number `position` of a run."""
+    """Return the random generator of sample number `position` of a run."""
     return np.random.default_rng([seed, position])
 
 
 class TrainTransform:
-    """Pixels of any size to an augmented square crop.
+    """Turn pixels of any size into an augmented square crop.
 
     Args:
         augmentation: the recipe's section.
@@ -39,6 +43,7 @@ class TrainTransform:
         self,
         augmentation: Augmentation,
         preprocessing: Preprocessing,
+        *,
         num_channels: int = 3,
         growing_steps: int = 0,
     ):
@@ -56,14 +61,7 @@ class TrainTransform:
             "same": (preprocessing.interpolation,),
             "random": ("bilinear", "bicubic"),
         }.get(augmentation.interpolation, (augmentation.interpolation,))
-        self.operations = []  # on the finished crop
-        if any(augmentation.color_jitter):
-            self.operations.append(ColorJitter(*augmentation.color_jitter))
-        if augmentation.policy:
-            self.operations.append(parse_policy(augmentation.policy))
-        if augmentation.pca_noise != "none":
-            noises = {"offset": PcaColorOffset, "stretch": PcaColorStretch}
-            self.operations.append(noises[augmentation.pca_noise]())
+        self.operations = _operations(augmentation)
         if self.operations and num_channels != 3:
             raise ValueError(
                 f"augmentation.color_jitter, policy and pca_noise need images of 3 channels; got "
@@ -71,16 +69,22 @@ class TrainTransform:
             )
 
     def size_at(self, step: int) -> int:
-        """Side of the crops at a step, pixels."""
-        return crop_size_at(step, self.augmentation.first_crop, self.size, self.growing_steps)
+        """Return the side of the crops at a step, pixels."""
+        return crop_size_at(
+            step,
+            first_crop=self.augmentation.first_crop,
+            full_crop=self.size,
+            growing_steps=self.growing_steps,
+        )
 
     def __call__(
         self,
         image: np.ndarray | JpegCrops,
         rng: np.random.Generator,
+        *,
         size: int | None = None,
     ) -> np.ndarray:
-        """Crop, flip, then colour jitter, policy and colour noise where the recipe has them.
+        """Crop, flip, then jitter colours and apply policy and colour noise as the recipe says.
 
         Args:
             image: uint8, (height, width, num_channels), or what `open_for_cropping` gives.
@@ -90,47 +94,83 @@ class TrainTransform:
         Returns:
             uint8, (size, size, num_channels).
         """
-        settings, size = self.augmentation, size or self.size
+        size = size or self.size
         interpolation = self.filters[0]
         if len(self.filters) > 1:
             interpolation = self.filters[rng.integers(len(self.filters))]
-        if settings.crop == "random_resized":
-            box = random_resized_box(image.shape[:2], settings.scale, settings.ratio, rng)
-            top, left, height, width = box
-            image = image[top : top + height, left : left + width]
-            image = resize(image, size, size, interpolation)
+        if self.augmentation.crop == "random_resized":
+            crop = self._random_resized_crop(image, rng, size=size, interpolation=interpolation)
         else:
-            shorter = size
-            if settings.crop == "random":
-                shorter = round(self.resized * size / self.size)
-            image = resize_shorter_side(image[:, :], shorter, interpolation)
-            if settings.crop == "padded":
-                pad = settings.padding
-                image = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
-            if settings.crop == "center":
-                top, left = ((side - size) // 2 for side in image.shape[:2])
-            else:
-                top, left = (int(rng.integers(side - size + 1)) for side in image.shape[:2])
-            image = image[top : top + size, left : left + size]
-        if rng.random() < settings.horizontal_flip:
-            # Not image[:, ::-1]: negative strides make every later copy slow.
-            image = torch.from_numpy(image).flip(1).numpy()
+            crop = self._crop_of_resized(image, rng, size=size, interpolation=interpolation)
+        if rng.random() < self.augmentation.horizontal_flip:
+            # Not crop[:, ::-1]: negative strides make every later copy slow.
+            crop = torch.from_numpy(crop).flip(1).numpy()
         for operation in self.operations:
-            image = operation(image, rng)
-        return image
+            crop = operation(crop, rng)
+        return crop
 
-    def erasing_boxes(
-        self, rng: np.random.Generator, size: int | None = None
-    ) -> list[tuple[int, int, int, int]]:
-        """Boxes (top, left, height, width) of the crop that are to be erased after normalising."""
+    def _random_resized_crop(
+        self,
+        image: np.ndarray | JpegCrops,
+        rng: np.random.Generator,
+        *,
+        size: int,
+        interpolation: str,
+    ) -> np.ndarray:
+        settings = self.augmentation
+        top, left, height, width = random_resized_box(
+            image.shape[:2], rng, scale=settings.scale, ratio=settings.ratio
+        )
+        box = image[top : top + height, left : left + width]
+        return resize(box, (size, size), interpolation=interpolation)
+
+    def _crop_of_resized(
+        self,
+        image: np.ndarray | JpegCrops,
+        rng: np.random.Generator,
+        *,
+        size: int,
+        interpolation: str,
+    ) -> np.ndarray:
+        """Resize the shorter side, then crop at the centre or anywhere."""
+        settings, shorter = self.augmentation, size
+        if settings.crop == "random":
+            shorter = round(self.resized * size / self.size)
+        resized = resize_shorter_side(image[:, :], shorter, interpolation=interpolation)
+        if settings.crop == "padded":
+            pad = settings.padding
+            resized = np.pad(resized, ((pad, pad), (pad, pad), (0, 0)))
+        if settings.crop == "center":
+            top, left = ((side - size) // 2 for side in resized.shape[:2])
+        else:
+            top, left = (int(rng.integers(side - size + 1)) for side in resized.shape[:2])
+        return resized[top : top + size, left : left + size]
+
+    def erasing_boxes(self, rng: np.random.Generator, size: int | None = None) -> list[Box]:
+        """Draw the boxes of the crop that are to be erased after normalising."""
         settings, size = self.augmentation, size or self.size
         if not settings.erasing:
             return []
         return erasing_boxes(
             (size, size),
             rng,
-            settings.erasing,
-            settings.erasing_area,
-            settings.erasing_ratio,
-            settings.erasing_max_count,
+            probability=settings.erasing,
+            area=settings.erasing_area,
+            ratio=settings.erasing_ratio,
+            max_count=settings.erasing_max_count,
         )
+
+
+def _operations(augmentation: Augmentation) -> list[Operation]:
+    """List what happens to the finished crop."""
+    operations: list[Operation] = []
+    if any(augmentation.color_jitter):
+        names = ("brightness", "contrast", "saturation", "hue")  # of which the last may be absent
+        widths = dict(zip(names, augmentation.color_jitter, strict=False))
+        operations.append(ColorJitter(**widths))
+    if augmentation.policy:
+        operations.append(parse_policy(augmentation.policy))
+    if augmentation.pca_noise != "none":
+        noises = {"offset": PcaColorOffset, "stretch": PcaColorStretch}
+        operations.append(noises[augmentation.pca_noise]())
+    return operations

@@ -10,6 +10,8 @@ import importlib.util
 
 import numpy as np
 
+from convzoo.images.formats import Encoded
+
 # Numbers of parameters.
 STOP_ON_WARNING, SUBSAMPLING, WIDTH, HEIGHT, PROGRESSIVE = 0, 4, 5, 6, 12
 # Widths of the units that are decoded together, pixels, by number of subsampling: 4:4:4, 4:2:2,
@@ -23,8 +25,10 @@ class _Region(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The C library; None where the package is missing, or hides it as on Windows."""
+    """Load the C library; None where the package is missing, or hides it as on Windows."""
     spec = importlib.util.find_spec("turbojpeg")
+    if spec is None:
+        return None
     try:
         functions = ctypes.CDLL(spec.origin)  # the extension module; names resolve through it
         functions.tj3Init.restype = ctypes.c_void_p
@@ -45,7 +49,7 @@ def library() -> ctypes.CDLL | None:
 
 
 class RegionDecoder:
-    """A JPEG whose header has been read.
+    """Decode regions of a JPEG whose header has been read.
 
     It has a handle of its own: one that is used again would lend the tables of the last image to
     a damaged one that lacks them.
@@ -54,19 +58,21 @@ class RegionDecoder:
         data: the file.
 
     Attributes:
-        height: of the image, pixels; None if it must be decoded as a whole. That is so if its
-            header cannot be read, and for progressive files: regions save them no time, and where
-            the last scans are missing, blocks are smoothed by farther neighbours.
+        height: of the image, pixels; 0 if it must be decoded as a whole. That is so if its header
+            cannot be read, and for progressive files: regions save them no time, and where the last
+            scans are missing, blocks are smoothed by farther neighbours.
         width: of the image, pixels.
         unit_width: of the blocks that are decoded together, pixels.
     """
 
-    def __init__(self, data: bytes):
-        self.library = library()
+    def __init__(self, data: Encoded):
+        functions = library()
+        assert functions, "only where the library is"
+        self.library = functions
         self.data = np.frombuffer(data, np.uint8)
         self.handle = self.library.tj3Init(1)  # to decompress
         self.library.tj3Set(self.handle, STOP_ON_WARNING, 1)
-        self.height = self.width = self.unit_width = None
+        self.height = self.width = self.unit_width = 0
         if self.library.tj3DecompressHeader(self.handle, *self._source()):
             return
         subsampling = self.library.tj3Get(self.handle, SUBSAMPLING)
@@ -76,11 +82,11 @@ class RegionDecoder:
             self.width = self.library.tj3Get(self.handle, WIDTH)
             self.unit_width = UNIT_WIDTHS[subsampling]
 
-    def __del__(self):
+    def __del__(self) -> None:
         self.library.tj3Destroy(self.handle)
 
-    def decode(self, left: int, top: int, width: int, height: int) -> np.ndarray | None:
-        """RGB pixels of a region, uint8 (height, width, 3); None if anything is wrong with them.
+    def decode(self, *, left: int, top: int, width: int, height: int) -> np.ndarray | None:
+        """Decode a region to RGB pixels, uint8 (height, width, 3); None if anything is wrong.
 
         Nothing below the region is read. `left` must be a multiple of `unit_width`.
         """
@@ -92,5 +98,5 @@ class RegionDecoder:
         failed = self.library.tj3Decompress8(self.handle, *self._source(), *target)
         return None if failed else pixels
 
-    def _source(self):
+    def _source(self) -> tuple[int, int]:
         return self.data.ctypes.data, len(self.data)

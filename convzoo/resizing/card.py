@@ -1,21 +1,22 @@
 """The dataset card of a resized copy."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from convzoo.data.split import Split
-from convzoo.resizing.shards import REPORT
+from convzoo.resizing.shards import REPORT, Report
 
 
-def dataset_card(report: dict, sources: Sequence[Split]) -> str:
-    """The dataset card: front matter as the Hub reads it, and what was done."""
+def dataset_card(report: Report, splits: Sequence[Split]) -> str:
+    """Write the dataset card: front matter as the Hub reads it, and what was done."""
     import yaml
 
-    settings, totals, described = report["settings"], report["totals"], sources[0].describe()
+    settings, totals, described = report["settings"], report["totals"], splits[0].describe()
     size = settings["size"]
     title = f"{described['name']}, presized to {size}"
     origin = [described["id"]] if described["id"] else described["source_datasets"]
-    front = {"pretty_name": title}
-    front |= {key: value for key, value in sources[0].card.items() if key.startswith("license")}
+    front: dict[str, Any] = {"pretty_name": title}
+    front |= {key: value for key, value in splits[0].card.items() if key.startswith("license")}
     if origin:
         front["source_datasets"] = origin
     front |= {

@@ -13,17 +13,19 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
 from convzoo.data.opening import DatasetReference, leave_out_advice, open_splits
+from convzoo.data.split import Split
 from convzoo.environment import describe_environment, now
 from convzoo.files import write_json
 from convzoo.resizing.card import dataset_card
 from convzoo.resizing.rows import Presize, row_converter
-from convzoo.resizing.shards import REPORT, final_name, next_row, write_shards
+from convzoo.resizing.shards import REPORT, Report, final_name, next_row, write_shards
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +33,14 @@ logger = logging.getLogger(__name__)
 def preprocess(
     source: str | DatasetReference,
     output: str,
+    *,
     presize: Presize,
     command: str,
     splits: tuple[str, ...] = (),
     shard_bytes: int = 400_000_000,
     num_workers: int = 1,
     max_bad_share: float = 0.001,
-) -> dict:
+) -> Report:
     """Write a presized copy of a dataset, or continue one that was interrupted.
 
     Args:
@@ -51,7 +54,7 @@ def preprocess(
         max_bad_share: share of a split's images that may be unreadable, in [0, 1).
 
     Returns:
-        What is in `presizing.json` of the output: settings, shards, unreadable images, totals.
+        The content of `presizing.json`: settings, shards, unreadable images, totals.
 
     Raises:
         FileNotFoundError: if there is no such dataset.
@@ -65,66 +68,81 @@ def preprocess(
             "workers and shard size must be positive and max_bad_share lie in [0, 1); got "
             f"{num_workers}, {shard_bytes} and {max_bad_share}"
         )
-    sources = open_splits(source, splits)
+    opened = open_splits(source, splits)
     settings = dataclasses.asdict(presize) | {
         "shard_bytes": shard_bytes,
-        "source": {item.split: item.fingerprint for item in sources},
+        "source": {split.name: split.fingerprint for split in opened},
     }
-    output = Path(output)
-    if output.exists():
-        return _finished_report(output, settings)
-    names = [item.split for item in sources]
-    for item in sources:  # labels that no training can use fail now, not after hours
-        try:
-            item.read_labels()
-        except ValueError as error:
-            raise ValueError(f"{error}{leave_out_advice(item.split, names)}") from error
-    folder = output.with_name(f".{output.name}.partial")
+    target = Path(output)
+    if target.exists():
+        return _finished_report(target, settings)
+    _check_labels(opened)
+    folder = target.with_name(f".{target.name}.partial")
     folder.mkdir(parents=True, exist_ok=True)
     with _only_user_of(folder):
+        config = DatasetReference.of(source).name
         report = _begin_or_continue(
-            folder, settings, sources, command, DatasetReference.of(source).name
+            folder, settings, lambda: _new(opened, command, settings=settings, config=config)
         )
         started = time.perf_counter() - report["duration_seconds"]
-        with row_converter(sources, presize, num_workers) as convert:
-            for number, item in enumerate(sources):
-                shards = report["splits"][item.split]["shards"]
+        with row_converter(opened, presize, num_workers=num_workers) as convert:
+            for number, split in enumerate(opened):
+                shards = report["splits"][split.name]["shards"]
                 start = next_row(shards)
                 rows = tqdm(
-                    convert(number, _pieces(item, start)),
-                    desc=f"preprocess {item.split}",
-                    total=item.num_rows,
+                    convert(number, split.pieces(range(start, split.num_rows))),
+                    desc=f"preprocess {split.name}",
+                    total=split.num_rows,
                     initial=start,
                     unit=" images",
                 )
-                for _ in write_shards(folder, item, rows, shards, shard_bytes, max_bad_share):
+                for _ in write_shards(
+                    folder,
+                    split,
+                    rows=rows,
+                    shards=shards,
+                    shard_bytes=shard_bytes,
+                    max_bad_share=max_bad_share,
+                ):
                     report["duration_seconds"] = round(time.perf_counter() - started, 2)
                     write_json(folder / REPORT, report)
         report["totals"] = _totals(report)
-        _finish(folder, output, report, sources)
+        _finish(folder, target, report=report, card=dataset_card(report, opened))
     return report
 
 
-def summary(report: dict) -> str:
-    """A report in a few lines for people."""
+def _check_labels(splits: Sequence[Split]) -> None:
+    """Refuse labels that no training can use: now, not after hours."""
+    names = [split.name for split in splits]
+    for split in splits:
+        try:
+            split.read_labels()
+        except ValueError as error:
+            raise ValueError(f"{error}{leave_out_advice(split.name, names)}") from error
+
+
+def summary(report: Report) -> str:
+    """Write a report in a few lines for people."""
     totals = report["totals"]
     share = totals["bytes_out"] / totals["bytes_in"]
     seconds = report["duration_seconds"]
-    note = "\nnote:   the copy is larger than its source; few images were larger than its size"
-    return (
+    lines = [
         f"images: {totals['images_in']} in, {totals['images_out']} out, "
         f"{totals['unreadable']} unreadable (listed in {REPORT}), "
-        f"{totals['unchanged']} unchanged\n"
-        f"bytes:  {totals['bytes_in']:,} in, {totals['bytes_out']:,} out ({share:.1%})\n"
-        f"time:   {seconds:.1f} s, {totals['images_in'] / max(seconds, 0.01):.0f} images/s"
-        + note
-        * (share > 1)
-    )
+        f"{totals['unchanged']} unchanged",
+        f"bytes:  {totals['bytes_in']:,} in, {totals['bytes_out']:,} out ({share:.1%})",
+        f"time:   {seconds:.1f} s, {totals['images_in'] / max(seconds, 0.01):.0f} images/s",
+    ]
+    if share > 1:
+        lines.append(
+            "note:   the copy is larger than its source; few images were larger than its size"
+        )
+    return "\n".join(lines)
 
 
-def _finished_report(output, settings):
+def _finished_report(output: Path, settings: Report) -> Report:
     path = output / REPORT
-    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    report: Report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if report.get("settings") != settings:
         raise FileExistsError(
             f"output must not exist, or be a copy of the same data with the same settings; got "
@@ -135,7 +153,7 @@ def _finished_report(output, settings):
 
 
 @contextmanager
-def _only_user_of(folder):
+def _only_user_of(folder: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # Windows has no such lock
@@ -151,22 +169,26 @@ def _only_user_of(folder):
         os.close(descriptor)  # frees the lock, as the end of the process does
 
 
-def _begin_or_continue(folder, settings, sources, command, name):
+def _new(splits: Sequence[Split], command: str, *, settings: Report, config: str) -> Report:
+    return {
+        "schema_version": 1,
+        "settings": settings,
+        "command": command,
+        "date": now(),
+        "environment": describe_environment(),
+        "duration_seconds": 0.0,
+        "splits": {
+            split.name: {"source": split.describe() | {"config": config or None}, "shards": []}
+            for split in splits
+        },
+    }
+
+
+def _begin_or_continue(folder: Path, settings: Report, new: Callable[[], Report]) -> Report:
     path = folder / REPORT
     if not path.is_file():
-        return {
-            "schema_version": 1,
-            "settings": settings,
-            "command": command,
-            "date": now(),
-            "environment": describe_environment(),
-            "duration_seconds": 0.0,
-            "splits": {
-                item.split: {"source": item.describe() | {"config": name or None}, "shards": []}
-                for item in sources
-            },
-        }
-    report = json.loads(path.read_text(encoding="utf-8"))
+        return new()
+    report: Report = json.loads(path.read_text(encoding="utf-8"))
     before = report["settings"]
     differing = [key for key in settings if before.get(key) != settings[key]]
     if differing:
@@ -177,23 +199,17 @@ def _begin_or_continue(folder, settings, sources, command, name):
         )
     for split, content in report["splits"].items():
         for number, shard in enumerate(content["shards"]):
-            paths = (folder / shard["file"], folder / "data" / final_name(content, split, number))
+            paths = (
+                folder / shard["file"],
+                folder / "data" / final_name(content, split, number=number),
+            )
             if not any(p.is_file() and p.stat().st_size == shard["file_bytes"] for p in paths):
                 del content["shards"][number:]  # lost since: made again, with all that follow
                 break
     return report
 
 
-def _pieces(source, start):
-    """(row group, number of its first row, rows of it to skip) of all rows from `start` on."""
-    first = 0
-    for group, count in enumerate(source.group_rows):
-        if first + count > start:
-            yield group, first, max(0, start - first)
-        first += count
-
-
-def _totals(report):
+def _totals(report: Report) -> Report:
     shards = [shard for content in report["splits"].values() for shard in content["shards"]]
     return {
         "images_in": sum(shard["stop_row"] - shard["start_row"] for shard in shards),
@@ -205,16 +221,16 @@ def _totals(report):
     }
 
 
-def _finish(folder, output, report, sources):
+def _finish(folder: Path, output: Path, *, report: Report, card: str) -> None:
     """Give the shards the names of the Hub's layout, add card and report, and show the folder."""
     (folder / "data").mkdir(exist_ok=True)
     for split, content in report["splits"].items():
         for number, shard in enumerate(content["shards"]):
             if (folder / shard["file"]).exists():  # else an earlier run was stopped just here
-                name = final_name(content, split, number)
+                name = final_name(content, split, number=number)
                 (folder / shard["file"]).replace(folder / "data" / name)
     for leftover in [*folder.glob("*.tmp"), *folder.glob("*-unreadable.json")]:
         leftover.unlink()
-    (folder / "README.md").write_text(dataset_card(report, sources), encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
     write_json(folder / REPORT, report)
     folder.rename(output)

@@ -1,0 +1,73 @@
+"""Names of classes: which ones can be used, and how labels become them."""
+
+import functools
+import logging
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from convzoo.data.split import Split
+
+logger = logging.getLogger(__name__)
+MAX_NAME_BYTES = 200  # a class is also the name of a file
+NAMES_SHOWN = 10
+Label = str | int | bool
+
+
+def sorted_labels(labels: Iterable[Label]) -> list[Label]:
+    """Sort the different labels of a dataset; numbers by value, everything else as text."""
+    different = set(labels)
+    if all(isinstance(label, int) for label in different):
+        return sorted(different)
+    return sorted(different, key=str)
+
+
+def check_class_names(names: Sequence[str], path: str) -> None:
+    """Refuse names that files, cards and reports cannot have.
+
+    Raises:
+        ValueError: if one is empty, too long, no text, or has a line break.
+    """
+    for name in names:
+        try:
+            size = len(name.encode("utf-8"))
+        except UnicodeEncodeError:
+            size = MAX_NAME_BYTES + 1
+        if not name.strip() or len(name.splitlines()) > 1 or size > MAX_NAME_BYTES:
+            raise ValueError(
+                f"class names of {path} must be text of 1 to {MAX_NAME_BYTES} bytes in one line; "
+                f"got {name[:50]!r}. Rename the class"
+            )
+
+
+def log_classes(split: Split) -> None:
+    """Log the classes of a training split, and warn of those without images.
+
+    The labels of a dataset on the Hub are not read for that.
+    """
+    names = split.label_names
+    shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+    logger.info("%d classes: %s", len(names), shown)
+    if split.is_remote:
+        return
+    labels = split.labels_in_files()
+    numbers = np.arange(len(names)) if split.class_numbers is None else split.class_numbers
+    labels = numbers[labels[(labels >= 0) & (labels < len(numbers))]]
+    present = set(np.unique(labels).tolist())
+    empty = [name for number, name in enumerate(names) if number not in present]
+    if empty:
+        more = ", ..." if len(empty) > NAMES_SHOWN else ""
+        logger.warning(
+            "%d classes of %s have no image in split %r: %s%s",
+            len(empty),
+            split.path,
+            split.name,
+            ", ".join(empty[:NAMES_SHOWN]),
+            more,
+        )
+
+
+@functools.cache
+def log_once(message: str) -> None:
+    """Log a line that each split of a dataset would repeat."""
+    logger.info("%s", message)

@@ -1,0 +1,277 @@
+"""Open the parquet files of a dataset, on a disk or on the Hub, as a split."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import pyarrow.parquet as pq
+
+from convzoo.data.classes import check_class_names
+from convzoo.data.columns import check_image_columns, find_image_column, find_labels
+from convzoo.data.folder_listing import Listing
+from convzoo.data.folders import fingerprint
+from convzoo.data.remote import READERS, HTTPError, may_pass, patiently, read_footer, why
+from convzoo.data.split import Split
+from convzoo.images.formats import image_suffixes
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+MAGIC = ("*", "?", "[", "]", "::")  # what file systems take for patterns and chains
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """The files of a dataset, as `datasets` sorts them.
+
+    Attributes:
+        path: the folder or Hub id it was asked for by.
+        files: addresses of the files of each split.
+        features: columns and their types as the dataset's card says, or None.
+        commit: of a Hub dataset.
+        root: address of the folder that has its README.
+    """
+
+    path: str
+    files: Mapping[str, Sequence[str]]
+    features: "datasets.Features | None"
+    commit: str
+    root: str
+
+
+def load_tables(path: str, listing: Listing | None, *, name: str, revision: str) -> Tables:
+    """Ask `datasets` for the files of each split.
+
+    Args:
+        path: the folder or Hub id.
+        listing: of a local folder; None for a dataset on the Hub.
+        name: configuration of a dataset that has several.
+        revision: commit, tag or branch of a Hub dataset.
+
+    Raises:
+        FileNotFoundError: if there is no such dataset.
+        ValueError: if it is a script, or its card is damaged.
+        ConnectionError: if the Hub cannot be reached, in spite of several tries.
+    """
+    if not listing:
+        builder = patiently(f"dataset {path}", lambda: _load_builder(path, name, revision=revision))
+        return Tables(
+            path=path,
+            files=_files(builder),
+            features=builder.info.features,
+            commit=builder.hash,
+            root=str(builder.base_path or path),
+        )
+    with _plain_path(listing) as folder:
+        builder = _load_local_builder(folder, name, path=path)
+        files = {
+            split: [str(listing.root) + file.removeprefix(folder) for file in files]
+            for split, files in _files(builder).items()
+        }
+    return Tables(
+        path=path,
+        files=files,
+        features=builder.info.features,
+        commit="",
+        root=str(listing.root),
+    )
+
+
+def open_table(tables: Tables, split: str, *, image_column: str, label_column: str) -> Split:
+    """Open a split of parquet files.
+
+    Args:
+        tables: the files of the dataset.
+        split: its name.
+        image_column: column of images; the only image column if "".
+        label_column: column of labels; the only class column, or the one called "label", if "".
+
+    Raises:
+        FileNotFoundError: if the split has no rows.
+        ValueError: if the split or a column is not in it, or a file is no parquet file.
+    """
+    import datasets
+
+    path = tables.path
+    if split not in tables.files:
+        raise ValueError(
+            f"split must be one of {', '.join(tables.files)} in {path}; got {split!r}. Set "
+            f"data.train_split, data.eval_split or --split"
+        )
+    files = tuple(tables.files[split])
+    _check_suffixes(files, path)
+    with ThreadPoolExecutor(READERS) as pool:
+        footers = tuple(pool.map(read_footer, files))
+    by_file = dict(zip(files, footers, strict=True))
+    features = tables.features or datasets.Features.from_arrow_schema(
+        footers[0].schema.to_arrow_schema()
+    )
+    image_column = find_image_column(features, wanted=image_column, path=path)
+    labels = find_labels(tables, features, wanted=label_column, footers=by_file)
+    check_class_names(labels.names, path)
+    groups, rows, sizes = _row_groups(footers, image_column)
+    check_image_columns(by_file, image_column)
+    if not sum(rows):
+        raise FileNotFoundError(f"split {split!r} of {path} must hold images; it has none")
+    names = [file.rsplit("/", 1)[-1] for file in files]
+    return Split(
+        path=path,
+        name=split,
+        files=files,
+        label_names=labels.names,
+        image_column=image_column,
+        label_column=labels.column,
+        label_values=labels.values,
+        groups=tuple(groups),
+        group_rows=tuple(rows),
+        group_bytes=tuple(sizes),
+        footers=footers,
+        fingerprint=fingerprint(names, groups, rows, sizes),
+        card=read_card(tables.root),
+        revision=tables.commit if files[0].startswith("hf://") else None,
+    )
+
+
+def read_card(root: str) -> dict[str, Any]:
+    """Read the front matter of the README of a dataset.
+
+    Args:
+        root: address of the folder that has it.
+
+    Raises:
+        ValueError: if it is no YAML.
+        OSError: if the Hub cannot be reached, in spite of several tries.
+    """
+    import yaml
+
+    readme = f"{root}/README.md"
+
+    def read() -> str:
+        if "://" not in readme:
+            return Path(readme).read_text(encoding="utf-8")
+        with fsspec.open(readme, "r", encoding="utf-8") as handle:
+            return str(handle.read())
+
+    try:
+        text = patiently(readme, read)
+    except FileNotFoundError:
+        return {}
+    parts = text.split("---\n", 2)
+    try:
+        return (yaml.safe_load(parts[1]) or {}) if len(parts) == 3 and not parts[0] else {}
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"{readme} must start with valid YAML between --- lines; {error}"
+        ) from error
+
+
+def _row_groups(
+    footers: Sequence[pq.FileMetaData], image_column: str
+) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """List (file, row group), rows and bytes of images of all row groups."""
+    groups, rows, sizes = [], [], []
+    for number, footer in enumerate(footers):
+        for group in range(footer.num_row_groups):
+            meta = footer.row_group(group)
+            columns = (meta.column(i) for i in range(meta.num_columns))
+            groups.append((number, group))
+            rows.append(meta.num_rows)
+            sizes.append(
+                sum(
+                    column.total_uncompressed_size
+                    for column in columns
+                    if column.path_in_schema.split(".")[0] == image_column
+                )
+            )
+    return groups, rows, sizes
+
+
+def _check_suffixes(files: Sequence[str], path: str) -> None:
+    other = next((file for file in files if not file.endswith(".parquet")), None)
+    if other is None:
+        return
+    if other.startswith("hf://") and Path(other).suffix.lower() in image_suffixes():
+        raise ValueError(
+            f"images as single files must lie in a local folder; {path} has them on the Hub. "
+            f"Download them: `hf download --repo-type dataset {path} --local-dir FOLDER`"
+        )
+    raise ValueError(
+        f"{path} must hold parquet files, or images in one local folder for each class; got {other}"
+    )
+
+
+def _files(builder: "datasets.DatasetBuilder") -> dict[str, list[str]]:
+    data_files = builder.config.data_files or {}
+    return {str(split): [str(file) for file in files] for split, files in data_files.items()}
+
+
+@contextlib.contextmanager
+def _plain_path(listing: Listing) -> Iterator[str]:
+    """Yield the path of the folder, or of one with links to its files that is no pattern."""
+    if not any(sign in str(listing.root) for sign in MAGIC):
+        yield str(listing.root)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder).resolve()
+        card = listing.root / "README.md"
+        for path in [*(file.path for file in listing.tables), *(["README.md"] * card.is_file())]:
+            (plain / path).parent.mkdir(parents=True, exist_ok=True)
+            (plain / path).symlink_to(listing.root / path)
+        yield str(plain)
+
+
+def _load_local_builder(folder: str, name: str, *, path: str) -> "datasets.DatasetBuilder":
+    import datasets
+    import yaml
+
+    try:
+        return datasets.load_dataset_builder(folder, name or None)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"data.path must be a folder with parquet files or images that `datasets` can tell "
+            f"apart; got {path!r} ({error})"
+        ) from error
+    except RuntimeError as error:  # a dataset that is a script
+        raise ValueError(_no_script(path, error)) from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"README.md of {path} must start with valid YAML; {error}") from error
+
+
+def _load_builder(path: str, name: str, *, revision: str) -> "datasets.DatasetBuilder":
+    import datasets
+    import yaml
+
+    try:
+        return datasets.load_dataset_builder(path, name or None, revision=revision or None)
+    except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
+        if may_pass(error) or "LocalEntryNotFoundError" in f"{type(error).__name__} {error}":
+            raise _unreachable(path, error) from error
+        raise FileNotFoundError(
+            f"data.path must be a folder with parquet files or a Hub dataset id that this account "
+            f"may read; got {path!r}. For a gated dataset accept its terms on its Hub page, then "
+            f"run `hf auth login`. ({error})"
+        ) from error
+    except (ConnectionError, HTTPError) as error:
+        raise _unreachable(path, error) from error
+    except RuntimeError as error:  # a dataset that is a script
+        raise ValueError(_no_script(path, error)) from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"README.md of {path} must start with valid YAML; {error}") from error
+
+
+def _unreachable(path: str, error: Exception) -> ConnectionError:
+    return ConnectionError(
+        f"the Hub could not be reached for the dataset {path!r}; try again, or give a folder. "
+        f"({why(error)})"
+    )
+
+
+def _no_script(path: str, error: Exception) -> str:
+    return f"{path} must be data, not a script: convert it to parquet; {error}"
