@@ -35,10 +35,12 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
+from convzoo.data.classes import log_classes
 from convzoo.data.examples import save_examples
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.order import DataOrder
 from convzoo.data.row_cache import RowCache
+from convzoo.data.share import Share
 from convzoo.data.stream import TrainStream, train_batches
 from convzoo.data.subset import subset
 from convzoo.data.unreadable import UnreadableImages
@@ -132,7 +134,11 @@ def main(argv: list[str] | None = None) -> None:
 
     # ---- data ----------------------------------------------------------------------------------
     dataset = DatasetReference(
-        data.path, data.name, data.revision, data.image_column, data.label_column
+        data.path,
+        name=data.name,
+        revision=data.revision,
+        image_column=data.image_column,
+        label_column=data.label_column,
     )
     cache = RowCache(Path(data.cache_dir), int(data.cache_gb * 1e9)) if data.cache_dir else None
 
@@ -141,7 +147,9 @@ def main(argv: list[str] | None = None) -> None:
         return dataclasses.replace(source, cache=cache) if source.is_remote else source
 
     train_source = open_cached(data.train_split)
-    train_source = subset(train_source, data.classes, data.fraction, data.limit, seed)
+    train_source = subset(
+        train_source, data.classes, fraction=data.fraction, limit=data.limit, seed=seed
+    )
     eval_source = None
     if data.eval_split:
         eval_source = open_cached(data.eval_split)
@@ -151,6 +159,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"splits {data.train_split} and {data.eval_split} of {data.path} must have the "
                 f"same classes in the same order; they differ. Set data.eval_split to another one"
             )
+    log_classes(train_source)
     if images_per_step > train_source.num_rows:
         raise ValueError(
             f"train.global_batch_size must be at most the number of training images, "
@@ -159,9 +168,9 @@ def main(argv: list[str] | None = None) -> None:
     order = DataOrder(
         train_source.group_rows,
         train_source.group_bytes,
-        images_per_step,
-        data.shuffle_memory_mb * 2**20,
-        seed,
+        global_batch_size=images_per_step,
+        memory_bytes=data.shuffle_memory_mb * 2**20,
+        seed=seed,
     )
     steps_per_epoch = train_source.num_rows / settings.global_batch_size
     total_images = settings.epochs * train_source.num_rows
@@ -185,9 +194,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     freeze_cancelled_biases(model)  # after it: older checkpoints have them in the optimizer
     preprocessing = recipe.preprocessing
-    normalize = Normalize(preprocessing.rescale_factor, preprocessing.mean, preprocessing.std).to(
-        accelerator.device
-    )
+    normalize = Normalize(
+        rescale_factor=preprocessing.rescale_factor, mean=preprocessing.mean, std=preprocessing.std
+    ).to(accelerator.device)
 
     # ---- resume: 1. the newest checkpoint that is whole, 2. a fresh start ----------------------
     start_step, elapsed, best, eval_history = 0, 0.0, {}, []
@@ -238,20 +247,18 @@ def main(argv: list[str] | None = None) -> None:
     stream = TrainStream(
         train_source,
         order,
-        TrainTransform(
+        transform=TrainTransform(
             augmentation,
             preprocessing,
-            num_channels(recipe.model),
-            round(augmentation.growing_epochs * steps_per_epoch),
+            num_channels=num_channels(recipe.model),
+            growing_steps=round(augmentation.growing_epochs * steps_per_epoch),
         ),
-        accelerator.process_index,
-        accelerator.num_processes,
-        start_step,
-        total_steps,
-        data.exif_rotation,
+        share=Share(accelerator.process_index, accelerator.num_processes),
+        steps=range(start_step, total_steps),
+        exif_rotation=data.exif_rotation,
     )
     num_labels = len(train_source.label_names)
-    mix = build_mix(augmentation, settings.label_smoothing, num_labels)
+    mix = build_mix(augmentation, settings.label_smoothing, num_labels=num_labels)
     if "mixing" in recipe.monitor.names and not mix:
         raise ValueError(
             "monitor.names must not have 'mixing' without augmentation.mixup_alpha or cutmix_alpha"
@@ -424,7 +431,7 @@ def main(argv: list[str] | None = None) -> None:
         pixel_values = normalize(batch["pixels"].to(accelerator.device, non_blocking=True))
         labels = batch["labels"].to(accelerator.device, non_blocking=True)
         if augmentation.erasing:
-            pixel_values = erase(pixel_values, batch["erasing"], noise(batch["positions"]))
+            pixel_values = erase(pixel_values, batch["erasing"], noise=noise(batch["positions"]))
         if mix:
             rng = np.random.default_rng([seed, step, accelerator.process_index])
             pixel_values, labels = mix(pixel_values, labels, rng)
@@ -548,7 +555,10 @@ def main(argv: list[str] | None = None) -> None:
                 shutil.copy(run_folder / name, folder / name)
             if eval_source and data.examples:
                 save_examples(
-                    *(eval_source, data.examples, folder / "examples", data.exif_rotation)
+                    eval_source,
+                    folder / "examples",
+                    count=data.examples,
+                    exif_rotation=data.exif_rotation,
                 )
             weights = file_sha256(folder / "model.safetensors")
             write_json(folder / "train_results.json", results | {"model_sha256": weights})
@@ -619,7 +629,7 @@ def check_finite(window, done, run_folder, source, order, is_main):
     step = done - len(window) + bad
     report = run_folder / "nonfinite_batch.json"
     if is_main:
-        pictures = order.positions(step, 0, 1).tolist()
+        pictures = order.positions(step, Share()).tolist()
         names = [source.where(*order.row(picture)) for picture in pictures]
         write_json(report, {"step": step, "loss": str(window[bad]), "images": names})
     raise FloatingPointError(

@@ -106,7 +106,13 @@ def compare_rand_augment(pictures) -> None:
                         expected = auto_augment.NAME_TO_OP[their_name](
                             Image.fromarray(image), *theirs, **dict(options)
                         )
-                        got = apply_operation(image, name, value, filter_name, ours.IMAGENET_FILL)
+                        got = apply_operation(
+                            image,
+                            name,
+                            argument=value,
+                            interpolation=filter_name,
+                            fill=ours.IMAGENET_FILL,
+                        )
                         worst = max(worst, difference(got, expected))
             print(f"  timm {their_name:22} {worst:4.0f}")
 
@@ -128,7 +134,9 @@ def compare_trivial_augment(pictures) -> None:
                 expected = autoaugment._apply_op(
                     picture, name, magnitude, tv.InterpolationMode.NEAREST, None
                 )
-                got = apply_operation(image, name, argument, "nearest", (0, 0, 0))
+                got = apply_operation(
+                    image, name, argument=argument, interpolation="nearest", fill=(0, 0, 0)
+                )
                 worst = max(worst, difference(got, expected))
         print(f"  torchvision {name:15} {worst:4.0f}")
 
@@ -150,7 +158,15 @@ def compare_others(pictures) -> None:
         worst = 0.0
         for seed in range(50):
             pixels = torch.randn(8, 3, 33, 40)
-            mixing = MixupCutmix(0.2, 1.0, 0.8, 0.5, 0.1, 10, mode)
+            mixing = MixupCutmix(
+                mixup_alpha=0.2,
+                cutmix_alpha=1.0,
+                probability=0.8,
+                switch_probability=0.5,
+                label_smoothing=0.1,
+                num_labels=10,
+                mode=mode,
+            )
             draws = {"batch": 1, "elem": 8, "pair": 4}[mode]
             shares, boxes = mixing.draw(draws, (33, 40), np.random.default_rng(seed))
             use_cutmix = boxes[:, 1] > boxes[:, 0]
@@ -223,7 +239,9 @@ def compare_erasing_draws() -> None:
     drawn = [
         box
         for _ in range(DRAWS)
-        for box in erasing_boxes((224, 160), rng, 1.0, (0.02, 0.33), (0.3, 3.3), 1)
+        for box in erasing_boxes(
+            (224, 160), rng, probability=1.0, area=(0.02, 0.33), ratio=(0.3, 3.3), max_count=1
+        )
     ]
     image = torch.zeros(1, 224, 160)
     get = torchvision.transforms.RandomErasing.get_params
@@ -239,7 +257,10 @@ def compare_erasing_draws() -> None:
             peer(image)
             counts[1].append(len(theirs) - before)
     drawn = [
-        erasing_boxes((224, 160), rng, 0.4, (0.02, 1 / 3), (0.3, 1 / 0.3), 3) for _ in range(DRAWS)
+        erasing_boxes(
+            (224, 160), rng, probability=0.4, area=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), max_count=3
+        )
+        for _ in range(DRAWS)
     ]
     counts[0] = [len(boxes) for boxes in drawn]
     table = [np.bincount(c, minlength=4) for c in counts]
@@ -253,7 +274,15 @@ def compare_erasing_draws() -> None:
 def compare_mixing_draws() -> None:
     """Shares of MixUp and CutMix, the latter after the correction by the real area."""
     for title, alphas in (("MixUp", (0.2, 0.0)), ("CutMix", (0.0, 1.0)), ("both", (0.2, 1.0))):
-        mixing = MixupCutmix(*alphas, 0.9, 0.5, 0.0, 10, "elem")
+        mixing = MixupCutmix(
+            mixup_alpha=alphas[0],
+            cutmix_alpha=alphas[1],
+            probability=0.9,
+            switch_probability=0.5,
+            label_smoothing=0.0,
+            num_labels=10,
+            mode="elem",
+        )
         shares, _ = mixing.draw(DRAWS, (224, 160), np.random.default_rng(0))
         peer = mixup.Mixup(*alphas, prob=0.9, switch_prob=0.5, mode="elem", num_classes=10)
         lam, use_cutmix = peer._params_per_elem(DRAWS)

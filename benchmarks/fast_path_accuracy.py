@@ -104,7 +104,7 @@ def command(args: argparse.Namespace) -> str:
 
 def read_split(path: str, split: str) -> list[tuple[bytes, int]]:
     """Encoded images and labels."""
-    return [(bytes(data), label) for _, data, label in eval_rows(open_split(path, split), 0, 1)]
+    return [(bytes(data), label) for _, data, label in eval_rows(open_split(path, split))]
 
 
 def exact_crop(size: int, scale: tuple[float, float], flip: float = 0.5) -> Prepare:
@@ -114,7 +114,9 @@ def exact_crop(size: int, scale: tuple[float, float], flip: float = 0.5) -> Prep
     def prepare(data, rng):
         with Image.open(io.BytesIO(data)) as image:
             image = image.convert("RGB")
-        box = random_resized_box((image.height, image.width), scale, settings.ratio, rng)
+        box = random_resized_box(
+            (image.height, image.width), rng, scale=scale, ratio=settings.ratio
+        )
         top, left, height, width = box
         image = image.crop((left, top, left + width, top + height))
         pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
@@ -151,7 +153,9 @@ def train_once(
             num_labels=1 + max(label for _, label in train),
         )
     ).to(memory_format=torch.channels_last)
-    normalize = Normalize(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    normalize = Normalize(
+        rescale_factor=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    )
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )

@@ -32,6 +32,7 @@ RESULT = "benchmarks/results/first_batch_202611.json"
 
 STREAMS = f"""
 import json, os, time, urllib.request
+from convzoo.data.share import Share
 from convzoo.data.stream import TrainStream, train_batches
 from convzoo.data.order import DataOrder
 from convzoo.recipe.settings import Augmentation, Preprocessing
@@ -42,13 +43,15 @@ import datasets  # the clock starts after imports
 started, cpu = time.perf_counter(), time.process_time()
 source = open_split("user/imagenet", "train")
 opened = time.perf_counter() - started
-order = DataOrder(source.group_rows, source.group_bytes, {BATCH}, {MEMORY}, seed=0)
+order = DataOrder(source.group_rows, source.group_bytes,
+    global_batch_size={BATCH}, memory_bytes={MEMORY}, seed=0)
 transform = TrainTransform(Augmentation(), Preprocessing())
-batches = train_batches(TrainStream(source, order, transform, 0, 1, 0, 100), num_workers=0)
+stream = TrainStream(source, order, transform=transform, share=Share(), steps=range(100))
+batches = train_batches(stream, num_workers=0)
 batch = next(batches)
 first, cpu = time.perf_counter() - started, time.process_time() - cpu
 urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/api/telemetry/first-batch").close()
-windows = [order.locate(position)[0] for position in order.positions(0, 0, 1).tolist()]
+windows = [order.locate(position)[0] for position in order.positions(0, Share()).tolist()]
 needed = {{source.groups[group] for window in windows for group, _, _ in window.pieces}}
 json.dump(
     dict(opened=opened, first=first, cpu=cpu, rows=source.num_rows, groups=len(source.groups),

@@ -43,6 +43,7 @@ from PIL import Image  # noqa: E402
 
 from convzoo.data.opening import open_split  # noqa: E402
 from convzoo.data.order import DataOrder  # noqa: E402
+from convzoo.data.share import Share  # noqa: E402
 from convzoo.data.split import Split  # noqa: E402
 from convzoo.data.stream import TrainStream, eval_rows, train_batches  # noqa: E402
 from convzoo.environment import describe_environment, now  # noqa: E402
@@ -64,7 +65,7 @@ OURS = "convzoo"
 MEAN, STD = Preprocessing().mean, Preprocessing().std
 
 transform = TrainTransform(Augmentation(), Preprocessing(crop=SIZE))
-normalize = Normalize(1 / 255, MEAN, STD)
+normalize = Normalize(rescale_factor=1 / 255, mean=MEAN, std=STD)
 positions = itertools.count()  # sample numbers
 
 
@@ -104,7 +105,7 @@ def measure_folder(path: str, rounds: int) -> dict:
         if any(Path(path).glob("*.jpg")):
             pack_photographs(Path(path), Path(folder))
         source = open_split(folder if any(Path(folder).iterdir()) else path, "train")
-        encoded = [bytes(data) for _, data, _ in eval_rows(source, 0, 1)]
+        encoded = [bytes(data) for _, data, _ in eval_rows(source)]
         batches = [encoded[i : i + BATCH] for i in range(0, len(encoded) - BATCH + 1, BATCH)]
         sizes = [decode_rgb(data).shape for data in encoded]
         run = {
@@ -150,9 +151,11 @@ def difference_from_pillow(encoded: list[bytes]) -> dict:
         pixels = decode_rgb(data)
         rng = sample_rng(0, number)
         top, left, height, width = random_resized_box(
-            pixels.shape[:2], (0.08, 1), (0.75, 4 / 3), rng
+            pixels.shape[:2], rng, scale=(0.08, 1), ratio=(0.75, 4 / 3)
         )
-        ours = resize(pixels[top : top + height, left : left + width], SIZE, SIZE, "bilinear")
+        ours = resize(
+            pixels[top : top + height, left : left + width], (SIZE, SIZE), interpolation="bilinear"
+        )
         crop = open_pillow(data).crop((left, top, left + width, top + height))
         theirs = np.asarray(crop.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
         difference = np.abs(ours.astype(int) - theirs)
@@ -301,7 +304,7 @@ def policy_variants() -> dict:
             crops.append(with_policy(open_for_cropping(data), rng))
             boxes.append(with_policy.erasing_boxes(rng))
         pixel_values = normalize(torch.from_numpy(np.stack(crops)))
-        return erase(pixel_values, boxes, lambda row: sample_rng(1, row))
+        return erase(pixel_values, boxes, noise=lambda row: sample_rng(1, row))
 
     theirs = {"auto_augment": POLICY, "re_prob": ERASING, "re_mode": "pixel"}
     return {OURS: ours} | timm_variants({"timm": theirs})
@@ -311,8 +314,14 @@ def streamed_variants(source: Split) -> dict:
     """From parquet files to batches with labels; the functions take a number of batches."""
 
     def ours(steps):
-        order = DataOrder(source.group_rows, source.group_bytes, BATCH, 512 * 2**20, seed=0)
-        stream = TrainStream(source, order, transform, 0, 1, 0, steps)
+        order = DataOrder(
+            source.group_rows,
+            source.group_bytes,
+            global_batch_size=BATCH,
+            memory_bytes=512 * 2**20,
+            seed=0,
+        )
+        stream = TrainStream(source, order, transform=transform, share=Share(), steps=range(steps))
         for batch in train_batches(stream, num_workers=0):
             normalize(batch["pixels"])
 

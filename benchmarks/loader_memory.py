@@ -10,6 +10,7 @@ import psutil
 
 from convzoo.data.opening import open_split
 from convzoo.data.order import DataOrder
+from convzoo.data.share import Share
 from convzoo.data.stream import TrainStream, train_batches
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.files import write_json
@@ -29,12 +30,16 @@ def main() -> None:
     args = parser.parse_args()
     source = open_split(args.data, "train")
     memory = 4 * 2**20  # far less than the data, so that windows open and close all the time
-    order = DataOrder(source.group_rows, source.group_bytes, BATCH, memory, seed=0)
+    order = DataOrder(
+        source.group_rows, source.group_bytes, global_batch_size=BATCH, memory_bytes=memory, seed=0
+    )
     transform = TrainTransform(Augmentation(crop="padded", padding=2), Preprocessing(crop=28))
     steps = source.num_rows // BATCH
     runs = []
     for workers in WORKERS:
-        stream = TrainStream(source, order, transform, 0, 1, 0, steps * args.epochs)
+        stream = TrainStream(
+            source, order, transform=transform, share=Share(), steps=range(steps * args.epochs)
+        )
         megabytes = []
         for number, _ in enumerate(train_batches(stream, workers), start=1):
             if number % steps == steps // 2:  # in the middle, when all workers are at work

@@ -43,7 +43,14 @@ class Variant:
             )
         ).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.01, momentum=0.9)
-        self.mix = MixupCutmix(0.2, 1.0, 1.0, 0.5, 0.1, 10)
+        self.mix = MixupCutmix(
+            mixup_alpha=0.2,
+            cutmix_alpha=1.0,
+            probability=1.0,
+            switch_probability=0.5,
+            label_smoothing=0.1,
+            num_labels=10,
+        )
         folder.mkdir()
         self.monitors = Monitors(self.model, names, every_steps, folder)
         self.step, self.seconds = 1, []  # the first step would be looked at

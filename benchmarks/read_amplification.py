@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from convzoo.data.order import DataOrder
+from convzoo.data.share import Share
 from convzoo.data.stream import READ_AHEAD_STEPS
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.files import write_json
@@ -30,7 +31,13 @@ def main() -> None:
     sizes = imagenet_groups()
     plans = []
     for megabytes in MEGABYTES:
-        order = DataOrder(sizes, [GROUP_BYTES] * len(sizes), BATCH, megabytes * 2**20, seed=0)
+        order = DataOrder(
+            sizes,
+            [GROUP_BYTES] * len(sizes),
+            global_batch_size=BATCH,
+            memory_bytes=megabytes * 2**20,
+            seed=0,
+        )
         plan = Plan(order, num_epochs=2)
         rows = [
             {"processes": world_size, "workers": workers, **plan.count(world_size, workers)}
@@ -88,7 +95,7 @@ class Plan:
         self.epochs, self.pieces, self.rows = [], [], []  # of each window
         self.windows = np.empty((self.num_steps, order.global_batch_size), np.int64)
         for step in range(self.num_steps):
-            for slot, position in enumerate(order.positions(step, 0, 1).tolist()):
+            for slot, position in enumerate(order.positions(step, Share()).tolist()):
                 window, _ = order.locate(position)
                 if window.key not in numbers:
                     numbers[window.key] = len(numbers)

@@ -15,6 +15,7 @@ import datasets
 import numpy as np
 
 from convzoo.data.order import DataOrder
+from convzoo.data.share import Share
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.files import write_json
 
@@ -68,9 +69,15 @@ def ours(labels: np.ndarray, megabytes: int) -> np.ndarray:
     """Labels in our order, in the middle of an epoch."""
     groups = -(-len(labels) // GROUP_ROWS)
     sizes = [GROUP_ROWS] * (groups - 1) + [len(labels) - GROUP_ROWS * (groups - 1)]
-    order = DataOrder(sizes, [GROUP_BYTES] * groups, BATCH, megabytes * 2**20, seed=0)
+    order = DataOrder(
+        sizes,
+        [GROUP_BYTES] * groups,
+        global_batch_size=BATCH,
+        memory_bytes=megabytes * 2**20,
+        seed=0,
+    )
     start = len(labels) // 2 // BATCH
-    positions = np.concatenate([order.positions(start + i, 0, 1) for i in range(BATCHES)])
+    positions = np.concatenate([order.positions(start + i, Share()) for i in range(BATCHES)])
     rows = (order.row(position) for position in positions.tolist())
     return np.array([labels[group * GROUP_ROWS + row] for group, row in rows])
 

@@ -123,10 +123,12 @@ def prepare(pictures: list[bytes]) -> float:
     """Decode, crop, flip and normalise images as training does, processor seconds."""
     settings = Preprocessing()
     transform = TrainTransform(Augmentation(), settings)
-    normalize = Normalize(settings.rescale_factor, settings.mean, settings.std)
+    normalize = Normalize(
+        rescale_factor=settings.rescale_factor, mean=settings.mean, std=settings.std
+    )
     start = time.process_time()
     crops = [
-        transform(open_for_cropping(picture, 3, False), sample_rng(0, number))
+        transform(open_for_cropping(picture), sample_rng(0, number))
         for number, picture in enumerate(pictures)
     ]
     normalize(torch.from_numpy(np.stack(crops)))

@@ -20,6 +20,7 @@ import torch
 
 from convzoo.data.opening import open_split
 from convzoo.data.order import DataOrder
+from convzoo.data.share import Share
 from convzoo.data.stream import TrainStream, train_batches
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.files import write_json
@@ -80,8 +81,16 @@ def speed(batches) -> float:
 
 def ours(source, steps):
     """Normalised batches of the training stream."""
-    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 512 * 2**20, seed=0)
-    stream = TrainStream(source, order, input_pipeline.transform, 0, 1, 0, steps)
+    order = DataOrder(
+        source.group_rows,
+        source.group_bytes,
+        global_batch_size=BATCH,
+        memory_bytes=512 * 2**20,
+        seed=0,
+    )
+    stream = TrainStream(
+        source, order, transform=input_pipeline.transform, share=Share(), steps=range(steps)
+    )
     for batch in train_batches(stream, WORKERS):
         yield input_pipeline.normalize(batch["pixels"])
 

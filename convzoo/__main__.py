@@ -268,7 +268,13 @@ def _add_columns(command):
 def _dataset(args, path):
     from convzoo.data.opening import DatasetReference
 
-    return DatasetReference(path, args.name, args.revision, args.image_column, args.label_column)
+    return DatasetReference(
+        path,
+        name=args.name,
+        revision=args.revision,
+        image_column=args.image_column,
+        label_column=args.label_column,
+    )
 
 
 def _preprocess(args):

@@ -19,10 +19,13 @@ from convzoo.images.ten_crop import ten_crop
     [(0.25, (0.02, 0.33), (0.3, 3.3), 1), (0.4, (0.02, 1 / 3), (0.3, 1 / 0.3), 3)],
     ids=["torchvision", "timm"],
 )
-def test_erasing_boxes_have_the_stated_geometry(probability, area, ratio, max_count):
+def test_erasing_boxes_have_the_stated_geometry(probability, area, *, ratio, max_count):
     rng = np.random.default_rng(0)
     samples = [
-        erasing_boxes((1000, 1000), rng, probability, area, ratio, max_count) for _ in range(20_000)
+        erasing_boxes(
+            (1000, 1000), rng, probability=probability, area=area, ratio=ratio, max_count=max_count
+        )
+        for _ in range(20_000)
     ]
     erased = [boxes for boxes in samples if boxes]
     assert len(erased) / len(samples) == pytest.approx(probability, abs=0.012)
@@ -46,7 +49,12 @@ def test_erasing_boxes_have_the_stated_geometry(probability, area, ratio, max_co
 def test_boxes_that_never_fit_are_left_out():
     rng = np.random.default_rng(0)
     # 4 x 400 pixels: half of the area at no more than 1.1 times its height needs 27 rows.
-    assert erasing_boxes((4, 400), rng, 1.0, (0.5, 0.6), (0.9, 1.1), 2) == []
+    assert (
+        erasing_boxes(
+            (4, 400), rng, probability=1.0, area=(0.5, 0.6), ratio=(0.9, 1.1), max_count=2
+        )
+        == []
+    )
 
 
 def test_erasing_fills_boxes_with_the_mean_and_nothing_else():
@@ -68,10 +76,16 @@ def test_erasing_fills_boxes_with_the_mean_and_nothing_else():
 def test_erasing_noise_is_a_function_of_the_sample_not_of_the_batch():
     pixel_values = torch.full((2, 3, 64, 64), 9.0)
     boxes = [[(0, 0, 40, 50)], [(10, 4, 30, 60), (0, 0, 3, 3)]]
-    both = erase(pixel_values.clone(), boxes, lambda row: np.random.default_rng([5, 100 + row]))
-    alone = erase(pixel_values[1:].clone(), boxes[1:], lambda row: np.random.default_rng([5, 101]))
+    both = erase(
+        pixel_values.clone(), boxes, noise=lambda row: np.random.default_rng([5, 100 + row])
+    )
+    alone = erase(
+        pixel_values[1:].clone(), boxes[1:], noise=lambda row: np.random.default_rng([5, 101])
+    )
     assert torch.equal(both[1:], alone)
-    other = erase(pixel_values.clone(), boxes, lambda row: np.random.default_rng([6, 100 + row]))
+    other = erase(
+        pixel_values.clone(), boxes, noise=lambda row: np.random.default_rng([6, 100 + row])
+    )
     assert not torch.equal(both, other)
     noise = both[0, :, :40, :50]
     assert noise.mean().item() == pytest.approx(0, abs=0.05)
@@ -87,7 +101,15 @@ def levels(count, height=20, width=30):
 @pytest.mark.parametrize("mode", ["batch", "elem", "pair"])
 @pytest.mark.parametrize("rows", [8, 5, 1])
 def test_mixup_blends_images_and_labels_by_the_same_share(mode, rows):
-    mixing = MixupCutmix(0.4, 0.0, 1.0, 0.5, 0.0, rows, mode)
+    mixing = MixupCutmix(
+        mixup_alpha=0.4,
+        cutmix_alpha=0.0,
+        probability=1.0,
+        switch_probability=0.5,
+        label_smoothing=0.0,
+        num_labels=rows,
+        mode=mode,
+    )
     pixels, targets = mixing(levels(rows), torch.arange(rows), np.random.default_rng(1))
     assert pixels.shape == (rows, 3, 20, 30) and targets.shape == (rows, rows)
     assert torch.allclose(targets.sum(dim=1), torch.ones(rows))
@@ -107,7 +129,15 @@ def test_mixup_blends_images_and_labels_by_the_same_share(mode, rows):
 def test_cutmix_labels_are_the_shares_of_the_real_area(mode):
     boxes = 0
     for seed in range(20):
-        mixing = MixupCutmix(0.0, 1.0, 1.0, 0.5, 0.0, 6, mode)
+        mixing = MixupCutmix(
+            mixup_alpha=0.0,
+            cutmix_alpha=1.0,
+            probability=1.0,
+            switch_probability=0.5,
+            label_smoothing=0.0,
+            num_labels=6,
+            mode=mode,
+        )
         pixels, targets = mixing(levels(6), torch.arange(6), np.random.default_rng(seed))
         for row in range(6):
             own, other = pixels[row, 0] == row, pixels[row, 0] == 5 - row
@@ -123,13 +153,27 @@ def test_cutmix_labels_are_the_shares_of_the_real_area(mode):
 
 def test_mixing_draws_as_its_definition_says():
     rng = np.random.default_rng(0)
-    shares, boxes = MixupCutmix(0.2, 0.0, 0.8, 0.5, 0.0, 10).draw(20_000, (224, 224), rng)
+    shares, boxes = MixupCutmix(
+        mixup_alpha=0.2,
+        cutmix_alpha=0.0,
+        probability=0.8,
+        switch_probability=0.5,
+        label_smoothing=0.0,
+        num_labels=10,
+    ).draw(20_000, (224, 224), rng)
     assert (boxes[:, 1] == boxes[:, 0]).all()
     assert (shares == 1).mean() == pytest.approx(0.2, abs=0.03)  # Beta(0.2, 0.2) reaches 1 as well
     # Unmixed in 0.2, else Beta(0.2, 0.2) of mean 1/2 and variance 1 / (4 * 1.4).
     assert shares.mean() == pytest.approx(0.6, abs=0.01)
     assert (shares**2).mean() == pytest.approx(0.2 + 0.8 * (1 / 5.6 + 0.25), abs=0.01)
-    _, boxes = MixupCutmix(0.2, 1.0, 1.0, 0.3, 0.0, 10).draw(20_000, (224, 224), rng)
+    _, boxes = MixupCutmix(
+        mixup_alpha=0.2,
+        cutmix_alpha=1.0,
+        probability=1.0,
+        switch_probability=0.3,
+        label_smoothing=0.0,
+        num_labels=10,
+    ).draw(20_000, (224, 224), rng)
     top, bottom, left, right = boxes.T
     assert (bottom > top).mean() == pytest.approx(0.3, abs=0.01)
     assert boxes.min() == 0 and boxes.max() == 224
@@ -138,7 +182,14 @@ def test_mixing_draws_as_its_definition_says():
     sides = (bottom - top)[bottom > top] / 224
     assert sides.mean() == pytest.approx(2 / 3 - 1 / 8, abs=0.01)
     # A side is rounded down, so of 4 pixels at most 3; as in timm's rand_bbox an odd one loses one.
-    _, boxes = MixupCutmix(0.0, 1.0, 1.0, 0.5, 0.0, 10).draw(1000, (4, 4), rng)
+    _, boxes = MixupCutmix(
+        mixup_alpha=0.0,
+        cutmix_alpha=1.0,
+        probability=1.0,
+        switch_probability=0.5,
+        label_smoothing=0.0,
+        num_labels=10,
+    ).draw(1000, (4, 4), rng)
     assert (boxes[:, 1] - boxes[:, 0]).max() == 2
 
 
@@ -146,7 +197,14 @@ def test_label_smoothing_is_spread_before_mixing():
     # timm's mixup_target([0, 1, 1, 3], 4 classes, lambda 0.3, smoothing 0.1).
     expected = [[0.295, 0.025, 0.025, 0.655], [0.025, 0.925, 0.025, 0.025]]
     expected += [[0.025, 0.925, 0.025, 0.025], [0.655, 0.025, 0.025, 0.295]]
-    mixing = MixupCutmix(1.0, 0.0, 1.0, 0.5, 0.1, 4)
+    mixing = MixupCutmix(
+        mixup_alpha=1.0,
+        cutmix_alpha=0.0,
+        probability=1.0,
+        switch_probability=0.5,
+        label_smoothing=0.1,
+        num_labels=4,
+    )
     mixing.draw = lambda *_: (np.array([0.3]), np.zeros((1, 4), int))
     _, targets = mixing(levels(4), torch.tensor([0, 1, 1, 3]), np.random.default_rng(0))
     assert torch.allclose(targets, torch.tensor(expected))
@@ -154,9 +212,14 @@ def test_label_smoothing_is_spread_before_mixing():
 
 def test_a_batch_that_is_not_mixed_stays_as_it_is():
     pixels = torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
-    mixed, targets = MixupCutmix(0.2, 1.0, 0.0, 0.5, 0.0, 3)(
-        pixels, torch.tensor([0, 2, 1, 1]), np.random.default_rng(0)
-    )
+    mixed, targets = MixupCutmix(
+        mixup_alpha=0.2,
+        cutmix_alpha=1.0,
+        probability=0.0,
+        switch_probability=0.5,
+        label_smoothing=0.0,
+        num_labels=3,
+    )(pixels, torch.tensor([0, 2, 1, 1]), np.random.default_rng(0))
     assert torch.equal(mixed, pixels)
     assert mixed.is_contiguous(memory_format=torch.channels_last)
     assert targets.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0]]
@@ -164,9 +227,24 @@ def test_a_batch_that_is_not_mixed_stays_as_it_is():
 
 def test_wrong_mixing_settings_are_explained():
     with pytest.raises(ValueError, match="mixup_alpha and cutmix_alpha must be .* got 0.0 and 0"):
-        MixupCutmix(0.0, 0, 1.0, 0.5, 0.0, 10)
+        MixupCutmix(
+            mixup_alpha=0.0,
+            cutmix_alpha=0,
+            probability=1.0,
+            switch_probability=0.5,
+            label_smoothing=0.0,
+            num_labels=10,
+        )
     with pytest.raises(ValueError, match="batch, elem or pair; got 'half'"):
-        MixupCutmix(0.2, 1.0, 1.0, 0.5, 0.0, 10, "half")
+        MixupCutmix(
+            mixup_alpha=0.2,
+            cutmix_alpha=1.0,
+            probability=1.0,
+            switch_probability=0.5,
+            label_smoothing=0.0,
+            num_labels=10,
+            mode="half",
+        )
 
 
 def test_ten_crops_come_in_torchvisions_order():

@@ -231,7 +231,15 @@ def test_weight_change_is_relative_to_the_larger_norm_and_counts_from_the_last_l
 @pytest.mark.parametrize("mode, draws", [("batch", 1), ("elem", 6)])
 def test_mixing_tells_what_the_labels_show(tmp_path, mode, draws):
     monitors = Monitors(cnn(), ["mixing"], 1, tmp_path)
-    mix = MixupCutmix(0.8, 1.0, 0.7, 0.5, 0.0, 6, mode)
+    mix = MixupCutmix(
+        mixup_alpha=0.8,
+        cutmix_alpha=1.0,
+        probability=0.7,
+        switch_probability=0.5,
+        label_smoothing=0.0,
+        num_labels=6,
+        mode=mode,
+    )
     labels = torch.arange(6)  # row i meets row 5 - i: all differ
     for step in range(1, 21):
         _, targets = mix(torch.zeros(6, 1, 12, 12), labels, np.random.default_rng(step))

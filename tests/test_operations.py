@@ -53,7 +53,7 @@ def test_operations_agree_with_timm_in_argument_and_pixels(case):
         name, table = name.removesuffix("Increasing"), RAND_AUGMENT_INCREASING
     given = table[name](0.88, -1)
     assert given == (argument if argument is None else pytest.approx(argument))
-    result = apply_operation(PICTURE, name, given, interpolation, FILL)
+    result = apply_operation(PICTURE, name, argument=given, interpolation=interpolation, fill=FILL)
     assert result.shape == PICTURE.shape and result.dtype == np.uint8
     assert result.sum() == total
     assert result[3, 4].tolist() == early and result[20, 27].tolist() == late
@@ -65,7 +65,9 @@ def test_operations_agree_with_torchvision_in_pixels():
         ("Rotate", -76.5, 236966, [181, 240, 43], [147, 206, 9]),
         ("ShearY", 0.99, 118791, [102, 161, 220], [0, 0, 0]),
     ):
-        result = apply_operation(PICTURE, name, argument, "nearest", (0, 0, 0))
+        result = apply_operation(
+            PICTURE, name, argument=argument, interpolation="nearest", fill=(0, 0, 0)
+        )
         assert result.sum() == total
         assert result[3, 4].tolist() == early and result[20, 27].tolist() == late
 
@@ -73,7 +75,8 @@ def test_operations_agree_with_torchvision_in_pixels():
 def test_posterize_of_full_increasing_strength_keeps_no_bit():
     """So it is in timm: level 10 shows a black image."""
     bits = RAND_AUGMENT_INCREASING["Posterize"](1.0, 1)
-    assert bits == 0 and not apply_operation(PICTURE, "Posterize", bits, "nearest", FILL).any()
+    black = apply_operation(PICTURE, "Posterize", argument=bits, interpolation="nearest", fill=FILL)
+    assert bits == 0 and not black.any()
 
 
 def test_trivial_augment_has_torchvisions_table():

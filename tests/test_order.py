@@ -7,14 +7,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convzoo.data.order import DataOrder
+from convzoo.data.share import Share
 
 MB = 2**20
 
 
-def make_order(groups=40, rows=50, batch=48, memory=64 * MB, seed=3, group_bytes=MB):
+def make_order(groups=40, rows=50, *, batch=48, memory=64 * MB, seed=3, group_bytes=MB):
     rng = np.random.default_rng(0)
     group_rows = rng.integers(1, 2 * rows, groups)
-    return DataOrder(group_rows, [group_bytes] * groups, batch, memory, seed)
+    return DataOrder(
+        group_rows, [group_bytes] * groups, global_batch_size=batch, memory_bytes=memory, seed=seed
+    )
+
+
+def make_order_of(layout):
+    group_rows, group_bytes, batch, memory, seed = layout
+    return DataOrder(
+        group_rows, group_bytes, global_batch_size=batch, memory_bytes=memory, seed=seed
+    )
 
 
 def all_rows(order):
@@ -52,15 +62,15 @@ MANY_FILES = [1 + (7 * file) % 9 for file in range(294)]  # rows of 294 files
 @example((MANY_FILES, [9] * 294, 64, 100_000, 0), 8, 0)
 @example((MANY_FILES, [9] * 294, 60, 10, 0), 64, 8)
 def test_every_plan_has_each_row_once_in_the_same_batches_from_any_step(layout, world, workers):
-    order = DataOrder(*layout)
+    order = make_order_of(layout)
     batch, rows = order.global_batch_size, order.num_rows
     steps = -(-2 * rows // batch)  # two epochs
     readers = world * max(1, workers)
     plan = []  # rows of each global batch
     for step in range(steps):
-        whole = order.positions(step, 0, 1)
+        whole = order.positions(step, Share())
         assert sorted(whole) == list(range(step * batch, (step + 1) * batch))
-        shares = [order.positions(step, reader, readers) for reader in range(readers)]
+        shares = [order.positions(step, Share(reader, readers)) for reader in range(readers)]
         assert np.array_equal(np.concatenate(shares), whole)
         of_processes = [
             sum(map(len, shares[readers // world * rank : readers // world * (rank + 1)]))
@@ -84,8 +94,8 @@ def test_every_plan_has_each_row_once_in_the_same_batches_from_any_step(layout, 
 def test_global_batches_are_the_same_for_any_number_of_readers(parts):
     order = make_order(batch=48)
     for step in (0, 1, order.num_rows // 48, 1000):  # the third crosses an epoch
-        whole = order.positions(step, 0, 1)
-        cut = [order.positions(step, part, parts) for part in range(parts)]
+        whole = order.positions(step, Share())
+        cut = [order.positions(step, Share(part, parts)) for part in range(parts)]
         assert np.array_equal(np.concatenate(cut), whole)
         assert sorted(whole) == list(range(step * 48, step * 48 + 48))
         sizes = [len(part) for part in cut]
@@ -102,11 +112,13 @@ def test_order_is_a_pure_function_of_seed_and_epoch():
 
 
 def test_large_data_starts_with_few_row_groups_and_soon_mixes_all():
-    order = DataOrder([100] * 3000, [11 * MB] * 3000, 128, 512 * MB, seed=0)
+    order = DataOrder(
+        [100] * 3000, [11 * MB] * 3000, global_batch_size=128, memory_bytes=512 * MB, seed=0
+    )
     assert order.num_lanes == 32
 
     def groups(step):
-        return {order.row(position)[0] for position in order.positions(step, 0, 1)}
+        return {order.row(position)[0] for position in order.positions(step, Share())}
 
     assert len(groups(0)) <= 3  # 128 rows of 100 a group
     assert [order._lanes_at(step) for step in (0, 3, 4, 8, 12, 16, 19, 20)] == [
@@ -117,18 +129,18 @@ def test_large_data_starts_with_few_row_groups_and_soon_mixes_all():
 
 
 def test_small_data_mixes_all_from_the_start():
-    order = DataOrder([100] * 64, [MB] * 64, 64, 512 * MB, seed=0)
-    assert len({order.row(position)[0] for position in order.positions(0, 0, 1)}) >= 30
+    order = DataOrder([100] * 64, [MB] * 64, global_batch_size=64, memory_bytes=512 * MB, seed=0)
+    assert len({order.row(position)[0] for position in order.positions(0, Share())}) >= 30
 
 
 @pytest.mark.parametrize("readers", [1, 2, 3, 5, 16, 40])
 def test_row_groups_are_read_no_more_often_than_promised(readers):
-    order = DataOrder([50] * 200, [MB] * 200, 48, 16 * MB, seed=3)
+    order = DataOrder([50] * 200, [MB] * 200, global_batch_size=48, memory_bytes=16 * MB, seed=3)
     opened = collections.Counter()
     for reader in range(readers):
         windows = set()
         for step in range(order.num_rows // 48, 2 * order.num_rows // 48 + 1):
-            for position in order.positions(step, reader, readers):
+            for position in order.positions(step, Share(reader, readers)):
                 window, _ = order.locate(position)
                 if window.key[0] == 1 and window.key not in windows:  # the second epoch
                     windows.add(window.key)
@@ -151,7 +163,7 @@ def most_bytes_held(order, group_bytes, readers):
                 if at not in shares:
                     shares[at] = [
                         order.locate(position)
-                        for position in order.positions(at, reader, readers).tolist()
+                        for position in order.positions(at, Share(reader, readers)).tolist()
                     ]
             needed = {window.key: window for at in (step, step + 1) for window, _ in shares[at]}
             opened = {key: rows for key, rows in opened.items() if key in needed}
@@ -168,7 +180,9 @@ def most_bytes_held(order, group_bytes, readers):
 @pytest.mark.parametrize("readers", [1, 8])
 def test_all_rows_that_are_held_stay_within_the_memory(readers, megabytes, lanes, windows):
     group_bytes = np.full(400, 11 * MB)
-    order = DataOrder([100] * 400, group_bytes, 1024, megabytes * MB, seed=0)
+    order = DataOrder(
+        [100] * 400, group_bytes, global_batch_size=1024, memory_bytes=megabytes * MB, seed=0
+    )
     assert (order.num_lanes, order.window_groups, len(order._ramp)) == (
         lanes,
         windows,
@@ -179,7 +193,7 @@ def test_all_rows_that_are_held_stay_within_the_memory(readers, megabytes, lanes
 
 def test_one_large_row_group_leaves_the_others_mixed():
     sizes = np.array([11 * MB] * 2999 + [300 * MB])
-    order = DataOrder([100] * 3000, sizes, 256, 512 * MB, seed=0)
+    order = DataOrder([100] * 3000, sizes, global_batch_size=256, memory_bytes=512 * MB, seed=0)
     assert order.num_lanes == 8  # the large one and nine others fit into 0.8 x 512 MB
     assert np.sort(sizes)[-8 * order.window_groups :].sum() <= 512 * MB
 
@@ -192,19 +206,25 @@ def test_row_groups_of_equal_size_fill_the_memory_to_four_fifths():
         (10, 600, 512, 1),
         (100, 7, 35, 4),
     ):
-        order = DataOrder([100] * groups, [size * MB] * groups, 64, memory * MB, seed=0)
+        order = DataOrder(
+            [100] * groups,
+            [size * MB] * groups,
+            global_batch_size=64,
+            memory_bytes=memory * MB,
+            seed=0,
+        )
         lanes = 2 ** int(np.log2(min(64, open_groups, groups)))
         assert (order.num_lanes, order.window_groups) == (lanes, open_groups // lanes)
 
 
 def test_batches_of_class_sorted_data_hold_many_classes():
     """With one class to a row group, a batch has as many classes as it mixes row groups."""
-    order = DataOrder([100] * 200, [MB] * 200, 64, 80 * MB, seed=0)
+    order = DataOrder([100] * 200, [MB] * 200, global_batch_size=64, memory_bytes=80 * MB, seed=0)
     steps = range(order._ramp_steps, 300)  # after the start
-    classes = [{order.row(p)[0] for p in order.positions(step, 0, 1)} for step in steps]
+    classes = [{order.row(p)[0] for p in order.positions(step, Share())} for step in steps]
     assert np.mean([len(batch) for batch in classes]) >= 0.6 * 64
 
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="global_batch_size must not exceed the 10 training"):
-        DataOrder([10], [MB], 11, MB, seed=0)
+        DataOrder([10], [MB], global_batch_size=11, memory_bytes=MB, seed=0)

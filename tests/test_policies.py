@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convzoo.images import color
 from convzoo.images import policies as augmentation
 from convzoo.images.color import ColorJitter, PcaColorOffset, PcaColorStretch, stretch_colors
 from convzoo.images.policies import AugMix, RandAugment, TrivialAugmentWide, parse_policy
@@ -20,7 +21,7 @@ POLICIES = [
     RandAugment(magnitude=7, increasing=True, probability=1.0),
     TrivialAugmentWide(),
     AugMix(),
-    ColorJitter(0.4, 0.4, 0.4, 0.1),
+    ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
     PcaColorOffset(),
     PcaColorStretch(std=30.0, probability=1.0),
 ]
@@ -102,11 +103,25 @@ def test_policy_texts_are_read_as_timm_reads_them():
         magnitude=7, magnitude_std=0.5, increasing=True
     )
     assert parse_policy("rand-n3-p0.25-inc0", interpolation="bicubic", fill=(1, 2, 3)) == (
-        RandAugment((1, 2, 3), "bicubic", magnitude=10, num_operations=3, probability=0.25)
+        RandAugment(
+            fill=(1, 2, 3),
+            interpolation="bicubic",
+            magnitude=10,
+            num_operations=3,
+            probability=0.25,
+        )
     )
-    assert parse_policy("rand") == RandAugment((124, 116, 104), "random", 10, 0.0, 2, 0.5, False)
+    assert parse_policy("rand") == RandAugment(
+        fill=(124, 116, 104),
+        interpolation="random",
+        magnitude=10,
+        magnitude_std=0.0,
+        num_operations=2,
+        probability=0.5,
+        increasing=False,
+    )
     assert parse_policy("augmix-m5-w4-d2") == AugMix(magnitude=5, width=4, depth=2)
-    assert parse_policy("ta_wide") == TrivialAugmentWide((0, 0, 0), "nearest")
+    assert parse_policy("ta_wide") == TrivialAugmentWide(fill=(0, 0, 0), interpolation="nearest")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +196,7 @@ def test_hue_agrees_with_torchvision():
         (-0.31, 282050, [122, 195, 77], [103, 176, 59]),
         (0.5, 292100, [195, 130, 77], [176, 111, 59]),
     ):
-        result = np.asarray(augmentation._shift_hue(Image.fromarray(PICTURE), turns))
+        result = np.asarray(color._shift_hue(Image.fromarray(PICTURE), turns))
         assert result.sum() == total
         assert result[3, 4].tolist() == early and result[20, 27].tolist() == late
 

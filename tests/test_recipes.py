@@ -108,9 +108,9 @@ def test_imagenet_is_read_once_per_epoch(name, gpus):
     order = DataOrder(
         rows,
         [count * 110_000 for count in rows],
-        recipe.train.global_batch_size // recipe.augmentation.repeats,
-        recipe.data.shuffle_memory_mb * 2**20,
-        recipe.run.seed,
+        global_batch_size=recipe.train.global_batch_size // recipe.augmentation.repeats,
+        memory_bytes=recipe.data.shuffle_memory_mb * 2**20,
+        seed=recipe.run.seed,
     )
     assert order.read_amplification(gpus * recipe.data.num_workers) == pytest.approx(1, abs=0.01)
 

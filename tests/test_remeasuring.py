@@ -107,7 +107,12 @@ def test_classes_that_were_matched_by_name_are_matched_again(folder, tmp_path):
 def test_every_image_is_drawn_equally_often_and_with_any_other_one():
     sizes = (7, 1, 12)
     source = Split(
-        *("path", "test", ("a.parquet",), ("x",), "image", "label"),
+        path="path",
+        name="test",
+        files=("a.parquet",),
+        label_names=("x",),
+        image_column="image",
+        label_column="label",
         groups=tuple((0, number) for number in range(3)),
         group_rows=sizes,
         group_bytes=sizes,

@@ -55,7 +55,9 @@ def hashes(folder):
 @pytest.fixture(scope="module")
 def copy(large, tmp_path_factory):
     output = tmp_path_factory.mktemp("copy") / "small"
-    return output, preprocess(str(large), str(output), Presize(48), "the command", **SETTINGS)
+    return output, preprocess(
+        str(large), str(output), presize=Presize(48), command="the command", **SETTINGS
+    )
 
 
 def test_the_copy_has_every_readable_row_in_order(large, copy):
@@ -145,7 +147,12 @@ def test_report_and_card_tell_what_was_done(large, copy):
 
 def test_two_processes_write_the_same_bytes(large, copy, tmp_path):
     report = preprocess(
-        str(large), str(tmp_path / "two"), Presize(48), "", num_workers=2, **SETTINGS
+        str(large),
+        str(tmp_path / "two"),
+        presize=Presize(48),
+        command="",
+        num_workers=2,
+        **SETTINGS,
     )
     assert hashes(tmp_path / "two") == hashes(copy[0])
     assert report["totals"] == copy[1]["totals"]
@@ -155,7 +162,7 @@ SCRIPT = """
 import sys
 from convzoo.resizing.command import Presize, preprocess
 if __name__ == "__main__":
-    preprocess(*sys.argv[1:3], Presize(48), "", num_workers=2, shard_bytes=200_000,
+    preprocess(*sys.argv[1:3], presize=Presize(48), command="", num_workers=2, shard_bytes=200_000,
                max_bad_share=0.01)
 """
 
@@ -199,8 +206,8 @@ def test_a_killed_run_leaves_no_output_and_no_process_and_is_continued(large, co
     times = {name: (aside / name).stat().st_mtime_ns for name in done}
 
     with pytest.raises(ValueError, match=r"size was 48, got 40\. Give the same, or delete"):
-        preprocess(str(large), str(output), Presize(40), "", **SETTINGS)
-    result = preprocess(str(large), str(output), Presize(48), "", **SETTINGS)
+        preprocess(str(large), str(output), presize=Presize(40), command="", **SETTINGS)
+    result = preprocess(str(large), str(output), presize=Presize(48), command="", **SETTINGS)
     assert hashes(output) == hashes(copy[0])
     assert result["totals"] == copy[1]["totals"]
     kept = sorted((output / "data").glob("train-*"))[: len(done)]
@@ -211,11 +218,11 @@ def test_a_killed_run_leaves_no_output_and_no_process_and_is_continued(large, co
 
 def test_a_shard_that_was_lost_is_made_again(large, copy, tmp_path):
     output, aside = tmp_path / "again", tmp_path / ".again.partial"
-    preprocess(str(large), str(output), Presize(48), "", **SETTINGS)
+    preprocess(str(large), str(output), presize=Presize(48), command="", **SETTINGS)
     output.rename(aside)  # as if it was stopped just before the end
     lost = sorted((aside / "data").glob("train-*"))[1]
     lost.write_bytes(lost.read_bytes()[:-1])
-    preprocess(str(large), str(output), Presize(48), "", **SETTINGS)
+    preprocess(str(large), str(output), presize=Presize(48), command="", **SETTINGS)
     assert hashes(output) == hashes(copy[0])
     assert sorted(path.name for path in output.iterdir()) == ["README.md", "data", "presizing.json"]
 
@@ -223,11 +230,13 @@ def test_a_shard_that_was_lost_is_made_again(large, copy, tmp_path):
 def test_a_finished_copy_is_left_alone_and_others_are_not_overwritten(large, copy, tmp_path):
     output, report = copy
     before = hashes(output)
-    assert preprocess(str(large), str(output), Presize(48), "", **SETTINGS) == report
+    assert (
+        preprocess(str(large), str(output), presize=Presize(48), command="", **SETTINGS) == report
+    )
     with pytest.raises(FileExistsError, match="output must not exist, or be a copy of the same"):
-        preprocess(str(large), str(output), Presize(40), "", **SETTINGS)
+        preprocess(str(large), str(output), presize=Presize(40), command="", **SETTINGS)
     with pytest.raises(FileExistsError, match="Choose another folder"):
-        preprocess(str(large), str(tmp_path), Presize(48), "", **SETTINGS)
+        preprocess(str(large), str(tmp_path), presize=Presize(48), command="", **SETTINGS)
     assert hashes(output) == before
 
 
@@ -236,11 +245,13 @@ def test_too_many_unreadable_images_stop_it_and_are_listed(large, copy, tmp_path
     strict = SETTINGS | {"max_bad_share": 0.0005}
     message = r"at most 0.05% of the 1300 .* 1 so far.* as row 5 of row group 5"
     with pytest.raises(ValueError, match=message):
-        preprocess(str(large), str(output), Presize(48), "", **strict)
+        preprocess(str(large), str(output), presize=Presize(48), command="", **strict)
     assert not output.exists()
     (bad,) = json.loads((tmp_path / ".strict.partial" / "train-unreadable.json").read_text())
     assert bad["row"] == 700 and bad["where"].endswith("train-00001-of-00002.parquet")
-    preprocess(str(large), str(output), Presize(48), "", **SETTINGS)  # goes on where it stopped
+    preprocess(
+        str(large), str(output), presize=Presize(48), command="", **SETTINGS
+    )  # goes on where it stopped
     assert hashes(output) == hashes(copy[0])
 
 
@@ -252,7 +263,11 @@ def test_a_folder_of_images_becomes_parquet(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:02d}.jpg").write_bytes(data if number != 4 else b"broken")
     report = preprocess(
-        str(tmp_path / "images"), str(tmp_path / "out"), Presize(48), "", max_bad_share=0.1
+        str(tmp_path / "images"),
+        str(tmp_path / "out"),
+        presize=Presize(48),
+        command="",
+        max_bad_share=0.1,
     )
     (bad,) = report["splits"]["train"]["shards"][0]["unreadable"]
     assert bad["where"].endswith(f"{names[1]}/04.jpg")
@@ -269,10 +284,14 @@ def test_labels_that_no_training_can_use_fail_before_any_work(tmp_path):
         r"label must .* \[0, 2\]; got -1 in row 1.*\. Leave split 'test' out with --splits train"
     )
     with pytest.raises(ValueError, match=message):
-        preprocess(str(tmp_path / "hidden"), str(tmp_path / "out"), Presize(16), "")
+        preprocess(str(tmp_path / "hidden"), str(tmp_path / "out"), presize=Presize(16), command="")
     assert [path.name for path in tmp_path.iterdir()] == ["hidden"]
     report = preprocess(
-        str(tmp_path / "hidden"), str(tmp_path / "out"), Presize(16), "", splits=("train",)
+        str(tmp_path / "hidden"),
+        str(tmp_path / "out"),
+        presize=Presize(16),
+        command="",
+        splits=("train",),
     )
     assert list(report["splits"]) == ["train"]
     larger = report | {"totals": report["totals"] | {"bytes_in": 1}}
@@ -286,13 +305,15 @@ def test_two_runs_cannot_write_the_same_copy(large, tmp_path):
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         with pytest.raises(OSError, match="must have one writer; another process is writing it"):
-            preprocess(str(large), str(tmp_path / "out"), Presize(48), "")
+            preprocess(str(large), str(tmp_path / "out"), presize=Presize(48), command="")
     finally:
         os.close(descriptor)
 
 
 def test_missing_data_and_impossible_numbers_are_refused(large, tmp_path):
     with pytest.raises(FileNotFoundError, match="must be a folder with parquet files or a Hub"):
-        preprocess(str(tmp_path / "nothing"), str(tmp_path / "out"), Presize(), "")
+        preprocess(str(tmp_path / "nothing"), str(tmp_path / "out"), presize=Presize(), command="")
     with pytest.raises(ValueError, match=r"max_bad_share lie in \[0, 1\); got 1, 400000000 and 1"):
-        preprocess(str(large), str(tmp_path / "out"), Presize(), "", max_bad_share=1)
+        preprocess(
+            str(large), str(tmp_path / "out"), presize=Presize(), command="", max_bad_share=1
+        )

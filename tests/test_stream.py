@@ -11,6 +11,7 @@ from PIL import Image
 from convzoo.data.examples import save_examples
 from convzoo.data.opening import open_split
 from convzoo.data.order import DataOrder
+from convzoo.data.share import Share
 from convzoo.data.stream import TrainStream, eval_rows, train_batches
 from convzoo.data.unreadable import UnreadableImages
 from convzoo.images.train_transform import TrainTransform
@@ -27,12 +28,37 @@ def source(colour_data):
     return open_split(str(colour_data), "train")
 
 
+def make_order(source, batch=BATCH, memory=20_000):
+    return DataOrder(
+        source.group_rows,
+        source.group_bytes,
+        global_batch_size=batch,
+        memory_bytes=memory,
+        seed=5,
+    )
+
+
 def batches(
-    source, process=0, processes=1, workers=0, start=0, stop=12, transform=None, exif_rotation=False
+    source,
+    process=0,
+    *,
+    processes=1,
+    workers=0,
+    start=0,
+    stop=12,
+    transform=None,
+    exif_rotation=False,
 ):
-    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
+    order = make_order(source, BATCH, 20_000)
     transform = transform or TrainTransform(Augmentation(), CROPS)
-    stream = TrainStream(source, order, transform, process, processes, start, stop, exif_rotation)
+    stream = TrainStream(
+        source,
+        order,
+        transform=transform,
+        share=Share(process, processes),
+        steps=range(start, stop),
+        exif_rotation=exif_rotation,
+    )
     return list(train_batches(stream, workers))
 
 
@@ -53,7 +79,9 @@ def assert_same(one, other):
 @pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0), (3, 0), (2, 2), (8, 0)])
 def test_batches_do_not_depend_on_processes_and_workers(source, processes, workers):
     alone = batches(source)
-    shares = [batches(source, rank, processes, workers) for rank in range(processes)]
+    shares = [
+        batches(source, rank, processes=processes, workers=workers) for rank in range(processes)
+    ]
     assert_same(alone, [joined(step) for step in zip(*shares, strict=True)])
 
 
@@ -63,9 +91,9 @@ def test_a_resumed_stream_repeats_pixels_and_labels_exactly(source, start):
 
 
 def test_a_stream_can_go_to_a_spawned_worker(source):
-    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
+    order = make_order(source, BATCH, 20_000)
     transform = TrainTransform(Augmentation(policy="rand-m9-mstd0.5"), CROPS)
-    stream = TrainStream(source, order, transform, 0, 1, 3, 6)
+    stream = TrainStream(source, order, transform=transform, share=Share(), steps=range(3, 6))
     copy = pickle.loads(pickle.dumps(stream))
     assert_same(list(train_batches(copy, 0)), list(train_batches(stream, 0)))
 
@@ -79,14 +107,16 @@ def test_growing_crops_are_the_same_in_all_processes_and_workers(source):
     for side, batch in zip(sides, alone, strict=True):
         bottoms = [top + height for boxes in batch["erasing"] for top, _, height, _ in boxes]
         assert max(bottoms) <= side[0]
-    shares = [batches(source, rank, 3, transform=transform) for rank in range(3)]
+    shares = [batches(source, rank, processes=3, transform=transform) for rank in range(3)]
     assert_same(alone, [joined(step) for step in zip(*shares, strict=True)])
     assert_same(alone, batches(source, workers=2, transform=transform))
     assert_same(alone[5:], batches(source, start=5, transform=transform))
 
 
 def test_grey_batches_have_one_channel(source):
-    (batch,) = batches(source, stop=1, transform=TrainTransform(Augmentation(), CROPS, 1))
+    (batch,) = batches(
+        source, stop=1, transform=TrainTransform(Augmentation(), CROPS, num_channels=1)
+    )
     assert batch["pixels"].shape == (BATCH, 16, 16, 1)
 
 
@@ -107,16 +137,15 @@ def test_images_are_turned_by_their_exif_data_where_the_recipe_says_so(tmp_path)
         horizontal = pixels[:, :, :8].mean() - pixels[:, :, 8:].mean()
         assert (vertical > 200, horizontal > 200) == (brighter == "top", brighter == "left")
         folder = tmp_path / f"examples_{brighter}"
-        save_examples(turned, 1, folder, exif_rotation)
+        save_examples(turned, folder, count=1, exif_rotation=exif_rotation)
         with Image.open(folder / "00000_red.png") as example:
             assert example.size == ((16, 32) if exif_rotation else (32, 16))
 
 
 def test_every_image_comes_once_per_epoch(source):
-    images, labels = coloured_images(61, seed=0)
     positions = torch.cat([batch["positions"] for batch in batches(source, stop=61)])  # 12 epochs
     assert sorted(positions.tolist()) == list(range(12 * 61))
-    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 20_000, seed=5)
+    order = make_order(source, BATCH, 20_000)
     first_row = np.cumsum([0, *source.group_rows])
     for epoch in range(12):
         located = (order.row(p) for p in range(epoch * 61, (epoch + 1) * 61))
@@ -155,7 +184,7 @@ def test_an_unreadable_image_is_reported_and_replaced_by_another_with_its_own_la
     assert "row 6 of row group 1 of" in where and "readable JPEG" in reason
     for batch in whole:
         assert torch.equal(batch["pixels"].float().mean(dim=(1, 2)).argmax(dim=1), batch["labels"])
-    shares = [batches(damaged_source, rank, 3, stop=2) for rank in range(3)]
+    shares = [batches(damaged_source, rank, processes=3, stop=2) for rank in range(3)]
     assert_same(whole, [joined(step) for step in zip(*shares, strict=True)])
 
 
@@ -188,10 +217,16 @@ def test_data_without_any_readable_image_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_repeats_are_views_of_an_image_in_the_same_batch(source, processes):
-    order = DataOrder(source.group_rows, source.group_bytes, BATCH // 2, 20_000, seed=5)
+    order = make_order(source, BATCH // 2, 20_000)
     transform = TrainTransform(Augmentation(repeats=2), CROPS)
     streams = [
-        TrainStream(source, order, transform, rank, processes, 0, 61 * 2 // BATCH)
+        TrainStream(
+            source,
+            order,
+            transform=transform,
+            share=Share(rank, processes),
+            steps=range(61 * 2 // BATCH),
+        )
         for rank in range(processes)
     ]
     seen = []
@@ -216,16 +251,20 @@ def test_a_run_reads_each_row_group_no_more_often_than_its_windows(source):
             return super().read_group(number)
 
     counting = Counting(**{f.name: getattr(source, f.name) for f in dataclasses.fields(source)})
-    order = DataOrder(source.group_rows, source.group_bytes, BATCH, 4_000, seed=5)
+    order = make_order(source, BATCH, 4_000)
     steps = 61 // BATCH
     for start in (0, steps // 2):
         reads = collections.Counter()
         stream = TrainStream(
-            counting, order, TrainTransform(Augmentation(), CROPS), 0, 1, start, steps
+            counting,
+            order,
+            transform=TrainTransform(Augmentation(), CROPS),
+            share=Share(),
+            steps=range(start, steps),
         )
         list(train_batches(stream, 0))
         positions = [
-            p for step in range(start, steps) for p in order.positions(step, 0, 1).tolist()
+            p for step in range(start, steps) for p in order.positions(step, Share()).tolist()
         ]
         windows = {
             order.locate(position)[0].key: order.locate(position)[0] for position in positions
@@ -238,7 +277,7 @@ def test_a_run_reads_each_row_group_no_more_often_than_its_windows(source):
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7, 40])
 def test_evaluation_gives_each_row_once_to_some_process(source, processes):
-    rows = [row for rank in range(processes) for row in eval_rows(source, rank, processes)]
+    rows = [row for rank in range(processes) for row in eval_rows(source, Share(rank, processes))]
     images, labels = coloured_images(61, seed=0)
     assert [index for index, _, _ in rows] == list(range(61))
     assert [bytes(data) for _, data, _ in rows] == images
@@ -246,6 +285,6 @@ def test_evaluation_gives_each_row_once_to_some_process(source, processes):
 
 
 def test_examples_are_named_by_row_and_class(source, tmp_path):
-    save_examples(source, 3, tmp_path / "examples")
+    save_examples(source, tmp_path / "examples", count=3)
     names = sorted(path.name for path in (tmp_path / "examples").iterdir())
     assert names == ["00000_red.png", "00020_blue.png", "00040_green.png"]

@@ -4,6 +4,7 @@ And on a Hub that is late and fails: nothing is lost, and nothing comes twice.
 """
 
 import collections
+import itertools
 import json
 import time
 
@@ -73,6 +74,7 @@ SHARDS, SHARD_ROWS, RANKS, STEPS = 32, 6, 2, 8  # one epoch of 24 images a step
 READS = f"""
 import json, sys
 from convzoo.data import remote
+from convzoo.data.share import Share
 from convzoo.data.stream import TrainStream, train_batches
 from convzoo.data.order import DataOrder
 from convzoo.recipe.settings import Augmentation, Preprocessing
@@ -81,12 +83,16 @@ from convzoo.images.train_transform import TrainTransform
 
 remote.RETRY_SECONDS = (0.1,) * 5
 source = open_split("user/many", "train")
-order = DataOrder(source.group_rows, source.group_bytes, 24, 30_000, seed=0)
+order = DataOrder(
+    source.group_rows, source.group_bytes, global_batch_size=24, memory_bytes=30_000, seed=0
+)
 transform = TrainTransform(Augmentation(), Preprocessing(resize=16, crop=16))
 labels = [
     [batch["labels"].tolist() for batch in train_batches(stream, int(sys.argv[1]))]
     for rank in range({RANKS})
-    for stream in [TrainStream(source, order, transform, rank, {RANKS}, 0, {STEPS})]
+    for stream in [TrainStream(
+        source, order, transform=transform, share=Share(rank, {RANKS}), steps=range({STEPS})
+    )]
 ]
 rows = [order.row(position) for position in range(source.num_rows)]
 json.dump([labels, rows, source.groups], open("saw.json", "w"))
@@ -108,9 +114,9 @@ def test_nothing_is_lost_or_doubled_when_answers_are_late_fail_or_break_off(tmp_
     labels, rows, groups = json.loads((tmp_path / "saw.json").read_text())
     assert statuses[503] >= 3 and hub.bodies >= 4 * 23
     assert {len(steps) for steps in labels} == {STEPS}
-    batches = [sum(parts, []) for parts in zip(*labels, strict=True)]
+    batches = [list(itertools.chain(*parts)) for parts in zip(*labels, strict=True)]
     assert [len(batch) for batch in batches] == [24] * STEPS
-    assert sorted(sum(batches, [])) == list(range(count))
+    assert sorted(itertools.chain(*batches)) == list(range(count))
     assert len(groups) == 2 * SHARDS and sorted(map(tuple, rows)) == [
         (group, row) for group in range(2 * SHARDS) for row in range(3)
     ]

@@ -31,7 +31,7 @@ def splits(draw):
     labels = draw(st.lists(st.integers(0, num_classes - 1), min_size=rows, max_size=rows))
     return FolderSplit(
         path="made-up",
-        split="train",
+        name="train",
         files=tuple(str(number) for number in range(rows)),
         label_names=tuple(f"class {number}" for number in range(num_classes)),
         image_column="",
@@ -119,7 +119,13 @@ def test_each_chosen_row_comes_once_per_epoch(whole, fraction, batch, memory):
     if round(fraction * whole.num_rows) < batch:
         return
     part = subset(whole, fraction=fraction)
-    order = DataOrder(part.group_rows, part.group_bytes, batch, memory, seed=1)
+    order = DataOrder(
+        part.group_rows,
+        part.group_bytes,
+        global_batch_size=batch,
+        memory_bytes=memory,
+        seed=1,
+    )
     for epoch in range(2):
         positions = range(epoch * part.num_rows, (epoch + 1) * part.num_rows)
         seen = [int(part.where(*order.row(position))) for position in positions]
@@ -154,7 +160,7 @@ def test_chosen_rows_are_read_with_their_labels(kind, colour_data, tmp_path):
     chosen = pairs(pickle.loads(pickle.dumps(part)))  # as in a spawned worker
     assert len(chosen) == 15 and {name for _, name in chosen} == {"red", "blue"}
     assert [pair for pair in everything if pair in chosen] == chosen
-    again = subset(open_split(whole.path, "train"), ["red", "blue"], 0.5, 15, 3)
+    again = subset(open_split(whole.path, "train"), ["red", "blue"], fraction=0.5, limit=15, seed=3)
     assert again.fingerprint == part.fingerprint and pairs(again) == chosen
     where = dict(zip(places(whole), everything, strict=True))
     assert [where[place] for place in places(part)] == chosen  # messages name the original row
@@ -190,9 +196,18 @@ def test_the_index_of_imagenet_stays_small():
     group_rows = [100] * (rows // 100) + [rows % 100]
     labels = np.random.default_rng(0).integers(0, 1000, rows)
     whole = FolderSplit(
-        *("made-up", "train", ("",) * rows, tuple(map(str, range(1000))), "", ""),
-        *(tuple((100 * n, 0) for n in range(len(group_rows))), tuple(group_rows)),
-        *((11_000_000,) * len(group_rows), (), "sha256:0", {}),
+        path="made-up",
+        name="train",
+        files=("",) * rows,
+        label_names=tuple(map(str, range(1000))),
+        image_column="",
+        label_column="",
+        groups=tuple((100 * n, 0) for n in range(len(group_rows))),
+        group_rows=tuple(group_rows),
+        group_bytes=(11_000_000,) * len(group_rows),
+        footers=(),
+        fingerprint="sha256:0",
+        card={},
         labels=labels,
     )
     part = subset(whole, fraction=0.9)

@@ -26,14 +26,18 @@ def protocol(size, **settings):
 def test_resize_agrees_with_pillow_to_one_grey_level(name, size):
     image = picture(180, 230)
     expected = Image.fromarray(image).resize(size[::-1], Image.Resampling[name.upper()])
-    difference = np.abs(resize(image, *size, name).astype(int) - np.asarray(expected).astype(int))
+    difference = np.abs(
+        resize(image, size, interpolation=name).astype(int) - np.asarray(expected).astype(int)
+    )
     assert difference.max() <= 1
 
 
 def test_random_resized_boxes_have_the_areas_and_ratios_that_were_asked_for():
     rng = np.random.default_rng(0)
     scale, ratio = (0.2, 0.6), (0.5, 2.0)
-    boxes = np.array([random_resized_box((1000, 1000), scale, ratio, rng) for _ in range(4000)])
+    boxes = np.array(
+        [random_resized_box((1000, 1000), rng, scale=scale, ratio=ratio) for _ in range(4000)]
+    )
     top, left, height, width = boxes.T
     assert (top >= 0).all() and (top + height <= 1000).all()
     assert (left >= 0).all() and (left + width <= 1000).all()
@@ -49,7 +53,8 @@ def test_random_resized_boxes_have_the_areas_and_ratios_that_were_asked_for():
 def test_a_box_that_never_fits_is_the_largest_centred_one():
     rng = np.random.default_rng(0)
     # 10 x 400 pixels: every area of at least 0.5 needs a wider box than ratio 4/3 allows.
-    assert random_resized_box((10, 400), (0.5, 1), (3 / 4, 4 / 3), rng) == (0, 193, 10, 13)
+    box = random_resized_box((10, 400), rng, scale=(0.5, 1), ratio=(3 / 4, 4 / 3))
+    assert box == (0, 193, 10, 13)
 
 
 @pytest.mark.parametrize("crop", ["random_resized", "padded", "center"])
@@ -86,7 +91,7 @@ def test_padded_crops_reach_every_offset_and_pad_with_black():
 def test_normalize_is_the_textbook_formula():
     pixels = torch.randint(0, 256, (2, 5, 4, 3), dtype=torch.uint8)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    ours = Normalize(1 / 255, mean, std)(pixels)
+    ours = Normalize(rescale_factor=1 / 255, mean=mean, std=std)(pixels)
     scaled = pixels.double().permute(0, 3, 1, 2) / 255
     expected = (scaled - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(ours.double(), expected, atol=2e-6, rtol=0)
@@ -103,7 +108,11 @@ def test_operations_of_the_recipe_work_on_the_crop_in_order():
     boxes = transform.erasing_boxes(rng)
     rng = sample_rng(1, 2)
     expected = image[:, ::-1].copy() if rng.random() < 0.5 else image
-    for operation in (ColorJitter(0.4, 0.4, 0.4), parse_policy(settings.policy), PcaColorOffset()):
+    for operation in (
+        ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
+        parse_policy(settings.policy),
+        PcaColorOffset(),
+    ):
         expected = operation(expected, rng)
     assert np.array_equal(ours, expected) and boxes == []
 
@@ -138,7 +147,7 @@ def jpegs(count):
 @pytest.mark.parametrize("crop", ["random_resized", "padded", "random", "center"])
 def test_a_crop_that_is_decoded_alone_is_bit_equal(crop, num_channels):
     settings = Augmentation(crop=crop, interpolation="random")
-    transform = TrainTransform(settings, protocol(32, resize=40), num_channels)
+    transform = TrainTransform(settings, protocol(32, resize=40), num_channels=num_channels)
     for number, data in enumerate(jpegs(10)):
         for position in range(5):
             ours = transform(open_for_cropping(data, num_channels), sample_rng(number, position))
@@ -151,19 +160,22 @@ def test_a_random_crop_is_a_window_of_the_resized_image():
     settings = Augmentation(crop="random", horizontal_flip=0.0)
     transform = TrainTransform(settings, protocol(8, resize=10))
     image = picture(40, 48)
-    small = resize(image, 10, 12, "bilinear")
+    small = resize(image, (10, 12), interpolation="bilinear")
     windows = {small[y : y + 8, x : x + 8].tobytes() for y in range(3) for x in range(5)}
     crops = {transform(image, sample_rng(0, i)).tobytes() for i in range(200)}
     assert crops == windows
     # At half the size the image is half as large, too: 5 x 6 pixels with crops of 4.
-    small = resize(image, 5, 6, "bilinear")
+    small = resize(image, (5, 6), interpolation="bilinear")
     windows = {small[y : y + 4, x : x + 4].tobytes() for y in range(2) for x in range(3)}
-    assert {transform(image, sample_rng(0, i), 4).tobytes() for i in range(99)} == windows
+    assert {transform(image, sample_rng(0, i), size=4).tobytes() for i in range(99)} == windows
 
 
 def test_the_filter_is_the_recipes_own_or_that_of_evaluation_or_random():
     image = picture(40, 40)
-    made = {name: resize(image, 16, 16, name).tobytes() for name in ("bilinear", "bicubic")}
+    made = {
+        name: resize(image, (16, 16), interpolation=name).tobytes()
+        for name in ("bilinear", "bicubic")
+    }
     for setting, expected in (
         ("same", {"bicubic"}),
         ("bilinear", {"bilinear"}),
@@ -179,7 +191,9 @@ def test_the_filter_is_the_recipes_own_or_that_of_evaluation_or_random():
 def test_grey_images_are_resized_as_by_pillow():
     image = picture(180, 230)[..., :1]
     expected = Image.fromarray(image[..., 0]).resize((70, 50), Image.Resampling.BILINEAR)
-    difference = resize(image, 50, 70, "bilinear")[..., 0].astype(int) - np.asarray(expected)
+    difference = resize(image, (50, 70), interpolation="bilinear")[..., 0].astype(int) - np.asarray(
+        expected
+    )
     assert np.abs(difference).max() <= 1
 
 
@@ -192,11 +206,15 @@ def test_colour_operations_need_three_channels(settings):
 
 
 def test_crops_grow_in_steps_of_32_pixels_along_a_straight_line():
-    sizes = [crop_size_at(step, 128, 224, 600) for step in range(700)]
+    sizes = [
+        crop_size_at(step, first_crop=128, full_crop=224, growing_steps=600) for step in range(700)
+    ]
     # The line 128 + 0.16 * step passes 144, 176 and 208, where rounding changes, at these steps.
     assert sizes == [128] * 101 + [160] * 199 + [192] * 201 + [224] * 199
-    assert [crop_size_at(step, 16, 30, 5) for step in range(6)] == [16, 20, 20, 24, 28, 30]
-    assert crop_size_at(0, 0, 224, 100) == crop_size_at(0, 128, 224, 0) == 224
+    small = [crop_size_at(step, first_crop=16, full_crop=30, growing_steps=5) for step in range(6)]
+    assert small == [16, 20, 20, 24, 28, 30]
+    assert crop_size_at(0, first_crop=0, full_crop=224, growing_steps=100) == 224
+    assert crop_size_at(0, first_crop=128, full_crop=224, growing_steps=0) == 224
 
 
 def test_a_transform_grows_its_crops_and_the_boxes_on_them():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from convzoo.data.remote import READERS
-from convzoo.images.formats import image_suffixes
+from convzoo.images.allowed_formats import image_suffixes
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 Identity = tuple[int, int]  # device and number of a file; the same by whichever link it is reached

@@ -18,7 +18,7 @@ from convzoo.data.folder_listing import Listing
 from convzoo.data.folders import fingerprint
 from convzoo.data.remote import READERS, HTTPError, may_pass, patiently, read_footer, why
 from convzoo.data.split import Split
-from convzoo.images.formats import image_suffixes
+from convzoo.images.allowed_formats import image_suffixes
 
 if TYPE_CHECKING:
     import datasets

@@ -13,12 +13,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 from transformers import BaseImageProcessor
 
+from convzoo.data.share import Share
 from convzoo.data.split import Split
-from convzoo.data.stream import eval_rows
+from convzoo.data.stream import eval_rows, worker_share
 from convzoo.images.decoding import open_rgb
 from convzoo.images.ten_crop import ten_crop
 from convzoo.signals import outlive_signals
@@ -89,7 +90,7 @@ class EvalStream(IterableDataset[Batch]):
         source: the split.
         processor: the model's image processor.
         protocol: see `EvaluationProtocol`.
-        share: number of the process, and of all processes.
+        share: which process of how many.
     """
 
     def __init__(
@@ -98,27 +99,23 @@ class EvalStream(IterableDataset[Batch]):
         processor: BaseImageProcessor,
         *,
         protocol: EvaluationProtocol,
-        share: tuple[int, int],
+        share: Share,
     ):
         self.source = source
         self.processor = processor
         self.protocol = protocol
-        self.process_index, self.num_processes = share
+        self.share = share
         # Ten crops are cut later, from the square.
         square = _ten_crop_sizes(processor)[0] if protocol.crops == 10 else None
         self.options: dict[str, Any] = {"crop_size": square} if square else {}
 
     def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
-        if worker:
-            torch.set_num_threads(1)
-        reader, readers = self.process_index * workers + worker_id, self.num_processes * workers
+        share = worker_share(self.share)
         num_channels = getattr(self.processor, "num_channels", 3)
         batch = []
-        for index, data, label in eval_rows(self.source, reader, readers):
+        for index, data, label in eval_rows(self.source, share):
             try:
-                image = open_rgb(cast(bytes, data), num_channels, self.protocol.exif_rotation)
+                image = open_rgb(data, num_channels, exif_rotation=self.protocol.exif_rotation)
             except ValueError as error:
                 where = self.source.where(*self.source.locate(index))
                 raise ValueError(f"{where}: {error}") from error
@@ -168,7 +165,7 @@ def predict_split(
         RuntimeError: if a row was missed or came twice.
     """
     crop = _ten_crop_sizes(processor)[1] if protocol.crops == 10 else None
-    share = (accelerator.process_index, accelerator.num_processes)
+    share = Share(accelerator.process_index, accelerator.num_processes)
     loader = DataLoader(
         EvalStream(source, processor, protocol=protocol, share=share),
         batch_size=None,
@@ -226,7 +223,7 @@ def _assemble(batches: list[Columns], source: Split) -> Predictions:
     by_row = np.argsort(index)
     if not np.array_equal(index[by_row], np.arange(source.num_rows)):
         raise RuntimeError(
-            f"every row of split {source.split} must be evaluated once; got {len(index)} "
+            f"every row of split {source.name} must be evaluated once; got {len(index)} "
             f"predictions for {source.num_rows} rows"
         )
     digests = [digest for part in digest_parts for digest in part]

@@ -7,7 +7,6 @@ contents have the recorded fingerprint, whatever its name.
     python -P -m convzoo.evaluation.remeasuring ANSWER < REQUEST
 """
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -33,7 +32,7 @@ from convzoo.allocator import keep_freed_memory
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
 from convzoo.data.stream import eval_rows
-from convzoo.data.subset import choose_rows, subset
+from convzoo.data.subset import subset
 from convzoo.environment import describe_environment
 from convzoo.errors import user_message
 from convzoo.evaluation.class_matching import class_names, match_classes
@@ -309,7 +308,7 @@ def content_fingerprint(source: Split) -> str:
     digests = hashlib.sha256()
     bar = tqdm(total=source.num_rows, desc="fingerprint", unit=" images", leave=False)
     with bar:
-        for _, data, label in eval_rows(source, 0, 1):
+        for _, data, label in eval_rows(source):
             digests.update(content_digest(data, label))
             bar.update()
     return f"sha256:{digests.hexdigest()}"
@@ -320,7 +319,7 @@ def draw(source: Split, count: int, *, seed: int | None) -> Split:
     if count >= source.num_rows:
         return source
     rows = np.random.default_rng(seed).choice(source.num_rows, count, replace=False)
-    return dataclasses.replace(source, **choose_rows(source, np.sort(rows)))
+    return source.choose(np.sort(rows))
 
 
 def _measure(
@@ -363,7 +362,7 @@ def _measure(
     hits, losses = predictions.ranked == predictions.labels[:, None], predictions.losses
     return {
         "data": source.path,
-        "split": source.split,
+        "split": source.name,
         "identified": identified,
         "num_images": source.num_rows,
         "seen": drawn.num_rows,

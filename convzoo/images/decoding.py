@@ -14,7 +14,7 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convzoo.images import turbojpeg
-from convzoo.images.formats import Encoded, image_formats
+from convzoo.images.allowed_formats import Encoded, image_formats
 from modeling.image_processing_convzoo import to_pillow
 
 # Markers of a JPEG; in coded data 0xff is followed by 0x00 or a restart marker, 0xd0 to 0xd7.

@@ -10,7 +10,7 @@ import importlib.util
 
 import numpy as np
 
-from convzoo.images.formats import Encoded
+from convzoo.images.allowed_formats import Encoded
 
 # Numbers of parameters.
 STOP_ON_WARNING, SUBSAMPLING, WIDTH, HEIGHT, PROGRESSIVE = 0, 4, 5, 6, 12

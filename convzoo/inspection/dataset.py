@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
+from convzoo.data.classes import log_classes
 from convzoo.data.opening import DatasetReference, open_splits
 from convzoo.environment import describe_environment, now
 from convzoo.files import SCHEMA_VERSION
@@ -93,7 +94,9 @@ def inspect_dataset(
     """
     demand = demand or Demand()
     _check_settings(limit, demand)
-    surveys = {source.split: Survey(source, limit=limit) for source in open_splits(dataset, splits)}
+    opened = {split.name: split for split in open_splits(dataset, splits)}
+    log_classes(opened.get("train") or next(iter(opened.values())))
+    surveys = {name: Survey(split, limit=limit) for name, split in opened.items()}
     report: DatasetReport = {
         "schema_version": SCHEMA_VERSION,
         "path": DatasetReference.of(dataset).path,
@@ -137,7 +140,7 @@ def _check_settings(limit: int, demand: Demand) -> None:
 def _measure_speed(survey: Survey, demand: Demand) -> Speed:
     crop = demand.crop or min(224, int(np.median(survey.sizes["short"])))
     return {
-        "split": survey.source.split,
+        "split": survey.source.name,
         "bytes": float(np.mean(survey.sizes["kilobytes"])) * 1e3,
         "shorter_side": float(np.median(survey.sizes["short"])),
         **measure_speed(survey.sample, crop=crop, presize=demand.presize),

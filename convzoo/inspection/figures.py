@@ -94,7 +94,7 @@ def save_histograms(survey: Survey, path: Path) -> None:
     for axes in (classes, sides, ratios, kilobytes):
         axes.yaxis.get_major_locator().set_params(integer=True)
     source = survey.source
-    figure.suptitle(f"{source.path} [{source.split}], {survey.rows_read:,} images read")
+    figure.suptitle(f"{source.path} [{source.name}], {survey.rows_read:,} images read")
     figure.savefig(path, dpi=110)
 
 

@@ -167,7 +167,7 @@ class Survey:
         chosen = _spread(self.source.group_rows, limit)
         total = sum(count for _, _, count in chosen)
         step = max(1, total // SPEED_SAMPLE)
-        bar = tqdm(total=total, desc=f"inspect {self.source.split}", unit=" images", leave=False)
+        bar = tqdm(total=total, desc=f"inspect {self.source.name}", unit=" images", leave=False)
         for group, first, count in chosen:
             rows = self.source.read_group(group)
             names = _file_names(self.source, group)

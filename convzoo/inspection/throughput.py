@@ -101,7 +101,7 @@ def measure_speed(images: Sequence[bytes], *, crop: int, presize: int) -> CoreSp
     transform = TrainTransform(settings, Preprocessing(resize=crop, crop=crop))
 
     def cut(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        box = random_resized_box(image.shape[:2], settings.scale, settings.ratio, rng)
+        box = random_resized_box(image.shape[:2], rng, scale=settings.scale, ratio=settings.ratio)
         top, left, height, width = box
         return image[top : top + height, left : left + width]
 

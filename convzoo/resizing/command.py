@@ -9,6 +9,7 @@ rerun continues there, and OUT appears at the end, whole.
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -81,9 +82,8 @@ def preprocess(
     folder.mkdir(parents=True, exist_ok=True)
     with _only_user_of(folder):
         config = DatasetReference.of(source).name
-        report = _begin_or_continue(
-            folder, settings, lambda: _new(opened, command, settings=settings, config=config)
-        )
+        new = functools.partial(_new, opened, command, settings=settings, config=config)
+        report = _begin_or_continue(folder, settings, new)
         started = time.perf_counter() - report["duration_seconds"]
         with row_converter(opened, presize, num_workers=num_workers) as convert:
             for number, split in enumerate(opened):

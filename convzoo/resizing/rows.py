@@ -18,9 +18,9 @@ import simplejpeg
 import torch
 
 from convzoo.data.split import Piece, Split
+from convzoo.images.allowed_formats import Encoded
 from convzoo.images.crops import resize
 from convzoo.images.decoding import decode_rgb, is_upright
-from convzoo.images.formats import Encoded
 
 
 @dataclass(frozen=True)
