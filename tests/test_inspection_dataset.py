@@ -65,5 +65,5 @@ def test_a_split_without_a_readable_image_is_described(tmp_path):
 def test_settings_and_data_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(ValueError, match="gpus at least 1 .*; got 0, 0 and 2500"):
         inspect_dataset(str(ROOT / "data/fashion-mnist"), command="", demand=Demand(num_gpus=0))
-    with pytest.raises(FileNotFoundError, match="must be a folder with parquet files or a Hub"):
+    with pytest.raises(FileNotFoundError, match="must be a folder that exists, or a Hub"):
         inspect_dataset(str(tmp_path / "nothing"), command="")

@@ -26,11 +26,13 @@ def test_the_fingerprint_follows_the_data(colour_data, tmp_path):
 
 
 def test_missing_data_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="must be a folder with parquet files or a Hub"):
+    missing = "must be a folder that exists, or a Hub dataset id .* there is no folder"
+    with pytest.raises(FileNotFoundError, match=missing):
         open_split(str(tmp_path / "nothing"), "train")
-    with pytest.raises(FileNotFoundError, match="must be a folder with parquet files or a Hub"):
-        open_split(str(tmp_path), "train")  # an empty folder
-    with pytest.raises(FileNotFoundError, match="must be a folder with parquet files or a Hub"):
+    empty = "must be a folder with parquet files or images; got .*, which holds nothing"
+    with pytest.raises(FileNotFoundError, match=empty):
+        open_split(str(tmp_path), "train")
+    with pytest.raises(FileNotFoundError, match=missing):
         split_names(str(tmp_path / "nothing"))
 
 
@@ -134,15 +136,3 @@ def test_of_several_splits_the_empty_one_is_named_with_the_way_to_leave_it_out(t
         open_splits(str(tmp_path / "data"))
     (source,) = open_splits(str(tmp_path / "data"), ("train",))
     assert source.num_rows == 4
-
-
-def test_images_in_no_folder_of_their_class_are_warned_of(tmp_path, caplog):
-    write_image_folder(tmp_path / "classes")
-    open_split(str(tmp_path / "classes"), "train")
-    assert not caplog.records
-    for number, data in enumerate(coloured_images(4, seed=0)[0]):
-        path = tmp_path / "flat" / "train" / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    open_split(str(tmp_path / "flat"), "train")
-    assert "lie in one folder, so in one class; use FOLDER/CLASS/NAME.jpg" in caplog.text

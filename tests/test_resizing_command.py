@@ -311,7 +311,7 @@ def test_two_runs_cannot_write_the_same_copy(large, tmp_path):
 
 
 def test_missing_data_and_impossible_numbers_are_refused(large, tmp_path):
-    with pytest.raises(FileNotFoundError, match="must be a folder with parquet files or a Hub"):
+    with pytest.raises(FileNotFoundError, match="must be a folder that exists, or a Hub"):
         preprocess(str(tmp_path / "nothing"), str(tmp_path / "out"), presize=Presize(), command="")
     with pytest.raises(ValueError, match=r"max_bad_share lie in \[0, 1\); got 1, 400000000 and 1"):
         preprocess(
