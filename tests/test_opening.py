@@ -111,13 +111,14 @@ def write_columns(folder, images, labels, label_type):
 def test_columns_of_another_type_are_named_with_the_way_to_cast_them(tmp_path):
     images, labels = coloured_images(4, seed=0)
     pictures = [{"bytes": data, "path": "name.jpg"} for data in images]
-    numbers = write_columns(tmp_path / "numbers", pictures, labels, "int64")
+    numbers = write_columns(tmp_path / "numbers", pictures, list(map(float, labels)), "float64")
     cast = r"ds.cast_column\('label', datasets.ClassLabel\(names=\[...\]\)\)$"
-    with pytest.raises(ValueError, match=rf"got none among \['image', 'label'\]\. .*{cast}"):
-        open_split(numbers, "train")
-    message = rf"data.label_column \(--label-column\) must .*, one of none; got 'label'\. .*{cast}"
-    with pytest.raises(ValueError, match=message):
-        open_split(DatasetReference(numbers, label_column="label"), "train")
+    for column in ("", "label"):
+        with pytest.raises(ValueError, match=rf"'label' of .* got float64\. .*{cast}"):
+            open_split(DatasetReference(numbers, label_column=column), "train")
+    message = r"data.label_column \(--label-column\) must .*, one of none; got 'class'\. "
+    with pytest.raises(ValueError, match=message + r".*ds.cast_column\('class'"):
+        open_split(DatasetReference(numbers, label_column="class"), "train")
 
 
 def test_a_plain_column_of_bytes_is_refused_with_the_way_to_rewrite_it(tmp_path):

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from convzoo.data.image_paths import read_images
 from convzoo.data.remote import READERS, read_file
 from convzoo.data.row_cache import RowCache
 
@@ -88,6 +89,7 @@ class Split:
         class_numbers: class number of each number in the files; None where they are the same.
         label_values: what the label column has for each class of a dataset whose labels are no
             class numbers, in the order of `class_numbers` or of the classes; None where they are.
+        images_are_files: whether the image column has paths of local files.
         subset: what result files say of a part of a split, or None.
     """
 
@@ -108,6 +110,7 @@ class Split:
     chosen: tuple[np.ndarray, ...] | None = field(default=None, repr=False)
     class_numbers: np.ndarray | None = field(default=None, repr=False)
     label_values: tuple[str | int | bool, ...] | None = field(default=None, repr=False)
+    images_are_files: bool = False
     subset: dict[str, Any] | None = None
 
     @property
@@ -189,6 +192,8 @@ class Split:
         """
         file_number, group = self.groups[number]
         columns = [f"{self.image_column}.bytes", self.label_column]
+        if self.images_are_files:
+            columns.append(f"{self.image_column}.path")
 
         def read(handle: IO[bytes]) -> pa.Table:
             # Reading ahead and threads pay where the file is far, and cost time where it is near.
@@ -198,9 +203,11 @@ class Split:
             return table.take(self.chosen[number]) if self.chosen else table
 
         table = self._fetch(file_number, f"{group} {columns}", read=read)
-        images = table.column(self.image_column).combine_chunks().field("bytes")
-        labels = self._numbers(table.column(self.label_column))
-        return Rows(images, self._check_labels(labels, number))
+        images = table.column(self.image_column).combine_chunks()
+        labels = self._check_labels(self._numbers(table.column(self.label_column)), number)
+        if self.images_are_files:
+            return Rows(read_images(images, self.files[file_number]), labels)
+        return Rows(images.field("bytes"), labels)
 
     def read_labels(self) -> np.ndarray:
         """Read the class number of every row, int64; of parquet files only the label column.

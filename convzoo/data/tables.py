@@ -16,6 +16,7 @@ from convzoo.data.classes import check_class_names
 from convzoo.data.columns import check_image_columns, find_image_column, find_labels
 from convzoo.data.folder_listing import Listing
 from convzoo.data.folders import fingerprint
+from convzoo.data.image_paths import image_file_bytes
 from convzoo.data.remote import READERS, HTTPError, may_pass, patiently, read_footer, why
 from convzoo.data.split import Split
 from convzoo.images.allowed_formats import image_suffixes
@@ -118,6 +119,7 @@ def open_table(tables: Tables, split: str, *, image_column: str, label_column: s
     check_class_names(labels.names, path)
     groups, rows, sizes = _row_groups(footers, image_column)
     check_image_columns(by_file, image_column)
+    sizes_of_files = image_file_bytes(by_file, image_column)
     if not sum(rows):
         raise FileNotFoundError(f"split {split!r} of {path} must hold images; it has none")
     names = [file.rsplit("/", 1)[-1] for file in files]
@@ -131,7 +133,8 @@ def open_table(tables: Tables, split: str, *, image_column: str, label_column: s
         label_values=labels.values,
         groups=tuple(groups),
         group_rows=tuple(rows),
-        group_bytes=tuple(sizes),
+        group_bytes=tuple(sizes_of_files or sizes),
+        images_are_files=sizes_of_files is not None,
         footers=footers,
         fingerprint=fingerprint(names, groups, rows, sizes),
         card=read_card(tables.root),
