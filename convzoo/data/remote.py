@@ -92,9 +92,10 @@ def read_file(file: str, read: Callable[[IO[bytes]], Result]) -> Result:
 
 
 def why(error: BaseException | None) -> str:
-    """Say why a request failed: the HTTP status where there is one."""
-    statuses = [status for each in _with_causes(error) if (status := _status(each))]
-    return f"HTTP status {statuses[0]}" if statuses else f"{type(error).__name__}: {error}"
+    """Say why a request failed: the HTTP status where there is one, else the first cause."""
+    chain = list(_with_causes(error))
+    statuses = [status for each in chain if (status := _status(each))]
+    return f"HTTP status {statuses[0]}" if statuses else f"{type(chain[-1]).__name__}: {chain[-1]}"
 
 
 def may_pass(error: BaseException) -> bool:
