@@ -89,3 +89,29 @@ def test_a_cached_source_opens_each_file_once_for_a_row_group(flaky_source, monk
     again = cached.read_group(3)
     assert again.images.equals(source.read_group(3).images)
     assert (again.labels == source.read_group(3).labels).all()
+
+
+def test_rows_are_found_by_their_number_alone(colour_data):
+    """In the whole split and in one whose row groups lack rows."""
+    whole = open_split(str(colour_data), "train")
+    images, labels = coloured_images(61, seed=0)
+    for split, numbers in (
+        (whole, range(61)),
+        (whole.choose(np.arange(1, 61, 7)), range(1, 61, 7)),
+    ):
+        assert split.num_rows == len(numbers)
+        for index, number in enumerate(numbers):
+            data, label = split.read_row(index)
+            assert (bytes(data), label) == (images[number], labels[number])
+        for rows in (range(len(numbers)), range(3, 8), range(5, 5)):
+            found = []
+            for piece in split.pieces(rows):
+                assert 0 <= piece.start < piece.stop <= split.group_rows[piece.group]
+                found += range(piece.first + piece.start, piece.first + piece.stop)
+            assert found == list(rows)
+            places = [split.locate(row) for row in rows]
+            assert places == [
+                (piece.group, row)
+                for piece in split.pieces(rows)
+                for row in range(piece.start, piece.stop)
+            ]

@@ -16,6 +16,7 @@ from convzoo.images.decoding import (
     JpegCrops,
     UnreadableImageError,
     decode_rgb,
+    is_upright,
     open_for_cropping,
     open_rgb,
 )
@@ -222,3 +223,26 @@ def test_without_turbojpeg_crops_are_the_same(monkeypatch):
     finally:
         turbojpeg.library.cache_clear()
     assert isinstance(whole, np.ndarray) and np.array_equal(whole[3:30, 7:40], crop)
+
+
+@pytest.mark.parametrize("rename", [".jpg", ".png"])
+def test_documents_are_refused_by_every_decoder_whatever_they_are_called(tmp_path, rename):
+    """Pillow would run Ghostscript on the first one."""
+    grey = Image.fromarray(np.zeros((8, 8), np.uint8))
+    for kind in ("EPS", "PDF"):
+        path = tmp_path / f"{kind}{rename}"
+        grey.save(path, kind)
+        data = path.read_bytes()
+        assert data[:4] in (b"%!PS", b"%PDF")
+        for decode in (decode_rgb, open_rgb, open_for_cropping):
+            for exif_rotation in (False, True):
+                with pytest.raises(UnreadableImageError, match="are not: unknown format"):
+                    decode(data, exif_rotation=exif_rotation)
+        assert not is_upright(data)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG2000", "PPM", "TGA", "TIFF", "WEBP", "AVIF"])
+def test_allowed_formats_are_decoded(kind):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 9, 3), 200, np.uint8)).save(buffer, kind)
+    assert abs(decode_rgb(buffer.getvalue()).astype(int) - 200).max() <= 2
