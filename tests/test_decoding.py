@@ -152,7 +152,7 @@ def test_a_jpeg_of_more_pixels_than_pillow_allows_is_refused(open_picture, monke
 needs_turbojpeg = pytest.mark.skipif(not turbojpeg.library(), reason="turbojpeg is not installed")
 
 
-def boxes(rng, height, width, count):
+def boxes(rng, height, *, width, count):
     """Slices of random rows and columns."""
     for _ in range(count):
         top, left = rng.integers(height), rng.integers(width)
@@ -176,7 +176,7 @@ def test_a_decoded_crop_is_bit_equal_to_the_crop_of_the_decoded_image(
         whole = decode_rgb(data, num_channels)
         crops = open_for_cropping(data, num_channels)
         assert isinstance(crops, JpegCrops) and crops.shape == whole.shape
-        for box in boxes(rng, height, width, 8):
+        for box in boxes(rng, height, width=width, count=8):
             assert np.array_equal(crops[box], whole[box])
         assert np.array_equal(crops[:, :], whole)
 
@@ -206,7 +206,7 @@ def test_a_damaged_jpeg_is_cropped_or_refused_as_its_full_decode_is(progressive,
         files.append(good[:first] + b"\xff\xd9")  # cut off and closed
     refused = set()
     for data in files:
-        for box in boxes(rng, 90, 120, 3):
+        for box in boxes(rng, 90, width=120, count=3):
             expected = outcome(decode_rgb, data, box)
             assert outcome(open_for_cropping, data, box) == expected
             refused.add(expected is None)

@@ -166,7 +166,7 @@ def test_what_was_opened_before_has_the_fingerprint_it_had(tmp_path):
     ],
 )
 def test_other_layouts_are_refused_with_the_one_found_and_the_one_wanted(
-    tmp_path, paths, found, advice
+    tmp_path, paths, *, found, advice
 ):
     write(tmp_path, *paths)
     message = (
@@ -294,7 +294,8 @@ def test_images_without_a_row_are_counted_and_named(tmp_path, caplog):
 
 def test_every_suffix_that_pillow_decodes_is_an_image(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
-    names = "jpg jpeg jpe jfif png bmp gif ppm pgm pbm pnm tif tiff webp avif".split()
+    names = ["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "gif", "ppm", "pgm", "pbm", "pnm"]
+    names += ["tif", "tiff", "webp", "avif"]
     assert {f".{name}" for name in names} <= image_suffixes()
     for number, name in enumerate([*names, "JPG"]):
         path = tmp_path / f"class {number % 3}" / f"{number}.{name}"

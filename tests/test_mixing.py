@@ -174,7 +174,7 @@ def test_mixing_draws_as_its_definition_says():
         label_smoothing=0.0,
         num_labels=10,
     ).draw(20_000, (224, 224), rng)
-    top, bottom, left, right = boxes.T
+    top, bottom, _, _ = boxes.T
     assert (bottom > top).mean() == pytest.approx(0.3, abs=0.01)
     assert boxes.min() == 0 and boxes.max() == 224
     # A box whose centre is uniform and side is s (s^2 uniform) loses an expected quarter of s at

@@ -100,7 +100,7 @@ configs:
 """
 
 
-def write_columns(folder, images, labels, label_type):
+def write_columns(folder, images, labels, *, label_type):
     """A split of plain columns, whose types the dataset's card says."""
     folder.mkdir()
     pq.write_table(pa.table({"image": images, "label": labels}), folder / "train.parquet")
@@ -111,7 +111,9 @@ def write_columns(folder, images, labels, label_type):
 def test_columns_of_another_type_are_named_with_the_way_to_cast_them(tmp_path):
     images, labels = coloured_images(4, seed=0)
     pictures = [{"bytes": data, "path": "name.jpg"} for data in images]
-    numbers = write_columns(tmp_path / "numbers", pictures, list(map(float, labels)), "float64")
+    numbers = write_columns(
+        tmp_path / "numbers", pictures, list(map(float, labels)), label_type="float64"
+    )
     cast = r"ds.cast_column\('label', datasets.ClassLabel\(names=\[...\]\)\)$"
     for column in ("", "label"):
         with pytest.raises(ValueError, match=rf"'label' of .* got float64\. .*{cast}"):
@@ -123,7 +125,7 @@ def test_columns_of_another_type_are_named_with_the_way_to_cast_them(tmp_path):
 
 def test_a_plain_column_of_bytes_is_refused_with_the_way_to_rewrite_it(tmp_path):
     classes = "{class_label: {names: {'0': red, '1': green, '2': blue}}}"
-    folder = write_columns(tmp_path / "binary", *coloured_images(4, seed=0), classes)
+    folder = write_columns(tmp_path / "binary", *coloured_images(4, seed=0), label_type=classes)
     message = r"hold its images as image.bytes, .* it has image, label\. Rewrite it: .*to_parquet"
     with pytest.raises(ValueError, match=message):
         open_split(folder, "train")

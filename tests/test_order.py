@@ -178,7 +178,7 @@ def most_bytes_held(order, group_bytes, readers):
 
 @pytest.mark.parametrize(("megabytes", "lanes", "windows"), [(512, 32, 1), (2048, 64, 2)])
 @pytest.mark.parametrize("readers", [1, 8])
-def test_all_rows_that_are_held_stay_within_the_memory(readers, megabytes, lanes, windows):
+def test_all_rows_that_are_held_stay_within_the_memory(readers, megabytes, *, lanes, windows):
     group_bytes = np.full(400, 11 * MB)
     order = DataOrder(
         [100] * 400, group_bytes, global_batch_size=1024, memory_bytes=megabytes * MB, seed=0

@@ -61,7 +61,7 @@ def copy(large, tmp_path_factory):
 
 
 def test_the_copy_has_every_readable_row_in_order(large, copy):
-    output, report = copy
+    output, _ = copy
     for split, count in (("train", 1299), ("test", 20)):
         before, after = (open_split(str(folder), split) for folder in (large, output))
         assert after.label_names == before.label_names == tuple(COLOURS)

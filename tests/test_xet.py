@@ -43,7 +43,7 @@ def model(tmp_path_factory):
     return folder
 
 
-def push(hub, model, repo_id, home, xet, check=True):
+def push(hub, model, repo_id, *, home, xet, check=True):
     command = ["-m", "hub_cards", "push", model, repo_id]
     return hub.run(*command, home=home, token="hf_user", cwd=home.parent, xet=xet, check=check)
 
@@ -57,7 +57,7 @@ def test_both_ways_bring_the_same_files(hub, model, tmp_path):
     for number, (xet, repo_id) in enumerate([(True, "user/xet"), (False, "user/lfs")]):
         (model / "training_curve.png").write_bytes(b"\0" + repo_id.encode())  # new to the storage
         since = len(hub.journal)
-        push(hub, model, repo_id, tmp_path / str(number), xet)
+        push(hub, model, repo_id, home=tmp_path / str(number), xet=xet)
         used = hub.journal[since:]
         assert any(one.matches(XET) for one in used) == xet
         assert any(one.matches(LFS) for one in used) != xet
@@ -66,14 +66,14 @@ def test_both_ways_bring_the_same_files(hub, model, tmp_path):
         for name in large_files(hub, repo_id):
             assert there[name].read_bytes() == (model / name).read_bytes()
         since = len(hub.journal)
-        again = push(hub, model, repo_id, tmp_path / f"again {number}", xet)
+        again = push(hub, model, repo_id, home=tmp_path / f"again {number}", xet=xet)
         assert "nothing to commit" in again.stdout
         assert {one.method for one in hub.journal[since:]} == {"GET"}
 
 
 def test_the_store_reads_every_compression_that_the_client_uses(hub, model, tmp_path):
     """The client chooses one for each chunk; a chunk without any is stored as it is."""
-    push(hub, model, "user/schemes", tmp_path / "home", xet=True)
+    push(hub, model, "user/schemes", home=tmp_path / "home", xet=True)
     schemes = set()
     for path in (hub.root / "xorbs").iterdir():
         xorb, at = path.read_bytes(), 0
@@ -88,11 +88,11 @@ def test_the_store_reads_every_compression_that_the_client_uses(hub, model, tmp_
 @pytest.mark.parametrize(
     "call", ["GET .*/xet-write-token", "POST /cas/v1/xorbs", "POST /cas/.*shards"]
 )
-def test_a_call_of_xet_may_fail_once(call, how, hub, model, tmp_path):
+def test_a_call_of_xet_may_fail_once(call, how, *, hub, model, tmp_path):
     repo_id = f"user/once-{len(hub.repositories)}"
     (model / "training_curve.png").write_bytes(b"\0" + repo_id.encode())
     fault = hub.fail(call, **how)
-    push(hub, model, repo_id, tmp_path / "home", xet=True)
+    push(hub, model, repo_id, home=tmp_path / "home", xet=True)
     assert fault.times == 0
     assert len(hub.commits("models", repo_id)) == 2  # the Hub's own first one, and ours
     there = hub.files("models", repo_id)["training_curve.png"]
@@ -103,7 +103,7 @@ def test_a_refusal_by_the_store_is_not_tried_again(hub, model, tmp_path):
     (model / "training_curve.png").write_bytes(b"\0 refused")
     fault = hub.fail("POST /cas/v1/xorbs", status=403, times=math.inf)
     since = len(hub.journal)
-    done = push(hub, model, "user/refused", tmp_path / "home", xet=True, check=False)
+    done = push(hub, model, "user/refused", home=tmp_path / "home", xet=True, check=False)
     fault.times = 0
     assert done.returncode == 9 and "403" in done.stderr
     assert "trying again" not in done.stdout
@@ -114,7 +114,7 @@ def test_a_refusal_by_the_store_is_not_tried_again(hub, model, tmp_path):
 
 def test_a_push_by_a_token_that_may_not_write_sends_nothing(hub, model, tmp_path):
     since = len(hub.journal)
-    done = push(hub, model, "other/model", tmp_path / "home", xet=True, check=False)
+    done = push(hub, model, "other/model", home=tmp_path / "home", xet=True, check=False)
     assert done.returncode == 4
     assert not [one for one in hub.journal[since:] if one.matches(XET)]
 
@@ -129,7 +129,7 @@ json.dump([open(path, "rb").read().hex()[-64:] for path in paths], open("saw.jso
 
 
 def test_a_client_with_xet_reads_from_a_hub_that_does_not_offer_it(hub, model, tmp_path):
-    push(hub, model, "user/read", tmp_path / "home", xet=True)
+    push(hub, model, "user/read", home=tmp_path / "home", xet=True)
     about = {"token": "hf_user", "cwd": tmp_path, "xet": True}
     hub.run("-c", READS, home=tmp_path / "reader", **about)
     names = ("model.safetensors", "config.json")

@@ -4,10 +4,9 @@
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -70,7 +69,7 @@ def read_images(images: pa.StructArray, file: str) -> pa.Array:
 def _paths(images: pa.StructArray, file: str) -> list[str]:
     """List the path of each image that has no bytes; "" for one that has, or has no path."""
     folder = os.path.dirname(file)
-    no_bytes: Sequence[bool] = np.asarray(images.field("bytes").is_null())
+    no_bytes = images.field("bytes").is_null().to_pylist()
     return [
         os.path.join(folder, path) if missing and path else ""
         for missing, path in zip(no_bytes, images.field("path").to_pylist(), strict=True)

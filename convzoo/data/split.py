@@ -234,12 +234,13 @@ class Split:
             parquet = pq.ParquetFile(handle, metadata=footer, pre_buffer=True)
             return parquet.read_row_groups(groups, [self.label_column])
 
-        labels = self._numbers(self._fetch(file_number, f"labels of {groups}", read=read)[0])
+        table = self._fetch(file_number, f"labels of {groups}", read=read)
+        labels: np.ndarray = self._numbers(table[0])
         if not self.chosen:
             return labels
         starts = np.cumsum([0, *(footer.row_group(group).num_rows for group in groups)])
         rows = [start + self.chosen[n] for start, n in zip(starts[:-1], numbers, strict=True)]
-        return labels[np.concatenate(rows)]
+        return np.asarray(labels[np.concatenate(rows)])
 
     def _fetch(
         self, file_number: int, part: str, *, read: Callable[[IO[bytes]], pa.Table]
