@@ -140,13 +140,13 @@ def test_text_and_bombs_are_refused():
         decode_rgb(bomb)
 
 
-@pytest.mark.parametrize("open_picture", [decode_rgb, open_rgb, open_for_cropping])
-def test_a_jpeg_of_more_pixels_than_pillow_allows_is_refused(open_picture, monkeypatch):
+@pytest.mark.parametrize("open_image", [decode_rgb, open_rgb, open_for_cropping])
+def test_a_jpeg_of_more_pixels_than_pillow_allows_is_refused(open_image, monkeypatch):
     data = encode(picture(16, 16))
-    open_picture(data)
+    open_image(data)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 255)
     with pytest.raises(UnreadableImageError, match="256 pixels.* decompression bomb"):
-        open_picture(data)
+        open_image(data)
 
 
 needs_turbojpeg = pytest.mark.skipif(not turbojpeg.library(), reason="turbojpeg is not installed")
@@ -181,10 +181,10 @@ def test_a_decoded_crop_is_bit_equal_to_the_crop_of_the_decoded_image(
         assert np.array_equal(crops[:, :], whole)
 
 
-def outcome(open_picture, data, box):
+def outcome(open_image, data, box):
     """Pixels of the crop, or None if the image is refused."""
     try:
-        return open_picture(data)[box].tobytes()
+        return open_image(data)[box].tobytes()
     except UnreadableImageError:
         return None
 

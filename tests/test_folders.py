@@ -185,6 +185,8 @@ def test_a_split_without_classes_is_refused_only_where_it_is_asked_for(tmp_path)
     message = "split 'test' .* got 2 without a class, such as test/1.jpg"
     with pytest.raises(ValueError, match=message):
         open_split(str(tmp_path), "test")
+    with pytest.raises(ValueError, match="Leave split 'test' out with --splits train$"):
+        open_splits(str(tmp_path))
     write(tmp_path, "train/3.jpg")
     with pytest.raises(ValueError, match="'train' .* got 1 without a class, such as train/3.jpg"):
         open_split(str(tmp_path), "train")
@@ -223,6 +225,13 @@ def test_the_labels_of_metadata_win_over_the_names_of_folders(tmp_path):
     assert contents(tmp_path) == expected
     opened = open_split(str(tmp_path), "test")
     assert opened.label_names == ("cat", "dog", "emu") and opened.read_labels().tolist() == [2]
+
+
+def test_a_split_without_metadata_has_its_classes_as_folders(tmp_path):
+    write(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", "test/3.jpg")
+    write_metadata(tmp_path / "test", ("3.jpg", "dog"))
+    assert contents(tmp_path) == {"train/cat/1.jpg": "cat", "train/dog/2.jpg": "dog"}
+    assert contents(tmp_path, "test") == {"test/3.jpg": "dog"}
 
 
 def test_metadata_label_images_in_any_folder(tmp_path):
@@ -315,10 +324,12 @@ def test_documents_are_no_images(suffix):
 
 def test_what_is_left_out_is_counted_and_named(tmp_path, caplog):
     caplog.set_level("INFO")
-    write(tmp_path, "cat/1.jpg", "dog/2.jpg", ".DS_Store", "dog/.hidden.jpg", "__MACOSX/dog/2.jpg")
+    write(
+        tmp_path, "cat/__1.jpg", "dog/2.jpg", ".DS_Store", "dog/.hidden.jpg", "__MACOSX/dog/2.jpg"
+    )
     write(tmp_path, "notes.txt", "cat/a.pdf", "cat/LICENSE", "README.md", "empty/nothing.txt")
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
-    assert contents(tmp_path) == {"cat/1.jpg": "cat", "dog/2.jpg": "dog"}
+    assert contents(tmp_path) == {"cat/__1.jpg": "cat", "dog/2.jpg": "dog"}
     open_split(str(tmp_path), "train")
     (line,) = [record.message for record in caplog.records if "left out" in record.message]
     assert line.endswith(

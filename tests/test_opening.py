@@ -110,9 +110,9 @@ def write_columns(folder, images, labels, *, label_type):
 
 def test_columns_of_another_type_are_named_with_the_way_to_cast_them(tmp_path):
     images, labels = coloured_images(4, seed=0)
-    pictures = [{"bytes": data, "path": "name.jpg"} for data in images]
+    structs = [{"bytes": data, "path": "name.jpg"} for data in images]
     numbers = write_columns(
-        tmp_path / "numbers", pictures, list(map(float, labels)), label_type="float64"
+        tmp_path / "numbers", structs, list(map(float, labels)), label_type="float64"
     )
     cast = r"ds.cast_column\('label', datasets.ClassLabel\(names=\[...\]\)\)$"
     for column in ("", "label"):

@@ -1,4 +1,4 @@
-"""Recorded figures are from timm 1.0.31 and torchvision 0.28.0 with Pillow 12.3.0 on `PICTURE`.
+"""Recorded figures are from timm 1.0.31 and torchvision 0.28.0 with Pillow 12.3.0 on `IMAGE`.
 
 benchmarks/augmentation_parity.py compares many more arguments with them.
 """
@@ -15,7 +15,7 @@ from convzoo.images.operations import (
 )
 
 Y, X, C = np.mgrid[:24, :32, :3]
-PICTURE = ((Y * 7 + X * 5 + C * 59 + (X * Y) % 17 * 3) % 256).astype(np.uint8)
+IMAGE = ((Y * 7 + X * 5 + C * 59 + (X * Y) % 17 * 3) % 256).astype(np.uint8)
 FILL = (124, 116, 104)
 
 # timm's name of the operation, the argument that timm gives it at level 8.8 with a negative sign,
@@ -53,8 +53,8 @@ def test_operations_agree_with_timm_in_argument_and_pixels(case):
         name, table = name.removesuffix("Increasing"), RAND_AUGMENT_INCREASING
     given = table[name](0.88, -1)
     assert given == (argument if argument is None else pytest.approx(argument))
-    result = apply_operation(PICTURE, name, argument=given, interpolation=interpolation, fill=FILL)
-    assert result.shape == PICTURE.shape and result.dtype == np.uint8
+    result = apply_operation(IMAGE, name, argument=given, interpolation=interpolation, fill=FILL)
+    assert result.shape == IMAGE.shape and result.dtype == np.uint8
     assert result.sum() == total
     assert result[3, 4].tolist() == early and result[20, 27].tolist() == late
 
@@ -66,7 +66,7 @@ def test_operations_agree_with_torchvision_in_pixels():
         ("ShearY", 0.99, 118791, [102, 161, 220], [0, 0, 0]),
     ):
         result = apply_operation(
-            PICTURE, name, argument=argument, interpolation="nearest", fill=(0, 0, 0)
+            IMAGE, name, argument=argument, interpolation="nearest", fill=(0, 0, 0)
         )
         assert result.sum() == total
         assert result[3, 4].tolist() == early and result[20, 27].tolist() == late
@@ -75,7 +75,7 @@ def test_operations_agree_with_torchvision_in_pixels():
 def test_posterize_of_full_increasing_strength_keeps_no_bit():
     """So it is in timm: level 10 shows a black image."""
     bits = RAND_AUGMENT_INCREASING["Posterize"](1.0, 1)
-    black = apply_operation(PICTURE, "Posterize", argument=bits, interpolation="nearest", fill=FILL)
+    black = apply_operation(IMAGE, "Posterize", argument=bits, interpolation="nearest", fill=FILL)
     assert bits == 0 and not black.any()
 
 

@@ -1,4 +1,4 @@
-"""Recorded figures are from timm 1.0.31 and torchvision 0.28.0 with Pillow 12.3.0 on `PICTURE`.
+"""Recorded figures are from timm 1.0.31 and torchvision 0.28.0 with Pillow 12.3.0 on `IMAGE`.
 
 benchmarks/augmentation_parity.py compares the distributions, too.
 """
@@ -15,7 +15,7 @@ from convzoo.images.color import ColorJitter, PcaColorOffset, PcaColorStretch, s
 from convzoo.images.policies import AugMix, RandAugment, TrivialAugmentWide, parse_policy
 
 Y, X, C = np.mgrid[:24, :32, :3]
-PICTURE = ((Y * 7 + X * 5 + C * 59 + (X * Y) % 17 * 3) % 256).astype(np.uint8)
+IMAGE = ((Y * 7 + X * 5 + C * 59 + (X * Y) % 17 * 3) % 256).astype(np.uint8)
 POLICIES = [
     RandAugment(magnitude=9, magnitude_std=0.5, probability=1.0),
     RandAugment(magnitude=7, increasing=True, probability=1.0),
@@ -29,13 +29,13 @@ POLICIES = [
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
 def test_a_policy_is_a_function_of_its_generator_and_leaves_its_input_alone(policy):
-    before = PICTURE.copy()
-    results = [policy(PICTURE, np.random.default_rng(seed)) for seed in (1, 1, *range(2, 20))]
-    assert np.array_equal(PICTURE, before)
+    before = IMAGE.copy()
+    results = [policy(IMAGE, np.random.default_rng(seed)) for seed in (1, 1, *range(2, 20))]
+    assert np.array_equal(IMAGE, before)
     assert (results[0] == results[1]).all()
     assert len({result.tobytes() for result in results}) > 5
     for result in results:
-        assert result.shape == PICTURE.shape and result.dtype == np.uint8
+        assert result.shape == IMAGE.shape and result.dtype == np.uint8
         assert result.flags.writeable and result.flags.c_contiguous
 
 
@@ -71,7 +71,7 @@ def test_a_large_deviation_means_uniform_strength():
 
 
 def test_an_untouched_image_is_handed_back():
-    assert RandAugment(probability=0.0)(PICTURE, np.random.default_rng(0)) is PICTURE
+    assert RandAugment(probability=0.0)(IMAGE, np.random.default_rng(0)) is IMAGE
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "random"])
@@ -80,13 +80,11 @@ def test_policies_use_the_filter_and_fill_they_are_given(interpolation, monkeypa
     policy = RandAugment(interpolation=interpolation, fill=(9, 8, 7), probability=1.0)
     policy = RandAugment(**vars(policy) | {"num_operations": 1})
     rng = np.random.default_rng(0)
-    results = {policy(PICTURE, rng).tobytes() for _ in range(20)}
+    results = {policy(IMAGE, rng).tobytes() for _ in range(20)}
     filters = ["bilinear", "bicubic"] if interpolation == "random" else [interpolation]
     expected = {
         np.asarray(
-            Image.fromarray(PICTURE).rotate(
-                20.0, Image.Resampling[name.upper()], fillcolor=(9, 8, 7)
-            )
+            Image.fromarray(IMAGE).rotate(20.0, Image.Resampling[name.upper()], fillcolor=(9, 8, 7))
         ).tobytes()
         for name in filters
     }
@@ -166,11 +164,11 @@ def test_augmix_is_the_weighted_mean_of_its_chains(monkeypatch):
     """With Invert as the only operation the mixture has a closed form."""
     monkeypatch.setattr(augmentation, "AUG_MIX", {"Invert": lambda strength, sign: None})
     for seed in range(5):
-        result = AugMix(depth=1)(PICTURE, np.random.default_rng(seed))
+        result = AugMix(depth=1)(IMAGE, np.random.default_rng(seed))
         rng = np.random.default_rng(seed)
         rng.dirichlet([1.0] * 3)
         share = rng.beta(1, 1)
-        expected = PICTURE + share * (255.0 - 2 * PICTURE.astype(float))
+        expected = IMAGE + share * (255.0 - 2 * IMAGE.astype(float))
         assert np.abs(result - expected).max() <= 2  # two truncations
 
 
@@ -183,20 +181,20 @@ def test_color_jitter_multiplies_by_factors_of_the_stated_range():
     assert (ColorJitter(contrast=0.9)(image, rng) == 100).all()  # the mean grey stays
     assert (ColorJitter(saturation=0.9)(image, rng) == 100).all()  # a grey image stays
     assert (ColorJitter()(image, rng) == image).all()
-    half = PICTURE // 4 * 4
+    half = IMAGE // 4 * 4
     contrast = ColorJitter(contrast=0.5)(half, rng)
     assert contrast.mean() == pytest.approx(half.mean(), abs=3)
     assert abs(contrast.std() / half.std() - 1) > 0.01
 
 
 def test_hue_agrees_with_torchvision():
-    # Sum, pixels [3, 4] and [20, 27] of torchvision's adjust_hue on PICTURE.
+    # Sum, pixels [3, 4] and [20, 27] of torchvision's adjust_hue on IMAGE.
     for turns, total, early, late in (
         (0.2, 319582, [158, 77, 195], [139, 59, 176]),
         (-0.31, 282050, [122, 195, 77], [103, 176, 59]),
         (0.5, 292100, [195, 130, 77], [176, 111, 59]),
     ):
-        result = np.asarray(color._shift_hue(Image.fromarray(PICTURE), turns))
+        result = np.asarray(color._shift_hue(Image.fromarray(IMAGE), turns))
         assert result.sum() == total
         assert result[3, 4].tolist() == early and result[20, 27].tolist() == late
 
@@ -208,7 +206,7 @@ def test_color_jitter_refuses_impossible_strengths(setting):
 
 
 def test_pca_offset_adds_one_color_along_the_components():
-    image = np.clip(PICTURE, 60, 190)
+    image = np.clip(IMAGE, 60, 190)
     result = PcaColorOffset()(image, np.random.default_rng(3))
     (offset,) = {tuple(row) for row in (result.astype(int) - image).reshape(-1, 3).tolist()}
     assert np.abs(offset - PcaColorOffset().offset(np.random.default_rng(3))).max() <= 0.5
@@ -237,12 +235,12 @@ def test_pca_stretch_scales_a_known_component():
 
 def test_pca_stretch_agrees_with_the_definition_in_double_precision():
     factors = np.array([0.9, -4.0, 12.0])
-    pixels = PICTURE.reshape(-1, 3) / 255
+    pixels = IMAGE.reshape(-1, 3) / 255
     centred = pixels - pixels.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov(centred.T))
     scores = centred @ vectors[:, ::-1] * (1 + factors * values[::-1])
     expected = ((scores @ vectors[:, ::-1].T + pixels.mean(axis=0)) * 255).clip(0, 255)
-    difference = np.abs(stretch_colors(PICTURE, factors).reshape(-1, 3) - expected)
+    difference = np.abs(stretch_colors(IMAGE, factors).reshape(-1, 3) - expected)
     assert difference.max() < 0.51
 
 

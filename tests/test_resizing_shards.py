@@ -32,9 +32,9 @@ def rows(sizes, bad=(), start=0):
 
 def contents(folder, shards):
     tables = [pq.read_table(folder / shard["file"]) for shard in shards]
-    pictures = [row["bytes"] for table in tables for row in table["image"].to_pylist()]
+    images = [row["bytes"] for table in tables for row in table["image"].to_pylist()]
     labels = [label for table in tables for label in table["label"].to_pylist()]
-    return [int.from_bytes(data[:4]) for data in pictures], labels
+    return [int.from_bytes(data[:4]) for data in images], labels
 
 
 def test_shards_hold_every_readable_row_in_order_and_no_more_than_asked_for(source, tmp_path):

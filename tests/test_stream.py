@@ -232,10 +232,10 @@ def test_repeats_are_views_of_an_image_in_the_same_batch(source, processes):
     seen = []
     for parts in zip(*(train_batches(stream, 0) for stream in streams), strict=True):
         positions = torch.cat([part["positions"] for part in parts])
-        pictures = collections.Counter((positions // 2).tolist())
-        assert len(positions) == BATCH and set(pictures.values()) == {2}
+        images = collections.Counter((positions // 2).tolist())
+        assert len(positions) == BATCH and set(images.values()) == {2}
         assert len(positions.unique()) == BATCH
-        seen += [order.row(picture) for picture in pictures]
+        seen += [order.row(image) for image in images]
         labels, pixels = (torch.cat([part[key] for part in parts]) for key in ("labels", "pixels"))
         first, second = labels.view(-1, 2).T, pixels.view(-1, 2, *pixels.shape[1:]).unbind(1)
         assert torch.equal(*first) and not torch.equal(*second)

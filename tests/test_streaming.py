@@ -104,8 +104,8 @@ def test_nothing_is_lost_or_doubled_when_answers_are_late_fail_or_break_off(tmp_
     """The label of each image is its number."""
     count = SHARDS * SHARD_ROWS
     noise = np.random.default_rng(0).integers(0, 256, (count, 20, 20, 3), dtype=np.uint8)
-    pictures, names = [encode(image) for image in noise], [str(number) for number in range(count)]
-    split = (tmp_path / "many", "train", pictures, list(range(count)))
+    images, names = [encode(image) for image in noise], [str(number) for number in range(count)]
+    split = (tmp_path / "many", "train", images, list(range(count)))
     write_split(*split, files=SHARDS, rows_per_group=3, names=names)
     with UnreliableHub(tmp_path / "hub", {"hf_user": "user"}) as hub:
         hub.add_repo("datasets", "user/many", tmp_path / "many")

@@ -43,8 +43,11 @@ def check_class_names(names: Sequence[str], path: str) -> None:
 def log_classes(split: Split) -> None:
     """Log the classes of a training split, and warn of those without images.
 
-    The labels of a dataset on the Hub are not read for that.
+    The labels of a dataset on the Hub are not read for that. Nothing is read where nobody listens,
+    as in the other processes of a training.
     """
+    if not logger.isEnabledFor(logging.INFO):
+        return
     names = split.label_names
     shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
     logger.info("%d classes: %s", len(names), shown)

@@ -117,9 +117,10 @@ def _sort_out(found: list[tuple[File, int | None]], listing: Listing, below: lis
     """Add the entries of one folder to a listing, and its folders to `below`."""
     for file, mode in found:
         suffix = os.path.splitext(file.name)[1].lower()
-        if file.name.startswith((".", "__")):
+        is_folder = mode is not None and stat.S_ISDIR(mode)
+        if file.name.startswith(".") or (is_folder and file.name.startswith("__")):
             listing.leave_out("hidden", [file.path])
-        elif mode is not None and stat.S_ISDIR(mode):
+        elif is_folder:
             below.append(file)
         elif mode is None and suffix in image_suffixes():
             listing.dead_links.append(file.path)

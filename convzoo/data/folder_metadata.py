@@ -23,6 +23,8 @@ Row = dict[str, Any]
 def layout_by_metadata(listing: Listing, label_column: str = "") -> Layout:
     """Sort images into splits by their first folder, and into classes by the metadata files.
 
+    A split of which they say nothing has its classes as folders.
+
     Args:
         listing: has metadata files.
         label_column: column of labels; "label" if "".
@@ -52,6 +54,8 @@ def layout_by_metadata(listing: Listing, label_column: str = "") -> Layout:
                 (member.file.path for member in members if member.label is None),
             )
             layout[split] = [member for member in members if member.label is not None]
+        elif has_splits and all(len(member.file.parts) == 3 for member in members):
+            layout[split] = [Member(member.file, member.file.parts[1]) for member in members]
     return in_order(layout)
 
 

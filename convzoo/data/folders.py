@@ -98,10 +98,14 @@ def open_folder(
     )
 
 
+class UnlabelledSplitError(ValueError):
+    """Says that images of a split have no class."""
+
+
 def _check_labelled(members: Sequence[Member], name: str, *, path: str) -> None:
     without = [member.file.path for member in members if member.label is None]
     if without:
-        raise ValueError(
+        raise UnlabelledSplitError(
             f"images of split {name!r} of {path} must lie as {WANTED}; got {len(without)} without "
             f"a class, such as {without[0]}. Move them into folders of their classes, or use "
             f"another split"

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
+from convzoo.data.classes import log_once
 from convzoo.data.folder_listing import Listing, list_folder
-from convzoo.data.folders import folder_layout, open_folder
+from convzoo.data.folders import UnlabelledSplitError, folder_layout, open_folder
 from convzoo.data.split import Split
 from convzoo.data.tables import Tables, load_tables, open_table, read_card
 
@@ -93,10 +94,10 @@ def open_splits(dataset: str | DatasetReference, splits: Sequence[str] = ()) -> 
     for split in names:
         try:
             opened.append(open_split(dataset, split))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, UnlabelledSplitError) as error:
             if splits:
                 raise
-            raise FileNotFoundError(f"{error}{leave_out_advice(split, names)}") from error
+            raise type(error)(f"{error}{leave_out_advice(split, names)}") from error
     return opened
 
 
@@ -164,6 +165,7 @@ def _holds_images(listing: Listing) -> bool:
     folders = {image.path.rpartition("/")[0] for image in listing.images}
     if len(folders) == 1 and not listing.metadata:
         listing.leave_out("images beside parquet files", (image.path for image in listing.images))
+        log_once(f"{listing.root}: left out {listing.describe_left_out()}")
         return False
     raise ValueError(
         f"{listing.root} must hold parquet files or images, not both; got {len(listing.tables)} "

@@ -128,8 +128,6 @@ class Split:
         """One past the number of each row group's last row."""
         return np.cumsum(self.group_rows)
 
-    # ---- rows and row groups --------------------------------------------------------------------
-
     def locate(self, index: int) -> tuple[int, int]:
         """Find (row group, row in it) of row `index` of the split."""
         group = int(np.searchsorted(self._ends, index, side="right"))
@@ -180,8 +178,6 @@ class Split:
             chosen=tuple(np.split(in_group, np.cumsum(counts)[:-1])),
             **changes,
         )
-
-    # ---- reading --------------------------------------------------------------------------------
 
     def read_group(self, number: int) -> Rows:
         """Read the rows of row group `number`.
@@ -268,8 +264,6 @@ class Split:
                 f"{self.where(*place)}"
             )
         return labels if self.class_numbers is None else np.asarray(self.class_numbers[labels])
-
-    # ---- names ----------------------------------------------------------------------------------
 
     def where(self, number: int, row: int) -> str:
         """Name a row of row group `number`, for messages."""
