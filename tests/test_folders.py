@@ -436,6 +436,12 @@ def test_parquet_files_and_images_do_not_mix(tmp_path, monkeypatch):
         open_split(str(tmp_path), "train")
 
 
+def test_choices_that_a_folder_of_images_does_not_offer_are_warned_of(tmp_path, caplog):
+    write(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    open_split(DatasetReference(str(tmp_path), revision="main", image_column="photo"), "train")
+    assert caplog.messages == [f"{tmp_path} is a folder of images; ignored: revision, image_column"]
+
+
 def test_a_hub_id_is_no_path():
     for name in ("imagenet", "ILSVRC/imagenet-1k"):
         assert opening.HUB_ID.fullmatch(name)

@@ -63,6 +63,11 @@ def open_split(dataset: str | DatasetReference, split: str) -> Split:
     dataset = DatasetReference.of(dataset)
     listing = _listing(dataset)
     if listing and _holds_images(listing):
+        ignored = [key for key in ("name", "revision", "image_column") if getattr(dataset, key)]
+        if ignored:
+            logger.warning(
+                "%s is a folder of images; ignored: %s", listing.root, ", ".join(ignored)
+            )
         return open_folder(
             dataset.path,
             split,
