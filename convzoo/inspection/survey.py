@@ -181,7 +181,7 @@ class Survey:
                 bar.update()
         bar.close()
 
-    def _look(self, place: FoundImage, data: memoryview, *, label: int) -> bool:
+    def _look(self, place: FoundImage, data: memoryview | bytes, *, label: int) -> bool:
         """Note all about an image; False if it cannot be read."""
         try:
             pixels = decode_rgb(cast(bytes, data))
@@ -211,7 +211,7 @@ class Survey:
         return True
 
 
-def _header(data: memoryview) -> tuple[str, str, int]:
+def _header(data: memoryview | bytes) -> tuple[str, str, int]:
     """Format, mode and EXIF orientation of an image, as Pillow sees them."""
     kind, mode, orientation = "unknown", "unknown", 1
     with warnings.catch_warnings():
