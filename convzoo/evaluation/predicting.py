@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -196,7 +196,7 @@ def predict_split(
 
 
 def _ten_views(pixel_values: Tensor, crop: int) -> Sequence[Tensor]:
-    return cast(Tensor, ten_crop(pixel_values, crop)).unbind(1)
+    return ten_crop(pixel_values, crop).unbind(1)
 
 
 def _log_mean_probability(logits: list[Tensor]) -> Tensor:
