@@ -10,8 +10,7 @@ import pytest
 from hub_cards.evidence.folder import read_evidence
 from hub_cards.hub.collection import OUR_NOTE, collection_note
 from tests.support.hub_server import HubServer
-from tests.test_rendering import NUM_PARAMETERS, make_bare, put_results, result
-from tests.test_tables import make_model
+from tests.support.model_folders import NUM_PARAMETERS, make_bare, make_model, put_results, result
 
 TOKENS = {"hf_SecretOfUser": "user", "hf_SecretReader": "user", "hf_SecretOfOther": "other"}
 ALL = ["user/worst", "user/best", "zoo/middle"]

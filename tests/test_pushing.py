@@ -48,7 +48,7 @@ FILES = sorted(LFS + REGULAR)
 # A client that pushes whatever it is told to on standard input, one JSON object a line.
 PUSHER = """
 import dataclasses, json, logging, os, sys
-from hub_cards.hub.pushing import PushError, push_folder
+from hub_cards.hub.pushing import PushError, PushOptions, push_folder
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 for line in sys.stdin:
@@ -58,7 +58,9 @@ for line in sys.stdin:
     if token:
         os.environ["HF_TOKEN"] = token
     try:
-        answer = dataclasses.asdict(push_folder(**arguments)) | {"reason": None}
+        where = arguments.pop("folder"), arguments.pop("repo_id")
+        done = push_folder(*where, options=PushOptions(**arguments))
+        answer = dataclasses.asdict(done) | {"reason": None}
     except PushError as error:
         answer = {"reason": error.reason, "exit_code": error.exit_code, "message": str(error)}
     print(json.dumps(answer), flush=True)

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hub_cards.card.rendering import signed, write_card
-from hub_cards.verify.checks import check_results
 from hub_cards.verify.intervals import (
     hits_interval,
     mean_interval,
     tolerated_images,
     tolerated_loss,
 )
+from hub_cards.verify.result_checks import check_results
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.hub_server import HubServer
 from tests.support.images import encode, write_split
@@ -187,7 +187,7 @@ def test_a_sample_reads_what_it_needs_of_the_recorded_commit(hub, verify, tmp_pa
     assert facts["images"]["identified"] == "commit" and recorded in done.stdout
     assert f"Seed {content['seed']}." in done.stdout
     measured, (low, high) = facts["top-1"]["measured"], facts["top-1"]["interval"]
-    expected = hits_interval(round(12 * measured), 12, 30, 0.01 / 3)
+    expected = hits_interval(round(12 * measured), 12, num_images=30, alpha=0.01 / 3)
     assert [low * 30, high * 30] == pytest.approx(expected)
 
 
@@ -356,7 +356,9 @@ def chance(k, n, marked, total):
 def test_the_interval_holds_exactly_the_numbers_that_explain_the_sample(seen, total):
     """By exhaustive enumeration in fractions; and its coverage is what was promised."""
     alpha = 0.1
-    intervals = [hits_interval(hits, seen, total, alpha) for hits in range(seen + 1)]
+    intervals = [
+        hits_interval(hits, seen, num_images=total, alpha=alpha) for hits in range(seen + 1)
+    ]
     for hits, (low, high) in enumerate(intervals):
         expected = []
         for marked in range(hits, total - (seen - hits) + 1):
@@ -373,7 +375,7 @@ def test_the_interval_holds_exactly_the_numbers_that_explain_the_sample(seen, to
 @pytest.mark.parametrize(("hits", "seen"), [(0, 1000), (785, 1000), (1000, 1000), (7840, 10_000)])
 def test_the_ends_of_the_interval_are_right_for_imagenet(hits, seen):
     total, half = 50_000, Fraction(1, 600)
-    low, high = hits_interval(hits, seen, total, 1 / 300)
+    low, high = hits_interval(hits, seen, num_images=total, alpha=1 / 300)
 
     def at_least(count, marked):
         """In whole numbers of ways, from one to the next."""
@@ -400,7 +402,9 @@ def test_the_interval_of_a_mean_has_the_variance_of_drawing_without_replacement(
     means, squares = [], []
     for drawn in combinations(values, seen):
         mean = float(np.mean(drawn))
-        low, high = mean_interval(mean, float(np.std(drawn, ddof=1)), seen, len(values), alpha)
+        low, high = mean_interval(
+            mean, float(np.std(drawn, ddof=1)), seen=seen, num_images=len(values), alpha=alpha
+        )
         assert (low + high) / 2 == pytest.approx(mean)
         means.append(mean)
         squares.append(((high - low) / 2 / NormalDist().inv_cdf(0.975)) ** 2)
@@ -413,7 +417,13 @@ def test_the_interval_of_a_mean_loss_covers_it_nearly_as_often_as_it_says():
     covered = 0
     for _ in range(4000):
         drawn = losses[rng.integers(0, len(losses), 1000)]
-        low, high = mean_interval(float(drawn.mean()), float(drawn.std(ddof=1)), 1000, 20_000, 0.01)
+        low, high = mean_interval(
+            float(drawn.mean()),
+            float(drawn.std(ddof=1)),
+            seen=1000,
+            num_images=20_000,
+            alpha=0.01,
+        )
         covered += low <= losses.mean() <= high
     assert 0.975 < covered / 4000 < 0.995
 

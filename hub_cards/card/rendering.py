@@ -261,7 +261,7 @@ def _context(evidence: Evidence, name: str, *, repo_id: str | None) -> dict[str,
 
 
 def _verify_command(evidence: Evidence, repo_id: str | None) -> str:
-    """The command that checks the model on the Hub with the data of its evaluations; "" without them."""
+    """Write the command that verifies the model on the Hub; "" without data of its evaluations."""
     datasets = [result["dataset"] for result in evidence.eval_results]
     data = dict.fromkeys(filter(None, (each.get("id") or each.get("path") for each in datasets)))
     if not (repo_id and data):

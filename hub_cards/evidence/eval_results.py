@@ -1,8 +1,10 @@
 """Read eval_results.json, and refuse results whose parts contradict each other."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import NormalDist
 
 from hub_cards.evidence.reading import read_json, require
 from hub_cards.files import Record
@@ -17,8 +19,8 @@ NEEDED = {
     "model.num_parameters": int,
 }
 REMEDY = "Evaluate the model again."
-# Wilson's formula in floating point ends at 0.9999999999999999 where all images are hits.
-ROUNDING = 1e-9
+ROUNDING = 1e-4  # of an interval's ends; a card shows them with two decimals of a percent
+Z_95 = NormalDist().inv_cdf(0.975)
 
 
 def read_eval_results(folder: Path) -> tuple[Record, ...]:
@@ -59,9 +61,10 @@ def _check(result: Record, where: str) -> None:
 def _contradictions(result: Record) -> Iterator[str]:
     """Parts of a result that do not agree with its number of images and its accuracy."""
     metrics, images = result["metrics"], result["dataset"]["num_samples"]
-    for name, (low, high) in (result.get("intervals_95") or {}).items():
-        inside = low - ROUNDING <= metrics[name] <= high + ROUNDING
-        if not (inside and low >= -ROUNDING and high <= 1 + ROUNDING):
+    for name, interval in (result.get("intervals_95") or {}).items():
+        ends = wilson_interval(metrics[name], images)
+        # Not exactly: in floating point the upper end for 100 % may be 0.9999999999999999.
+        if any(abs(a - b) > ROUNDING for a, b in zip(interval, ends, strict=True)):
             yield f"intervals_95.{name}"
     found = result.get("calibration") or {}
     for name in ("expected_calibration_error", "mean_confidence") if found else ():
@@ -83,7 +86,36 @@ def _contradictions_of_classes(result: Record, images: int) -> Iterator[str]:
         accuracy = row["num_correct"] / row["num_samples"]
         if not (row["name"] and math.isclose(row["top1_accuracy"], accuracy, abs_tol=1e-6)):
             yield "classes"
+    rows = result.get("classes") or ()
+    errors = {row["name"]: row["num_samples"] - row["num_correct"] for row in rows}
+    sizes = {row["name"]: row["num_samples"] for row in rows}
+    confused: Counter[str] = Counter()
+    distinct = len(sizes) == len(rows) > 0  # each class has a name of its own
     for pair in result.get("confusions") or ():
-        named = pair["name"] and pair["predicted"]
-        if not (named and 0 < pair["share"] <= 1 and 0 < pair["count"] <= images):
+        name, count, share = pair["name"], pair["count"], pair["share"]
+        confused[name] += count
+        possible = name and pair["predicted"] and 0 < share <= 1 and 0 < count <= images
+        if possible and distinct:
+            possible = confused[name] <= errors.get(name, 0) and math.isclose(
+                share, count / sizes[name], abs_tol=1e-6
+            )
+        if not possible:
             yield "confusions"
+
+
+def wilson_interval(fraction: float, num_samples: int) -> tuple[float, float]:
+    """Give Wilson's 95 % interval of a proportion, which `convzoo evaluate` records.
+
+    Args:
+        fraction: measured proportion, in [0, 1].
+        num_samples: independent samples behind it, at least 1.
+
+    Returns:
+        Lower and upper end, in [0, 1].
+
+    Source: Wilson, Journal of the American Statistical Association 22 (1927).
+    """
+    spread = Z_95**2 / num_samples
+    centre = (fraction + spread / 2) / (1 + spread)
+    half = math.sqrt(spread * (fraction * (1 - fraction) + spread / 4)) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)

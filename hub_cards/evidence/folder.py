@@ -91,6 +91,7 @@ def read_evidence(folder: str | Path, weights: Weights | None = None) -> Evidenc
     )
     _check_weights(evidence)
     _check_recipe(evidence)
+    _check_labels(evidence)
     return evidence
 
 
@@ -166,3 +167,18 @@ def _check_recipe(evidence: Evidence) -> None:
                 f"[model] {key} in {evidence.folder / 'recipe.toml'} must be that of config.json, "
                 f"{evidence.config[key]!r}; got {value!r}. The files come from different models."
             )
+
+
+def _check_labels(evidence: Evidence) -> None:
+    """Refuse class names in another order than that of the evaluation."""
+    labels = evidence.labels
+    for number, result in enumerate(evidence.eval_results):
+        for row in result.get("classes") or ():
+            index = row.get("class")
+            name = labels[index] if isinstance(index, int) and 0 <= index < len(labels) else None
+            if index is not None and row["name"] != name:
+                raise ValueError(
+                    f"id2label in {evidence.folder / 'config.json'} must name the classes as "
+                    f"results[{number}] of eval_results.json does: class {index} is "
+                    f"{row['name']!r} there; got {name!r}. Evaluate the model again."
+                )

@@ -1,4 +1,4 @@
-"""Write the card of a user or organization: README.md of the Space USER/README, with the zoo's tables."""
+"""Write the card of a user or organization: README.md of the Space USER/README, with tables."""
 
 from collections.abc import Sequence
 from pathlib import Path

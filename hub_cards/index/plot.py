@@ -46,7 +46,7 @@ def _draw(axes: "Axes", title: str, rows: Sequence[Row]) -> None:
     counted = all(row.multiply_adds for row in rows)
     for number, row in enumerate(rows):
         axes.errorbar(
-            row.multiply_adds if counted else row.num_parameters,
+            (counted and row.multiply_adds) or row.num_parameters,
             100 * row.top1.value,
             yerr=_bars(row.top1),
             fmt=MARKERS[number % len(MARKERS)],

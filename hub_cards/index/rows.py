@@ -216,7 +216,7 @@ def _quoted_row(entry: Record) -> Row:
 
 
 def _benchmark_row(entry: Record, folder: Path) -> Row:
-    """Take the mean over the seeds of a benchmark; what its file does not say stands in the recipe."""
+    """Take the mean over a benchmark's seeds; what its file does not say stands in the recipe."""
     path = folder / entry["file"]
     record = json.loads(path.read_text(encoding="utf-8"))
     recipe = tomllib.loads((folder / entry["recipe"]).read_text(encoding="utf-8"))
