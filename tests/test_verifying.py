@@ -152,7 +152,10 @@ def test_a_pushed_model_holds_as_a_whole(hub, model, data, verify):
     for result, name in zip(results, ("many", "few"), strict=True):
         checks = [check for check in content["checks"] if check["about"] == f"{name} [test]"]
         facts = {check["name"]: check["facts"] for check in checks}
-        assert [*facts] == ["images", "top-1", "top-5", "loss", "classes", "calibration"]
+        assert [*facts] == [
+            *("images", "names", "top-1", "top-5", "loss"),
+            *("classes", "confusions", "calibration"),
+        ]
         assert facts["images"]["seen"] == result["dataset"]["num_samples"]
         for key in ("top1_accuracy", "top5_accuracy"):
             measured = facts[key.replace("top", "top-").partition("_")[0]]
@@ -166,7 +169,8 @@ def test_a_pushed_model_holds_as_a_whole(hub, model, data, verify):
 def test_the_command_on_the_card_is_the_one_that_verifies_it(hub, data):
     card = hub.files("models", "user/tiny")["README.md"].read_text()
     (command,) = re.findall(r"^python -m hub_cards verify .*$", card, re.MULTILINE)
-    assert command == f"python -m hub_cards verify user/tiny --data '{data}' user/few"
+    assert command == "python -m hub_cards verify user/tiny --data many user/few"
+    assert data.name == "many" and str(data) not in card
 
 
 def test_a_sample_reads_what_it_needs_of_the_recorded_commit(hub, verify, tmp_path):
@@ -182,7 +186,9 @@ def test_a_sample_reads_what_it_needs_of_the_recorded_commit(hub, verify, tmp_pa
     assert done.returncode == 4 and "not all of it was checked" in done.stdout
     assert verdicts(content, "many") == {"images": "not checked"}
     few = verdicts(content, "few")  # 12 losses have no interval
-    assert few == dict.fromkeys(("images", "top-1", "top-5"), "holds") | {"loss": "not checked"}
+    assert few == dict.fromkeys(("images", "names", "top-1", "top-5"), "holds") | {
+        "loss": "not checked"
+    }
     facts = {check["name"]: check["facts"] for check in content["checks"] if check["facts"]}
     assert facts["images"]["identified"] == "commit" and recorded in done.stdout
     assert f"Seed {content['seed']}." in done.stdout
@@ -217,7 +223,8 @@ def test_results_raised_everywhere_are_found_out_by_measuring(hub, data, verify,
     assert done.returncode == 3 and "Something does not hold." in done.stdout
     assert f"at commit {commit}" in done.stdout
     assert verdicts(content, "many") == {
-        **{"images": "holds", "top-1": "does not hold", "top-5": "holds", "loss": "holds"}
+        **{"images": "holds", "names": "holds", "top-1": "does not hold"},
+        **{"top-5": "holds", "loss": "holds"},
     }
     assert set(verdicts(content).values()) == {"holds"}
     arguments = ("user/tiny", "--data", data, "--sample", 120, "--seed", 1)

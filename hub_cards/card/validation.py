@@ -20,8 +20,12 @@ from hub_cards.files import Record
 RULES = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
 FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
 FENCE = re.compile(r"^(```+|~~~+).*?^\1[^\S\n]*$", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"(?<!\\)`[^`\n]*`")  # within a line
 HEADING = re.compile(r"^(#+) +(.+?)[ #]*$", re.MULTILINE)
-LINK = re.compile(r"\]\(<?([^)\s>]+)|\b(?:src|href)=[\"']([^\"']+)")
+LINK = re.compile(
+    r"(?<!\\)\]\(<?([^)\s>]+)"  # ](TARGET), unless its bracket is escaped
+    r"|(?<!\\)<[^>]*?\b(?:src|href)=[\"']([^\"']+)"
+)
 
 
 def card_problems(card: str, folder: str | Path) -> list[str]:
@@ -265,7 +269,7 @@ def _link_problems(body: str, folder: Path) -> Iterator[str]:
 
 def relative_links(body: str) -> Iterator[str]:
     """Give the files that a card links or shows from its own repository."""
-    for match in LINK.finditer(FENCE.sub("", body)):
+    for match in LINK.finditer(CODE.sub("", FENCE.sub("", body))):
         target = (match[1] or match[2]).split("#")[0]
         if target and not re.match(r"(https?|mailto):", target):
             yield target

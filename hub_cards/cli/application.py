@@ -16,6 +16,7 @@ from hub_cards.cli.space import space
 from hub_cards.cli.terminal import print_error
 from hub_cards.cli.verify import verify
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C; older ones raise Abort
 # Typer brings its own click, or an installed one: what both raise for a wrong command line.
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -57,11 +58,13 @@ def run(arguments: Sequence[str]) -> int:
         status: int | None = typer.main.get_command(app).main(
             spread_values(arguments), prog_name="hub-cards", standalone_mode=False
         )
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
         return status or 0
     except CommandLineError as error:
         print_error(f"{error.format_message()} See hub-cards --help.")  # type: ignore[attr-defined]  # of click
         return 2
-    except typer.Abort as error:  # typer's name for Ctrl-C
+    except typer.Abort as error:
         raise KeyboardInterrupt from error
     except ModuleNotFoundError as error:
         print_error(f"{error}. Install what cards need: pip install -e '.[cards]'")

@@ -29,8 +29,8 @@ def relative_path(path: str) -> str:
         for root in dict.fromkeys((Path.cwd(), CHECKOUT)):
             if Path(path).is_relative_to(root):
                 return Path(path).relative_to(root).as_posix()
-        return PurePosixPath(path).name or "."
-    return PureWindowsPath(path).name or "."
+        return PurePosixPath(path).name
+    return PureWindowsPath(path).name
 
 
 def publishable(text: str) -> str:
@@ -59,7 +59,8 @@ def _publishable_word(word: str) -> str:
 
 
 def _is_absolute(text: str) -> bool:
-    return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+    paths = PurePosixPath(text), PureWindowsPath(text)
+    return any(path.is_absolute() and path.name for path in paths)
 
 
 def make_publishable(path: Path) -> None:

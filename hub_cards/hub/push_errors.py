@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import httpx
 import tenacity
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -15,6 +14,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

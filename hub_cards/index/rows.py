@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-import httpx
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client
 
 from hub_cards.card.evaluation_facts import protocol_label
 from hub_cards.card.formatting import code, dataset_name, hub_dataset, joined, link, plain
