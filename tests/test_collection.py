@@ -171,7 +171,7 @@ def test_any_one_call_may_fail_or_its_answer_be_lost(how, hub, update):
     """The first call, then the second, until an update has no more calls."""
     number = 0
     while True:
-        title = f"{list(how)[0]} {number}"
+        title = f"{next(iter(how))} {number}"
         fault = hub.fail("", skip=number, **how)
         done = update(title, ["user/worst", "user/best"])
         unused, fault.times = fault.times, 0

@@ -8,12 +8,17 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.stats import binomtest
 
 from hub_cards.cli import main
+from hub_cards.evidence.eval_results import wilson_interval
+from hub_cards.evidence.folder import read_evidence
 from tests.support.model_folders import (
     BREAKDOWN,
     DATASET,
+    NAMES,
     NUM_PARAMETERS,
+    make_full,
     put,
     put_results,
     render,
@@ -163,3 +168,61 @@ def test_a_result_with_the_right_hash_and_another_count_is_refused(full):
     put_results(full, result(full, model=model))
     with pytest.raises(ValueError, match=r"num_parameters of results\[0\] of eval_results.json"):
         render(full)
+
+
+# What is derived again
+
+
+@pytest.mark.parametrize("images", [1, 7, 263, 2000, 50_000, 123_457])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.75, 1.0])
+def test_intervals_are_wilsons(images, share):
+    hits = round(share * images)
+    interval = binomtest(hits, images).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(hits / images, images) == pytest.approx(interval, abs=1e-12)
+
+
+def test_a_model_that_is_always_right_has_a_card(tmp_path):
+    """Results of before 2026-12 have upper ends of 0.9999999999999999 for 31 % of all sizes."""
+    for images in (3, 263, 2000, 50_000):
+        folder = make_full(tmp_path / str(images), labels=NAMES[:5])
+        low = binomtest(images, images).proportion_ci(0.95, method="wilson").low
+        metrics = {"top1_accuracy": 1.0, "top5_accuracy": 1.0}
+        intervals = dict.fromkeys(metrics, [low, 0.9999999999999999])
+        dataset = DATASET | {"num_samples": images}
+        put_results(
+            folder, result(folder, dataset=dataset, metrics=metrics, intervals_95=intervals)
+        )
+        card = render(folder)
+        assert f"100.00 % [{100 * low:.2f}, 100.00]" in card
+        assert "op-5" not in card and "op5" not in card
+
+
+FORGED = {
+    "interval": {"intervals_95": {"top1_accuracy": [0.3070, 0.3090]}},
+    "one-sided interval": {"intervals_95": {"top1_accuracy": [0.2553, 0.9]}},
+    "confusions beyond errors": {
+        "confusions": [{"name": "Sandal", "predicted": "Bag", "count": 60, "share": 60 / 63}]
+    },
+    "share": {"confusions": [{"name": "Sandal", "predicted": "Bag", "count": 6, "share": 0.9}]},
+    "class without errors": {
+        "confusions": [{"name": "Bag", "predicted": "Sandal", "count": 1, "share": 0.1}]
+    },
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_what_does_not_follow_from_the_counts_is_refused(full, case):
+    put_results(full, result(full, **FORGED[case]))
+    with pytest.raises(ValueError, match="must agree with its metrics"):
+        read_evidence(full)
+
+
+def test_class_names_in_another_order_than_measured_are_refused(full):
+    numbered = [row | {"class": NAMES.index(row["name"])} for row in result(full)["classes"]]
+    put_results(full, result(full, classes=numbered))
+    read_evidence(full)
+    config = json.loads((full / "config.json").read_text())
+    reversed_names = {str(index): name for index, name in enumerate(NAMES[::-1])}
+    put(full, "config.json", config | {"id2label": reversed_names})
+    with pytest.raises(ValueError, match="class 0 is 'T-shirt/top' there; got 'Bag'"):
+        read_evidence(full)

@@ -237,7 +237,7 @@ def test_a_pull_request_is_opened_once_even_if_the_answer_is_lost(hub, folder, p
 @pytest.mark.parametrize("how", [{"retry_after": 0}, {"drop_after": 0}], ids=["503", "lost"])
 def test_any_one_call_may_fail_or_its_answer_be_lost(how, hub, folder, push):
     """The first call, then the second, until a push has no more calls."""
-    name, number = f"user/once-{list(how)[0]}", 0
+    name, number = f"user/once-{next(iter(how))}", 0
     while True:
         repo_id = f"{name}-{number}"
         (folder / "metrics.jsonl").write_text(json.dumps({"step": number, "name": name}) + "\n")

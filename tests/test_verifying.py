@@ -223,8 +223,8 @@ def test_results_raised_everywhere_are_found_out_by_measuring(hub, data, verify,
     assert done.returncode == 3 and "Something does not hold." in done.stdout
     assert f"at commit {commit}" in done.stdout
     assert verdicts(content, "many") == {
-        **{"images": "holds", "names": "holds", "top-1": "does not hold"},
-        **{"top-5": "holds", "loss": "holds"},
+        "images": "holds", "names": "holds", "top-1": "does not hold",
+        "top-5": "holds", "loss": "holds",
     }
     assert set(verdicts(content).values()) == {"holds"}
     arguments = ("user/tiny", "--data", data, "--sample", 120, "--seed", 1)
@@ -509,3 +509,104 @@ def test_a_mean_of_few_images_is_not_judged():
 def test_tolerances():
     assert [tolerated_images(n) for n in (1, 1000, 1001, 50_000)] == [1, 1, 2, 50]
     assert tolerated_loss(0.2) == 0.001 and tolerated_loss(6.0) == pytest.approx(0.006)
+
+
+NAMED = RESULT | {
+    "confusions": [
+        {"name": "a", "predicted": "b", "count": 300, "share": 0.15},
+        {"name": "a", "predicted": "c", "count": 60, "share": 0.03},
+    ]
+}
+
+
+def counts(**pairs):
+    found = [
+        {"name": "a", "predicted": key, "count": n, "share": n / 2000} for key, n in pairs.items()
+    ]
+    return {"confusions": found, "label_names": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "measured"),
+    [
+        ("holds", counts(b=300, c=60)),
+        ("holds", counts(b=302, c=58)),
+        ("does not hold", counts(b=303, c=58)),
+        ("does not hold", counts(b=300, d=60)),  # another class
+        ("does not hold", counts(b=300)),  # one too many is recorded
+        ("does not hold", counts(b=300, c=60, d=40)),  # one was removed
+        ("not checked", {}),
+    ],
+)
+def test_confusions_are_measured_again(verdict, measured):
+    found = {each.name: each.verdict for each in check_results([NAMED], [answer(1600, **measured)])}
+    assert found["confusions"] == verdict
+
+
+def test_a_full_list_of_confusions_may_lack_rare_ones():
+    recorded = {f"k{n}": 40 - n for n in range(20)}  # the rarest has 21 images
+    measured = {**recorded, "z": 21}
+    del measured["k19"]  # just as rare, so it may be the one that is left out
+    result = RESULT | {"confusions": counts(**recorded)["confusions"]}
+    for pairs, verdict in ((measured, "holds"), (measured | {"z": 30}, "does not hold")):
+        checks = check_results([result], [answer(1600, confusions=counts(**pairs)["confusions"])])
+        assert {check.name: check.verdict for check in checks}["confusions"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("labels", "verdict"),
+    [("abcdef", "holds"), ("fedcba", "does not hold"), ("abcdeg", "not checked")],
+)
+def test_names_of_classes_are_those_of_the_data(labels, verdict):
+    measured = answer(1600, label_names=list("abcdef"))
+    checks = check_results([RESULT], [measured], labels=labels)
+    (names,) = [check for check in checks if check.name == "names"]
+    assert names.verdict == verdict
+    if verdict == "does not hold":
+        assert "class 0 is 'a' in the data, in config.json 'f'" in names.detail
+
+
+def test_top5_of_few_classes_is_not_spoken_of():
+    result = RESULT | {"metrics": {"top1_accuracy": 0.8, "top5_accuracy": 1.0}}
+    for labels, named in (("abcde", False), ("abcdef", True)):
+        checks = check_results([result], [answer(1600)], labels=labels)
+        assert ("top-5" in {check.name for check in checks}) == named
+
+
+def test_class_names_that_were_turned_round_everywhere_are_found_out(data, model, verify, tmp_path):
+    """In config.json alone, and in all files with a new card: only the data can tell then."""
+    shutil.copytree(model, tmp_path / "model")
+    folder = tmp_path / "model"
+    config = json.loads((folder / "config.json").read_text())
+    names = [config["id2label"][str(index)] for index in range(len(NAMES))]
+    config["id2label"] = {str(index): name for index, name in enumerate(names[::-1])}
+    config["label2id"] = {name: index for index, name in enumerate(names[::-1])}
+    (folder / "config.json").write_text(json.dumps(config))
+    done, content = verify(folder)
+    assert done.returncode == 3 and verdicts(content)["evidence"] == "does not hold"
+    other = dict(zip(names, names[::-1], strict=True))
+    results = json.loads((folder / "eval_results.json").read_text())
+    for result in results["results"]:
+        for row in (*result["classes"], *result["confusions"]):
+            row |= {key: other[row[key]] for key in ("name", "predicted") if key in row}
+    (folder / "eval_results.json").write_text(json.dumps(results))
+    (folder / "README.md").unlink()
+    write_card(folder)
+    done, content = verify(folder, "--data", data)
+    assert done.returncode == 3 and verdicts(content)["evidence"] == "holds"
+    many = verdicts(content, "many")
+    assert {name for name, verdict in many.items() if verdict != "holds"} == {"names"}
+
+
+def test_a_stock_model_is_not_checked(verify, tmp_path):
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=3)
+    ResNetForImageClassification(config).save_pretrained(tmp_path / "resnet")
+    done, content = verify(tmp_path / "resnet")
+    assert done.returncode == 4 and {each["verdict"] for each in content["checks"]} == {
+        "not checked"
+    }
+    (tmp_path / "resnet" / "eval_results.json").write_text(json.dumps({"results": [RESULT]}))
+    done, content = verify(tmp_path / "resnet")
+    assert done.returncode == 4 and verdicts(content)["weights"] == "not checked"
