@@ -59,7 +59,7 @@ def test_unnamed_and_many_classes_are_not_listed(tmp_path):
     assert "| Classes | 1,200, named in [config.json](config.json) |" in render(many)
 
 
-def make_imagenet(folder, model_type, num_parameters, labels=1000, **config):
+def make_imagenet(folder, model_type, num_parameters, *, labels=1000, **config):
     """A folder that says it is the original architecture: as many parameters, 1000 classes."""
     make_bare(folder, model_type, labels=[f"class {i}" for i in range(labels)], **config)
     save_file({"all": torch.zeros(num_parameters, dtype=torch.uint8)}, folder / "model.safetensors")

@@ -223,8 +223,11 @@ def test_results_raised_everywhere_are_found_out_by_measuring(hub, data, verify,
     assert done.returncode == 3 and "Something does not hold." in done.stdout
     assert f"at commit {commit}" in done.stdout
     assert verdicts(content, "many") == {
-        "images": "holds", "names": "holds", "top-1": "does not hold",
-        "top-5": "holds", "loss": "holds",
+        "images": "holds",
+        "names": "holds",
+        "top-1": "does not hold",
+        "top-5": "holds",
+        "loss": "holds",
     }
     assert set(verdicts(content).values()) == {"holds"}
     arguments = ("user/tiny", "--data", data, "--sample", 120, "--seed", 1)

@@ -237,7 +237,7 @@ def cells(text):
     return [[cell.strip() for cell in row] for row in rows]
 
 
-def make_model(folder, name, correct, family="cnn", **changes):
+def make_model(folder, name, correct, *, family="cnn", **changes):
     """A model folder that got `correct` of 263 images right."""
     model = make_bare(folder / name, family)
     metrics = {"top1_accuracy": correct / 263, "top5_accuracy": 0.75, "loss": 2.25}
