@@ -231,10 +231,10 @@ def test_the_image_can_be_read_on_light_and_dark_pages(page, tmp_path):
     bright, dark = sorted((luminance(INK), luminance(page)), reverse=True)
     assert (bright + 0.05) / (dark + 0.05) >= 3  # what WCAG asks of graphics
     assert main(["index", str(ROOT / QUOTED), "--plot", str(tmp_path / "zoo.png")]) == 0
-    picture = Image.open(tmp_path / "zoo.png").convert("RGBA")
-    transparent = sum(picture.getchannel("A").point(lambda a: a == 0).histogram()[1:])
-    assert transparent > 0.8 * picture.width * picture.height
-    colours = {pixel[:3] for _, pixel in picture.getcolors(1 << 20) if pixel[3] == 255}
+    plot = Image.open(tmp_path / "zoo.png").convert("RGBA")
+    transparent = sum(plot.getchannel("A").point(lambda a: a == 0).histogram()[1:])
+    assert transparent > 0.8 * plot.width * plot.height
+    colours = {pixel[:3] for _, pixel in plot.getcolors(1 << 20) if pixel[3] == 255}
     assert (128, 128, 128) in colours and (31, 119, 180) in colours  # ink, first model
 
 

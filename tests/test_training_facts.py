@@ -80,7 +80,7 @@ def test_a_recipe_with_everything_on_is_told_in_words(full):
     assert dict(cells(section(card, "Training procedure"))[2:]) == {
         "Start": f"the weights of {link}, revision `0123abc`, the stem and stages up to 1 "
         "frozen, each stage with 0.75 times the learning rate of the next, seed 7",
-        "Length": "90 epochs, 1,024 images a step, gradients accumulated over 4 parts",
+        "Length": "90 epochs, 1,024 images a step, gradients accumulated over 4 micro-batches",
         "Optimizer": "LAMB, betas (0.9, 0.999), weight decay 0.02 on all parameters but biases, "
         "PReLU slopes kept in [0, 1]",
         "Learning rate": "peak 0.005, linear warm-up over 5 epochs, half a cosine to 1e-06",

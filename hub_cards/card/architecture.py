@@ -27,7 +27,7 @@ def layer_rows(evidence: Evidence) -> list[Layer]:
 
 
 def diagram(evidence: Evidence) -> str:
-    """The same as lines of text."""
+    """Draw the layers as lines of text."""
     rows = [(name, " x ".join(map(str, shape))) for name, shape in layer_rows(evidence)]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {shape}" for name, shape in rows)

@@ -27,7 +27,7 @@ def accuracies(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def protocol_label(evidence: Evidence, result: Record) -> str:
-    """How the images were shown, where that is not one view with the published preprocessing."""
+    """Tell how the images were shown, where not in one view with the published preprocessing."""
     protocol = result.get("protocol") or {}
     views, published = protocol.get("views", 1), evidence.preprocessor
     changed = {
@@ -92,7 +92,7 @@ def _named(evidence: Evidence, result: Record) -> str:
 
 
 def measurement_rows(evidence: Evidence, result: Record) -> Rows:
-    """Everything around one measurement but its results."""
+    """Give everything around one measurement but its results."""
     rows = [
         ("Protocol", protocol_label(evidence, result) or "one view, preprocessed as the card says"),
         *provenance_rows(result["dataset"]),
@@ -143,7 +143,7 @@ def weak_spots(evidence: Evidence) -> Record | None:
 
 
 def calibration_sentence(evidence: Evidence) -> str:
-    """In which direction probabilities are wrong; "" if that was not measured."""
+    """Say in which direction probabilities are wrong; "" if that was not measured."""
     result = largest_with(evidence, "calibration")
     if not result:
         return ""

@@ -117,7 +117,7 @@ def source_ids(dataset: Record) -> list[str]:
 
 
 def provenance_rows(dataset: Record) -> Rows:
-    """Where a dataset comes from, and which version of it was read."""
+    """Tell where a dataset comes from, and which version of it was read."""
     taken = (dataset.get("subset") or {}).get("taken") or []
     return [
         ("Part of the split", "; ".join(settings(step) for step in taken)),

@@ -73,7 +73,7 @@ def short_count(count: int) -> str:
 
 
 def _class_names(evidence: Evidence) -> str:
-    """How many classes there are, with their names when they are few and real."""
+    """Count the classes, with their names when they are few and real."""
     labels = evidence.labels
     if all(re.fullmatch(r"LABEL_\d+", label) for label in labels):
         return f"{len(labels):,}, without names"
@@ -125,12 +125,12 @@ def dataset_ids(dataset: Record) -> list[str]:
 
 
 def dataset_facts(dataset: Record) -> list[str]:
-    """What is published about a dataset, or about those it was derived from."""
+    """Repeat what is published about a dataset, or about those it was derived from."""
     return [fact for id in dataset_ids(dataset) for fact in KNOWN.get(id, {}).get("facts", ())]
 
 
 def quoted_rows(evidence: Evidence) -> list[tuple[str, ...]]:
-    """What others report for this very architecture at ImageNet's 1000 classes."""
+    """Quote what others report for this very architecture at ImageNet's 1000 classes."""
     if len(evidence.labels) != 1000:
         return []
     return [

@@ -74,7 +74,7 @@ def write_card(
 
 
 def is_generated(card: str) -> bool:
-    """Whether a card is exactly what this program wrote."""
+    """Tell whether a card is exactly what this program wrote."""
     match = HASH_LINE.search(card)
     return match is not None and match[1] == _sha256(card[: match.start()])
 

@@ -40,7 +40,7 @@ CROPS = {
 
 
 def data_rows(evidence: Evidence) -> Rows:
-    """Which images the model was trained on."""
+    """Describe the images that the model was trained on."""
     dataset = (evidence.train_results or {}).get("dataset") or {}
     rows = [
         ("Dataset", dataset_link(dataset)),
@@ -104,7 +104,7 @@ def _length(train: Record) -> str:
         [
             epochs is not None and f"{epochs:g} epochs",
             images and f"{images:,} images a step",
-            f"gradients accumulated over {parts} parts" if parts > 1 else "",
+            f"gradients accumulated over {parts} micro-batches" if parts > 1 else "",
         ]
     )
 
@@ -139,7 +139,7 @@ def _learning_rate(optimizer: Record, schedule: Record | None) -> str:
         "cosine": f"half a cosine to {lowest:g}",
         "constant": "constant",
         "step": f"times {factor:g} every {schedule.get('step_epochs', 0):g} epochs",
-        "plateau": f"times {factor:g} when the held-out {watched} stops falling",
+        "plateau": f"times {factor:g} when the validation {watched} stops falling",
         "one_cycle": "one cycle",
         "restarts": f"cosine with restarts, the first after {schedule.get('cycle_epochs', 0):g} "
         f"epochs, to {lowest:g}",
@@ -216,7 +216,7 @@ def _computation(train: Record) -> str:
 
 
 def run_rows(evidence: Evidence) -> Rows:
-    """What the training run did, and how fast."""
+    """Tell what the training run did, and how fast."""
     train = evidence.train_results
     if not train:
         return []

@@ -29,7 +29,7 @@ LINK = re.compile(
 
 
 def card_problems(card: str, folder: str | Path) -> list[str]:
-    """Everything that is wrong with a model card.
+    """List everything that is wrong with a model card.
 
     Args:
         card: the text of a README.md.
@@ -53,7 +53,7 @@ def card_problems(card: str, folder: str | Path) -> list[str]:
 
 
 def space_problems(folder: str | Path) -> list[str]:
-    """Everything that is wrong with the card and the requirements of a Space.
+    """List everything that is wrong with the card and the requirements of a Space.
 
     Args:
         folder: the Space, with its README.md and requirements.txt.
@@ -81,7 +81,7 @@ def space_problems(folder: str | Path) -> list[str]:
 
 
 def is_default_space_card(card: str) -> bool:
-    """Whether this is the card that the Hub itself puts into a new Space."""
+    """Tell whether this is the card that the Hub itself puts into a new Space."""
     try:
         return split_card(card)[1].strip() in RULES["space"]["default_bodies"]
     except ValueError:

@@ -1,4 +1,4 @@
-"""A command of the command line: the function that runs it, its help, and its example."""
+"""Describe a command: the function that runs it, its help, and its example."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from hub_cards.cli.overview import SUMMARIES
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `overview.SUMMARIES`.
+    """One of the commands in `overview.SUMMARIES`.
 
     Attributes:
         run: the function; its parameters are the options, and its docstring is the help.

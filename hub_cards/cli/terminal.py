@@ -20,7 +20,7 @@ def print_error(message: object) -> None:
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where a command prints.
+    """The place where a command prints.
 
     Attributes:
         json: print one JSON object, the result; what happens meanwhile goes to standard error.

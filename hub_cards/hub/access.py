@@ -11,7 +11,7 @@ from hub_cards.hub.push_errors import PushError
 
 @dataclass(frozen=True)
 class Account:
-    """Whose token it is, and the namespaces (the account's and its organizations') it may use."""
+    """The owner of a token, with the namespaces that it may use: its own, its organizations'."""
 
     name: str
     namespaces: tuple[str, ...]

@@ -49,7 +49,7 @@ RepoInfo = ModelInfo | SpaceInfo
 
 @dataclass(frozen=True)
 class PushOptions:
-    """How to push.
+    """Options of a push.
 
     Attributes:
         private: create the repository as a private one; one that exists must be private then.
@@ -72,7 +72,7 @@ DEFAULTS = PushOptions()
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did.
+    """Outcome of a push.
 
     Attributes:
         url: the repository's page.

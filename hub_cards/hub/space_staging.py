@@ -1,4 +1,4 @@
-"""What every Space has: files of this checkout, pinned requirements, and a card with metadata."""
+"""Write what every Space has: files of this checkout, pinned requirements, a card with metadata."""
 
 import ast
 import importlib.metadata

@@ -47,7 +47,7 @@ EXIT_CODES = {HOLDS: 0, FAILS: 3, OPEN: 4}  # 1 is an error, and 2 a wrong comma
 
 @dataclass(frozen=True)
 class Verification:
-    """What was verified, and the outcome.
+    """Outcome of a verification.
 
     Attributes:
         model: the Hub id or folder that was asked for.
@@ -78,7 +78,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Measuring:
-    """How the evaluations are repeated; see `convzoo.evaluation.remeasuring.reevaluate`.
+    """Options for repeating the evaluations; see `convzoo.evaluation.remeasuring.reevaluate`.
 
     Attributes:
         data: folders and Hub dataset ids with the images of the evaluations.
