@@ -187,7 +187,7 @@ def test_a_model_that_is_always_right_has_a_card(tmp_path):
         folder = make_full(tmp_path / str(images), labels=NAMES[:5])
         low = binomtest(images, images).proportion_ci(0.95, method="wilson").low
         metrics = {"top1_accuracy": 1.0, "top5_accuracy": 1.0}
-        intervals = dict.fromkeys(metrics, [low, 0.9999999999999999])
+        intervals = {key: [low, 0.9999999999999999] for key in metrics}
         dataset = DATASET | {"num_samples": images}
         put_results(
             folder, result(folder, dataset=dataset, metrics=metrics, intervals_95=intervals)

@@ -149,8 +149,25 @@ def test_a_card_edited_by_hand_must_not_name_the_home(full, tmp_path, monkeypatc
     monkeypatch.setenv("HOME", "/home/alice")
     card = write_card(full, "someone/tiny")
     card.write_text(card.read_text().replace("## Evaluation", "In /home/alice/x.\n\n## Evaluation"))
-    with pytest.raises(PushError, match="edited by hand and names /home/alice; take that out"):
+    with pytest.raises(PushError, match="README.md names /home/alice; take that out before others"):
         stage(full, tmp_path)
+
+
+def test_names_that_look_like_paths_stay(full, tmp_path):
+    """Classes of Open Images are called so."""
+    config = json.loads((full / "config.json").read_text())
+    names = {str(index): f"/m/0{index}" for index in range(9)}
+    put(full, "config.json", config | {"id2label": names, "_name_or_path": "/data/first"})
+    rows = [row | {"name": f"/m/0{n}"} for n, row in enumerate(result(full)["classes"])]
+    put_results(full, result(full, classes=rows, confusions=[]))
+    put(full, "recipe.toml", '[data]\nclasses = ["/m/01"]\npath = "/data/second"\n')
+    target, _ = stage(full, tmp_path)
+    config = json.loads((target / "config.json").read_text())
+    assert config["id2label"] == names and config["_name_or_path"] == "first"
+    recipe = tomllib.loads((target / "recipe.toml").read_text())
+    assert recipe["data"] == {"classes": ["/m/01"], "path": "second"}
+    (staged,) = json.loads((target / "eval_results.json").read_text())["results"]
+    assert staged["classes"] == rows
 
 
 @pytest.mark.parametrize(

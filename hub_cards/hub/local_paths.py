@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from hub_cards.files import json_text
+from hub_cards.files import json_text, replace_text
 
+# Keys of names, which are no paths even where they look so, as "/m/01g317" of Open Images.
+NAMES = frozenset(("classes", "confusions", "id2label", "label2id", "name", "predicted", "split"))
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 # A path within other text; not the part of a web address or of a relative path.
 WITHIN = re.compile(r"(?<![\w:/.~>\\-])(?:[A-Za-z]:\\[\w.$\\~-]+|/[\w.+@%~-]+(?:/[\w.+@%~-]*)+)")
@@ -79,7 +81,7 @@ def make_publishable(path: Path) -> None:
         return
     if path.suffix == ".toml":
         new = text
-        for value in _strings(content):
+        for value in set(_strings(content)) - set(_strings(replaced)):
             for quoted in (json.dumps(value, ensure_ascii=False), f"'{value}'"):
                 new = new.replace(quoted, json.dumps(publishable(value), ensure_ascii=False))
         if tomllib.loads(new) != replaced:
@@ -87,14 +89,14 @@ def make_publishable(path: Path) -> None:
                 f"{path} holds absolute paths of this machine, which must not be published; write "
                 "them in quotes on one line, or relative to the project's folder"
             )
-        path.write_text(new, encoding="utf-8", newline="\n")
+        replace_text(path, new)
     else:
-        path.write_text(json_text(replaced), encoding="utf-8", newline="\n")
+        replace_text(path, json_text(replaced))
 
 
 def _map(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _map(one) for key, one in value.items()}
+        return {key: one if key in NAMES else _map(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_map(one) for one in value]
     return publishable(value) if isinstance(value, str) else value

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 SETTINGS = ("config.json", "preprocessor_config.json")
 RECORDS = (*SETTINGS, "conversion.json", "eval_results.json", "recipe.toml", "train_results.json")
+TEXTS = (".csv", ".json", ".jsonl", ".md", ".toml", ".yaml")
 MODEL_FILES = (
     *RECORDS, "model.safetensors", "README.md", "metrics.jsonl", "emissions.csv",
     "training_curve.png", "reliability_diagram.png", "LICENSE*", "NOTICE*",
@@ -56,6 +57,7 @@ def stage_model(folder: Path, stage: Path, repo_id: str | None) -> tuple[str, ..
             if (stage / record).is_file():
                 make_publishable(stage / record)
         _add_card(stage, repo_id)
+        _check_texts(stage)
     except (OSError, ValueError) as error:
         message = str(error).replace(str(stage), str(folder))
         raise PushError("folder", f"{message}\nNothing was pushed.") from error
@@ -136,14 +138,19 @@ def _imported_beside(path: Path) -> Iterator[str]:
             yield from (f"{name.partition('.')[0]}.py" for name in names)
 
 
+def _check_texts(stage: Path) -> None:
+    """Refuse what still names the author's home, as a card edited by hand may."""
+    for path in sorted(stage.rglob("*")):
+        if path.suffix in TEXTS and names_home(path.read_text(encoding="utf-8", errors="replace")):
+            raise ValueError(f"{path} names {Path.home()}; take that out before others read it")
+
+
 def _add_card(stage: Path, repo_id: str | None) -> None:
     card = stage / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else None
     if text is None or is_generated(text):
         write_card(stage, repo_id)
         return
-    if names_home(text):
-        raise ValueError(f"{card} was edited by hand and names {Path.home()}; take that out of it")
     if problems := card_problems(text, stage):
         raise ValueError(
             f"{card} was edited by hand and breaks {len(problems)} rule(s):\n"
