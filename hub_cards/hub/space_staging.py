@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 import yaml
 
+from hub_cards.card.formatting import plain
 from hub_cards.card.model_facts import CODE_LICENSE
 from hub_cards.card.rendering import signed
 from hub_cards.card.validation import space_problems
@@ -128,6 +129,7 @@ def finish_space(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["plain"] = plain
     body = environment.get_template(template).render({**context, **metadata, "repo_id": repo_id})
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
     # By these a push knows which of them a person has edited on the Hub.
