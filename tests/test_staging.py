@@ -194,6 +194,15 @@ def test_paths_of_machines_are_told_from_other_text(text, expected):
     assert publishable(text) == expected
 
 
+def test_a_path_below_the_current_folder_never_becomes_an_id_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert publishable(f"{tmp_path}/runs/first") == "./runs/first"
+    assert publishable(f"{tmp_path}/runs/first/model") == "runs/first/model"
+    assert publishable(f"evaluate --data {tmp_path}/data/colours") == (
+        "evaluate --data ./data/colours"
+    )
+
+
 def test_a_folder_without_files_of_a_model_is_refused(tmp_path):
     folder = make_bare(tmp_path / "bare")
     (folder / "config.json").unlink()

@@ -16,6 +16,7 @@ from hub_cards.files import json_text, replace_text
 
 # Keys of names, which are no paths even where they look so, as "/m/01g317" of Open Images.
 NAMES = frozenset(("classes", "confusions", "id2label", "label2id", "name", "predicted", "split"))
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 # A path within other text; not the part of a web address or of a relative path.
 WITHIN = re.compile(r"(?<![\w:/.~>\\-])(?:[A-Za-z]:\\[\w.$\\~-]+|/[\w.+@%~-]+(?:/[\w.+@%~-]*)+)")
@@ -30,7 +31,9 @@ def relative_path(path: str) -> str:
     if PurePosixPath(path).is_absolute():
         for root in dict.fromkeys((Path.cwd(), CHECKOUT)):
             if Path(path).is_relative_to(root):
-                return Path(path).relative_to(root).as_posix()
+                relative = Path(path).relative_to(root).as_posix()
+                # "runs/first" would be taken for a model or dataset of the Hub.
+                return f"./{relative}" if HUB_ID.fullmatch(relative) else relative
         return PurePosixPath(path).name
     return PureWindowsPath(path).name
 
