@@ -1,5 +1,6 @@
 """What a card says of the training."""
 
+import json
 import re
 
 import pytest
@@ -134,3 +135,13 @@ def test_only_a_model_of_the_hub_is_a_base_model(full, tmp_path, monkeypatch):
         card = render(full)
         assert ModelCard(card).data.base_model is None
         assert (f"the weights of `{path}`" in card) == bool(path)
+
+
+def test_an_evaluation_that_a_resumed_run_has_repeated_is_shown_once(full):
+    lines = [
+        {"step": step, "epoch": step / 10, "eval_loss": 1.5, "eval_top1_accuracy": accuracy}
+        for step, accuracy in ((10, 0.1), (20, 0.2), (20, 0.2), (30, 0.3))
+    ]
+    put(full, "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    rows = [row for row in cells(section(render(full), "Training results")) if len(row) == 3][2:]
+    assert [row[0] for row in rows] == ["1", "2", "3"]

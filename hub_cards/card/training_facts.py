@@ -239,7 +239,9 @@ def run_rows(evidence: Evidence) -> Rows:
 
 def progress_rows(evidence: Evidence) -> list[tuple[str, ...]]:
     """Evaluations during training, evenly thinned out, the last one kept; [] for a single one."""
-    lines = [line for line in evidence.metrics if "eval_top1_accuracy" in line]
+    # A resumed run repeats the evaluation of the step from which it resumes.
+    evaluations = [line for line in evidence.metrics if "eval_top1_accuracy" in line]
+    lines = list({line.get("step", id(line)): line for line in evaluations}.values())
     if len(lines) < 2:
         return []
     step = max(1, math.ceil(len(lines) / MAX_PROGRESS_ROWS))
