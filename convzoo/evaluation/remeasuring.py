@@ -38,7 +38,13 @@ from convzoo.environment import describe_environment
 from convzoo.errors import user_message
 from convzoo.evaluation.class_matching import class_names, match_classes
 from convzoo.evaluation.predicting import EvaluationProtocol, content_digest, predict_split
-from convzoo.evaluation.results import Calibration, ClassAccuracy, Confusion, EvalResult, check_result
+from convzoo.evaluation.results import (
+    Calibration,
+    ClassAccuracy,
+    Confusion,
+    EvalResult,
+    check_result,
+)
 from convzoo.evaluation.statistics import break_down
 from convzoo.files import write_json
 

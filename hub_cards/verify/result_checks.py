@@ -35,7 +35,7 @@ def check_results(
 
     Args:
         results: entries of `eval_results.json`.
-        answers: for each, see `convzoo.evaluation.remeasuring.reevaluate`.
+        answers: for each, see `convzoo.evaluation.remeasuring.Answer`.
         labels: class names of the model, in the order of its logits; () if they are not known.
     """
     sampled = [answer for answer in answers if answer.get("seen", 0) < answer.get("num_images", 0)]

@@ -78,7 +78,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Measuring:
-    """Options for repeating the evaluations; see `convzoo.evaluation.remeasuring.reevaluate`.
+    """Options for repeating the evaluations; see `convzoo.evaluation.remeasuring.Request`.
 
     Attributes:
         data: folders and Hub dataset ids with the images of the evaluations.
