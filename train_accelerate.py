@@ -578,10 +578,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def push(folder, repo_id, private):
     """Push a finished model; a push that fails is told, and costs nothing but itself."""
-    from hub_cards.hub.pushing import PushError, push_folder
+    from hub_cards.hub.pushing import PushError, PushOptions, push_folder
 
     try:
-        logger.info("pushed: %s", push_folder(folder, repo_id, private).url)
+        pushed = push_folder(folder, repo_id, options=PushOptions(private=private))
+        logger.info("pushed: %s", pushed.url)
     except (PushError, OSError, ValueError) as error:
         command = f"python -m hub_cards push {folder} {repo_id}"
         logger.error("not pushed: %s. The model is whole; push it with: %s", error, command)

@@ -49,3 +49,19 @@ def tiny_recipe(tmp_path_factory, colour_data):
         """
     )
     return path
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A model folder with what every one has."""
+    from tests.support.model_folders import make_bare  # loads torch, so not for every test file
+
+    return make_bare(tmp_path / "bare")
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A trained and evaluated model folder."""
+    from tests.support.model_folders import make_full
+
+    return make_full(tmp_path / "full")

@@ -10,8 +10,7 @@ import pytest
 from hub_cards.evidence.folder import read_evidence
 from hub_cards.hub.collection import OUR_NOTE, collection_note
 from tests.support.hub_server import HubServer
-from tests.test_rendering import NUM_PARAMETERS, make_bare, put_results, result
-from tests.test_tables import make_model
+from tests.support.model_folders import NUM_PARAMETERS, make_bare, make_model, put_results, result
 
 TOKENS = {"hf_SecretOfUser": "user", "hf_SecretReader": "user", "hf_SecretOfOther": "other"}
 ALL = ["user/worst", "user/best", "zoo/middle"]
@@ -172,7 +171,7 @@ def test_any_one_call_may_fail_or_its_answer_be_lost(how, hub, update):
     """The first call, then the second, until an update has no more calls."""
     number = 0
     while True:
-        title = f"{list(how)[0]} {number}"
+        title = f"{next(iter(how))} {number}"
         fault = hub.fail("", skip=number, **how)
         done = update(title, ["user/worst", "user/best"])
         unused, fault.times = fault.times, 0

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from hub_cards.__main__ import main
+from hub_cards.cli import main
 from tests.support.hub_server import HubServer
-from tests.test_rendering import DATASET, PREPROCESSOR, make_bare, put_results, result
+from tests.support.model_folders import DATASET, PREPROCESSOR, make_bare, put_results, result
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 ON_THE_HUB = DATASET | {"id": "user/colours", "name": "Colours", "revision": REVISION}

@@ -48,7 +48,7 @@ FILES = sorted(LFS + REGULAR)
 # A client that pushes whatever it is told to on standard input, one JSON object a line.
 PUSHER = """
 import dataclasses, json, logging, os, sys
-from hub_cards.hub.pushing import PushError, push_folder
+from hub_cards.hub.pushing import PushError, PushOptions, push_folder
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 for line in sys.stdin:
@@ -58,7 +58,9 @@ for line in sys.stdin:
     if token:
         os.environ["HF_TOKEN"] = token
     try:
-        answer = dataclasses.asdict(push_folder(**arguments)) | {"reason": None}
+        where = arguments.pop("folder"), arguments.pop("repo_id")
+        done = push_folder(*where, options=PushOptions(**arguments))
+        answer = dataclasses.asdict(done) | {"reason": None}
     except PushError as error:
         answer = {"reason": error.reason, "exit_code": error.exit_code, "message": str(error)}
     print(json.dumps(answer), flush=True)
@@ -235,7 +237,7 @@ def test_a_pull_request_is_opened_once_even_if_the_answer_is_lost(hub, folder, p
 @pytest.mark.parametrize("how", [{"retry_after": 0}, {"drop_after": 0}], ids=["503", "lost"])
 def test_any_one_call_may_fail_or_its_answer_be_lost(how, hub, folder, push):
     """The first call, then the second, until a push has no more calls."""
-    name, number = f"user/once-{list(how)[0]}", 0
+    name, number = f"user/once-{next(iter(how))}", 0
     while True:
         repo_id = f"{name}-{number}"
         (folder / "metrics.jsonl").write_text(json.dumps({"step": number, "name": name}) + "\n")

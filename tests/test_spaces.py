@@ -32,6 +32,7 @@ PUSHER = """
 import dataclasses, json, logging, os, sys
 from hub_cards.hub.metric_spaces import push_metric
 from hub_cards.hub.push_errors import PushError
+from hub_cards.hub.pushing import PushOptions
 from hub_cards.hub.spaces import push_space
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
@@ -43,7 +44,10 @@ for line in sys.stdin:
         os.environ["HF_TOKEN"] = token
     push = push_metric if "folder" in arguments else push_space
     try:
-        answer = dataclasses.asdict(push(**arguments)) | {"reason": None}
+        what = arguments.pop("folder", None) or arguments.pop("models")
+        repo_id = arguments.pop("repo_id")
+        options = PushOptions(**arguments)
+        answer = dataclasses.asdict(push(what, repo_id, options=options)) | {"reason": None}
     except PushError as error:
         answer = {"reason": error.reason, "exit_code": error.exit_code, "message": str(error)}
     print(json.dumps(answer), flush=True)
@@ -413,7 +417,7 @@ def test_a_copy_of_the_space_shows_the_models_as_they_were(hub, folder, push, tm
 
 
 def test_a_space_of_model_folders_needs_no_hub(folder, tmp_path):
-    build_space([str(folder)], "user/local", tmp_path)
+    build_space([str(folder)], "user/local", target=tmp_path)
     metadata = yaml.safe_load(FRONT_MATTER.match((tmp_path / "README.md").read_text())[1])
     assert "models" not in metadata and "preload_from_hub" not in metadata
     assert (tmp_path / "models.txt").read_text() == "models/cnn\n"
@@ -479,7 +483,7 @@ def spare(tmp_path_factory):
     """A Space of a model without images."""
     model, spare = tmp_path_factory.mktemp("bare"), tmp_path_factory.mktemp("spare")
     save_model(model, seed=3)
-    build_space([str(model)], "user/spare", spare)
+    build_space([str(model)], "user/spare", target=spare)
     return spare
 
 

@@ -9,19 +9,21 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from hub_cards.__main__ import main
+from hub_cards.cli import main
 from hub_cards.index.org_card import org_card_problems
 from hub_cards.index.plot import INK
 from hub_cards.index.rows import read_rows
 from hub_cards.index.tables import make_tables, put_tables, render_tables
 from tests.support.clients import ROOT
 from tests.support.hub_server import HubServer, card_errors, front_matter
-from tests.test_rendering import (
+from tests.support.model_folders import (
     DATASET,
     NAMES,
     NUM_PARAMETERS,
+    PLACES,
     PREPROCESSOR,
     make_bare,
+    make_model,
     put,
     put_results,
     result,
@@ -29,16 +31,6 @@ from tests.test_rendering import (
 
 BEGIN, END = "<!-- zoo table: begin -->", "<!-- zoo table: end -->"
 QUOTED = "hub_cards/quoted_results.toml"
-PLACES = {"id": "user/colours", "name": "Colours", "split": "test", "num_samples": 263}
-
-
-def make_model(folder, name, correct, family="cnn", **changes):
-    """A model folder that got `correct` of 263 images right."""
-    model = make_bare(folder / name, family)
-    metrics = {"top1_accuracy": correct / 263, "top5_accuracy": 0.75, "loss": 2.25}
-    put(model, "recipe.toml", f'[run]\nname = "{name}"\nlicense = "mit"\n')
-    put_results(model, result(model, **{"metrics": metrics, "dataset": DATASET | PLACES} | changes))
-    return model
 
 
 def grids(text):
@@ -179,7 +171,7 @@ def test_only_the_text_between_the_markers_changes(newline, tmp_path):
 )
 def test_markers_must_be_there_once_each_and_in_order(text):
     with pytest.raises(ValueError, match=r"FILE.md must have the lines .* once each, in this"):
-        put_tables(text, "tables", "FILE.md")
+        put_tables(text, "tables", where="FILE.md")
 
 
 def test_a_check_without_a_file_is_an_error(tmp_path, capsys):
@@ -239,10 +231,10 @@ def test_the_image_can_be_read_on_light_and_dark_pages(page, tmp_path):
     bright, dark = sorted((luminance(INK), luminance(page)), reverse=True)
     assert (bright + 0.05) / (dark + 0.05) >= 3  # what WCAG asks of graphics
     assert main(["index", str(ROOT / QUOTED), "--plot", str(tmp_path / "zoo.png")]) == 0
-    picture = Image.open(tmp_path / "zoo.png").convert("RGBA")
-    transparent = sum(picture.getchannel("A").point(lambda a: a == 0).histogram()[1:])
-    assert transparent > 0.8 * picture.width * picture.height
-    colours = {pixel[:3] for _, pixel in picture.getcolors(1 << 20) if pixel[3] == 255}
+    plot = Image.open(tmp_path / "zoo.png").convert("RGBA")
+    transparent = sum(plot.getchannel("A").point(lambda a: a == 0).histogram()[1:])
+    assert transparent > 0.8 * plot.width * plot.height
+    colours = {pixel[:3] for _, pixel in plot.getcolors(1 << 20) if pixel[3] == 255}
     assert (128, 128, 128) in colours and (31, 119, 180) in colours  # ink, first model
 
 

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hub_cards.card.rendering import signed, write_card
-from hub_cards.verify.checks import check_results
 from hub_cards.verify.intervals import (
     hits_interval,
     mean_interval,
     tolerated_images,
     tolerated_loss,
 )
+from hub_cards.verify.result_checks import check_results
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.hub_server import HubServer
 from tests.support.images import encode, write_split
@@ -152,7 +152,10 @@ def test_a_pushed_model_holds_as_a_whole(hub, model, data, verify):
     for result, name in zip(results, ("many", "few"), strict=True):
         checks = [check for check in content["checks"] if check["about"] == f"{name} [test]"]
         facts = {check["name"]: check["facts"] for check in checks}
-        assert [*facts] == ["images", "top-1", "top-5", "loss", "classes", "calibration"]
+        assert [*facts] == [
+            *("images", "names", "top-1", "top-5", "loss"),
+            *("classes", "confusions", "calibration"),
+        ]
         assert facts["images"]["seen"] == result["dataset"]["num_samples"]
         for key in ("top1_accuracy", "top5_accuracy"):
             measured = facts[key.replace("top", "top-").partition("_")[0]]
@@ -166,7 +169,8 @@ def test_a_pushed_model_holds_as_a_whole(hub, model, data, verify):
 def test_the_command_on_the_card_is_the_one_that_verifies_it(hub, data):
     card = hub.files("models", "user/tiny")["README.md"].read_text()
     (command,) = re.findall(r"^python -m hub_cards verify .*$", card, re.MULTILINE)
-    assert command == f"python -m hub_cards verify user/tiny --data '{data}' user/few"
+    assert command == "python -m hub_cards verify user/tiny --data many user/few"
+    assert data.name == "many" and str(data) not in card
 
 
 def test_a_sample_reads_what_it_needs_of_the_recorded_commit(hub, verify, tmp_path):
@@ -182,12 +186,14 @@ def test_a_sample_reads_what_it_needs_of_the_recorded_commit(hub, verify, tmp_pa
     assert done.returncode == 4 and "not all of it was checked" in done.stdout
     assert verdicts(content, "many") == {"images": "not checked"}
     few = verdicts(content, "few")  # 12 losses have no interval
-    assert few == dict.fromkeys(("images", "top-1", "top-5"), "holds") | {"loss": "not checked"}
+    assert few == dict.fromkeys(("images", "names", "top-1", "top-5"), "holds") | {
+        "loss": "not checked"
+    }
     facts = {check["name"]: check["facts"] for check in content["checks"] if check["facts"]}
     assert facts["images"]["identified"] == "commit" and recorded in done.stdout
     assert f"Seed {content['seed']}." in done.stdout
     measured, (low, high) = facts["top-1"]["measured"], facts["top-1"]["interval"]
-    expected = hits_interval(round(12 * measured), 12, 30, 0.01 / 3)
+    expected = hits_interval(round(12 * measured), 12, num_images=30, alpha=0.01 / 3)
     assert [low * 30, high * 30] == pytest.approx(expected)
 
 
@@ -217,7 +223,11 @@ def test_results_raised_everywhere_are_found_out_by_measuring(hub, data, verify,
     assert done.returncode == 3 and "Something does not hold." in done.stdout
     assert f"at commit {commit}" in done.stdout
     assert verdicts(content, "many") == {
-        **{"images": "holds", "top-1": "does not hold", "top-5": "holds", "loss": "holds"}
+        "images": "holds",
+        "names": "holds",
+        "top-1": "does not hold",
+        "top-5": "holds",
+        "loss": "holds",
     }
     assert set(verdicts(content).values()) == {"holds"}
     arguments = ("user/tiny", "--data", data, "--sample", 120, "--seed", 1)
@@ -356,7 +366,9 @@ def chance(k, n, marked, total):
 def test_the_interval_holds_exactly_the_numbers_that_explain_the_sample(seen, total):
     """By exhaustive enumeration in fractions; and its coverage is what was promised."""
     alpha = 0.1
-    intervals = [hits_interval(hits, seen, total, alpha) for hits in range(seen + 1)]
+    intervals = [
+        hits_interval(hits, seen, num_images=total, alpha=alpha) for hits in range(seen + 1)
+    ]
     for hits, (low, high) in enumerate(intervals):
         expected = []
         for marked in range(hits, total - (seen - hits) + 1):
@@ -373,7 +385,7 @@ def test_the_interval_holds_exactly_the_numbers_that_explain_the_sample(seen, to
 @pytest.mark.parametrize(("hits", "seen"), [(0, 1000), (785, 1000), (1000, 1000), (7840, 10_000)])
 def test_the_ends_of_the_interval_are_right_for_imagenet(hits, seen):
     total, half = 50_000, Fraction(1, 600)
-    low, high = hits_interval(hits, seen, total, 1 / 300)
+    low, high = hits_interval(hits, seen, num_images=total, alpha=1 / 300)
 
     def at_least(count, marked):
         """In whole numbers of ways, from one to the next."""
@@ -400,7 +412,9 @@ def test_the_interval_of_a_mean_has_the_variance_of_drawing_without_replacement(
     means, squares = [], []
     for drawn in combinations(values, seen):
         mean = float(np.mean(drawn))
-        low, high = mean_interval(mean, float(np.std(drawn, ddof=1)), seen, len(values), alpha)
+        low, high = mean_interval(
+            mean, float(np.std(drawn, ddof=1)), seen=seen, num_images=len(values), alpha=alpha
+        )
         assert (low + high) / 2 == pytest.approx(mean)
         means.append(mean)
         squares.append(((high - low) / 2 / NormalDist().inv_cdf(0.975)) ** 2)
@@ -413,7 +427,13 @@ def test_the_interval_of_a_mean_loss_covers_it_nearly_as_often_as_it_says():
     covered = 0
     for _ in range(4000):
         drawn = losses[rng.integers(0, len(losses), 1000)]
-        low, high = mean_interval(float(drawn.mean()), float(drawn.std(ddof=1)), 1000, 20_000, 0.01)
+        low, high = mean_interval(
+            float(drawn.mean()),
+            float(drawn.std(ddof=1)),
+            seen=1000,
+            num_images=20_000,
+            alpha=0.01,
+        )
         covered += low <= losses.mean() <= high
     assert 0.975 < covered / 4000 < 0.995
 
@@ -492,3 +512,104 @@ def test_a_mean_of_few_images_is_not_judged():
 def test_tolerances():
     assert [tolerated_images(n) for n in (1, 1000, 1001, 50_000)] == [1, 1, 2, 50]
     assert tolerated_loss(0.2) == 0.001 and tolerated_loss(6.0) == pytest.approx(0.006)
+
+
+NAMED = RESULT | {
+    "confusions": [
+        {"name": "a", "predicted": "b", "count": 300, "share": 0.15},
+        {"name": "a", "predicted": "c", "count": 60, "share": 0.03},
+    ]
+}
+
+
+def counts(**pairs):
+    found = [
+        {"name": "a", "predicted": key, "count": n, "share": n / 2000} for key, n in pairs.items()
+    ]
+    return {"confusions": found, "label_names": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "measured"),
+    [
+        ("holds", counts(b=300, c=60)),
+        ("holds", counts(b=302, c=58)),
+        ("does not hold", counts(b=303, c=58)),
+        ("does not hold", counts(b=300, d=60)),  # another class
+        ("does not hold", counts(b=300)),  # one too many is recorded
+        ("does not hold", counts(b=300, c=60, d=40)),  # one was removed
+        ("not checked", {}),
+    ],
+)
+def test_confusions_are_measured_again(verdict, measured):
+    found = {each.name: each.verdict for each in check_results([NAMED], [answer(1600, **measured)])}
+    assert found["confusions"] == verdict
+
+
+def test_a_full_list_of_confusions_may_lack_rare_ones():
+    recorded = {f"k{n}": 40 - n for n in range(20)}  # the rarest has 21 images
+    measured = {**recorded, "z": 21}
+    del measured["k19"]  # just as rare, so it may be the one that is left out
+    result = RESULT | {"confusions": counts(**recorded)["confusions"]}
+    for pairs, verdict in ((measured, "holds"), (measured | {"z": 30}, "does not hold")):
+        checks = check_results([result], [answer(1600, confusions=counts(**pairs)["confusions"])])
+        assert {check.name: check.verdict for check in checks}["confusions"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("labels", "verdict"),
+    [("abcdef", "holds"), ("fedcba", "does not hold"), ("abcdeg", "not checked")],
+)
+def test_names_of_classes_are_those_of_the_data(labels, verdict):
+    measured = answer(1600, label_names=list("abcdef"))
+    checks = check_results([RESULT], [measured], labels=labels)
+    (names,) = [check for check in checks if check.name == "names"]
+    assert names.verdict == verdict
+    if verdict == "does not hold":
+        assert "class 0 is 'a' in the data, in config.json 'f'" in names.detail
+
+
+def test_top5_of_few_classes_is_not_spoken_of():
+    result = RESULT | {"metrics": {"top1_accuracy": 0.8, "top5_accuracy": 1.0}}
+    for labels, named in (("abcde", False), ("abcdef", True)):
+        checks = check_results([result], [answer(1600)], labels=labels)
+        assert ("top-5" in {check.name for check in checks}) == named
+
+
+def test_class_names_that_were_turned_round_everywhere_are_found_out(data, model, verify, tmp_path):
+    """In config.json alone, and in all files with a new card: only the data can tell then."""
+    shutil.copytree(model, tmp_path / "model")
+    folder = tmp_path / "model"
+    config = json.loads((folder / "config.json").read_text())
+    names = [config["id2label"][str(index)] for index in range(len(NAMES))]
+    config["id2label"] = {str(index): name for index, name in enumerate(names[::-1])}
+    config["label2id"] = {name: index for index, name in enumerate(names[::-1])}
+    (folder / "config.json").write_text(json.dumps(config))
+    done, content = verify(folder)
+    assert done.returncode == 3 and verdicts(content)["evidence"] == "does not hold"
+    other = dict(zip(names, names[::-1], strict=True))
+    results = json.loads((folder / "eval_results.json").read_text())
+    for result in results["results"]:
+        for row in (*result["classes"], *result["confusions"]):
+            row |= {key: other[row[key]] for key in ("name", "predicted") if key in row}
+    (folder / "eval_results.json").write_text(json.dumps(results))
+    (folder / "README.md").unlink()
+    write_card(folder)
+    done, content = verify(folder, "--data", data)
+    assert done.returncode == 3 and verdicts(content)["evidence"] == "holds"
+    many = verdicts(content, "many")
+    assert {name for name, verdict in many.items() if verdict != "holds"} == {"names"}
+
+
+def test_a_stock_model_is_not_checked(verify, tmp_path):
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=3)
+    ResNetForImageClassification(config).save_pretrained(tmp_path / "resnet")
+    done, content = verify(tmp_path / "resnet")
+    assert done.returncode == 4 and {each["verdict"] for each in content["checks"]} == {
+        "not checked"
+    }
+    (tmp_path / "resnet" / "eval_results.json").write_text(json.dumps({"results": [RESULT]}))
+    done, content = verify(tmp_path / "resnet")
+    assert done.returncode == 4 and verdicts(content)["weights"] == "not checked"

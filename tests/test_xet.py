@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support.hub_server import HubServer
+from tests.support.model_folders import make_model
 from tests.support.xet_store import chunks_of, files_of
-from tests.test_tables import make_model
 
 pytest.importorskip("hf_xet")
 

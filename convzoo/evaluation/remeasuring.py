@@ -37,7 +37,13 @@ from convzoo.environment import describe_environment
 from convzoo.errors import user_message
 from convzoo.evaluation.class_matching import class_names, match_classes
 from convzoo.evaluation.predicting import EvaluationProtocol, content_digest, predict_split
-from convzoo.evaluation.results import Calibration, ClassAccuracy, EvalResult, check_result
+from convzoo.evaluation.results import (
+    Calibration,
+    ClassAccuracy,
+    Confusion,
+    EvalResult,
+    check_result,
+)
 from convzoo.evaluation.statistics import break_down
 from convzoo.files import write_json
 
@@ -103,7 +109,8 @@ class Answer(TypedDict, total=False):
         seen: how many of them were measured.
         top1_accuracy, top5_accuracy: how many of these were hits.
         loss, loss_deviation: mean and standard deviation of their cross entropy.
-        classes, calibration: as in the result.
+        label_names: what the data calls its classes.
+        classes, confusions, calibration: as in the result.
     """
 
     reason: str
@@ -116,7 +123,9 @@ class Answer(TypedDict, total=False):
     top5_accuracy: int
     loss: float
     loss_deviation: float
+    label_names: list[str]
     classes: list[ClassAccuracy]
+    confusions: list[Confusion]
     calibration: Calibration
 
 
@@ -370,7 +379,9 @@ def _measure(
         "top5_accuracy": int(hits.any(axis=1).sum()),
         "loss": float(losses.mean(dtype=np.float64)),
         "loss_deviation": float(losses.std(dtype=np.float64, ddof=min(1, len(losses) - 1))),
+        "label_names": list(source.label_names),
         "classes": details["classes"],
+        "confusions": details["confusions"],
         "calibration": details["calibration"],
     }
 

@@ -1,9 +1,15 @@
-"""The network as a column of layers with the shape that leaves each of them."""
+"""Draw the network as a column of layers with the shape that leaves each of them."""
+
+from collections.abc import Iterator
 
 from hub_cards.evidence.folder import Evidence
+from hub_cards.files import Record
+
+Layer = tuple[str, tuple[int, ...]]  # name, and its output's shape, channels first
+Size = tuple[int, ...]  # height and width
 
 
-def layer_rows(evidence: Evidence) -> list[tuple[str, tuple[int, ...]]]:
+def layer_rows(evidence: Evidence) -> list[Layer]:
     """Layers in the order of the data, each with its output's shape, channels first.
 
     Args:
@@ -14,21 +20,21 @@ def layer_rows(evidence: Evidence) -> list[tuple[str, tuple[int, ...]]]:
     """
     config, crop = evidence.config, evidence.preprocessor["crop_size"]
     size = (crop["height"], crop["width"])
-    rows = [("image", (config["num_channels"], *size))]
+    rows: list[Layer] = [("image", (config["num_channels"], *size))]
     rows += (_alexnet if evidence.model_type == "alexnet" else _stages)(config, size)
     rows.append(("linear", (len(evidence.labels),)))
     return rows
 
 
 def diagram(evidence: Evidence) -> str:
-    """The same as lines of text."""
+    """Draw the layers as lines of text."""
     rows = [(name, " x ".join(map(str, shape))) for name, shape in layer_rows(evidence)]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {shape}" for name, shape in rows)
 
 
-def _stages(config, size):
-    def half():
+def _stages(config: Record, size: Size) -> Iterator[Layer]:
+    def half() -> Size:
         return tuple(-(-side // 2) for side in size)
 
     if config["stem"] == "small":
@@ -46,21 +52,26 @@ def _stages(config, size):
     yield "mean over pixels", (channels,)
 
 
-def _alexnet(config, size):
-    def after(kernel, stride, padding):
+def _alexnet(config: Record, size: Size) -> Iterator[Layer]:
+    def after(kernel: int, stride: int, *, padding: int) -> Size:
         return tuple((side + 2 * padding - kernel) // stride + 1 for side in size)
 
     for number, channels in enumerate(config["hidden_sizes"]):
         if number == 0 and config["stem"] == "imagenet":
-            name, geometry = "convolution 11x11, stride 4", (11, 4, config["stem_padding"])
+            name, kernel, stride, padding = (
+                "convolution 11x11, stride 4",
+                11,
+                4,
+                config["stem_padding"],
+            )
         elif number == 1:
-            name, geometry = "convolution 5x5", (5, 1, 2)
+            name, kernel, stride, padding = "convolution 5x5", 5, 1, 2
         else:
-            name, geometry = "convolution 3x3", (3, 1, 1)
-        size = after(*geometry)
+            name, kernel, stride, padding = "convolution 3x3", 3, 1, 1
+        size = after(kernel, stride, padding=padding)
         yield name, (channels, *size)
         if number not in (2, 3):
-            size = after(3, 2, 0)
+            size = after(3, 2, padding=0)
             yield "max pooling 3x3, stride 2", (channels, *size)
     yield "mean over regions", (channels, config["pooled_size"], config["pooled_size"])
     for _ in range(2):

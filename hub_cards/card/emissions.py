@@ -1,14 +1,15 @@
-"""The footprint of a training, from the file that CodeCarbon writes (emissions.csv)."""
+"""Read the footprint of a training from the file that CodeCarbon writes (emissions.csv)."""
 
 import csv
 import math
 
-from hub_cards.card.formatting import Rows, duration, joined, present
+from hub_cards.card.formatting import Rows, duration, joined, plain, present
 from hub_cards.evidence.folder import Evidence
+from hub_cards.files import Record
 
 
-def read_emissions(evidence: Evidence) -> dict | None:
-    """What CodeCarbon measured, if emissions.csv is in the model folder.
+def read_emissions(evidence: Evidence) -> Record | None:
+    """Read what CodeCarbon measured, if emissions.csv is in the model folder.
 
     A file has several rows for a run that was looked at while it went on, each with the sums so
     far, and several runs for a training that was resumed: the last rows of the runs are added.
@@ -45,21 +46,21 @@ def read_emissions(evidence: Evidence) -> dict | None:
     }
 
 
-def emission_rows(found: dict) -> Rows:
-    """The same for a table."""
+def emission_rows(found: Record) -> Rows:
+    """Give the footprint as rows of a table."""
     return present(
         [
             ("CO2 equivalents", f"{found['grams']:.6g} g, by CodeCarbon"),
             ("Energy", f"{found['kwh']:.4g} kWh"),
             ("Time", duration(found["seconds"])),
-            ("Place", found["place"]),
-            ("Hardware", found["hardware"]),
+            ("Place", plain(found["place"])),
+            ("Hardware", plain(found["hardware"])),
         ]
     )
 
 
-def emission_metadata(found: dict, fine_tuned: bool) -> dict:
-    """The same as the Hub's `co2_eq_emissions`, in grams."""
+def emission_metadata(found: Record, fine_tuned: bool) -> Record:
+    """Give the footprint as the Hub's `co2_eq_emissions`, in grams."""
     metadata = {
         "emissions": found["grams"],
         "source": "CodeCarbon",

@@ -1,4 +1,4 @@
-"""The Hub's own files of results, `.eval_results/*.yaml`, from the same evidence as the card.
+"""Write the Hub's own files of results, `.eval_results/*.yaml`, from the evidence of the card.
 
 The Hub shows such a result where the dataset is a registered benchmark: its `eval.yaml` must have a
 task of this id. No dataset of image classification was one in November 2026, so these files are
@@ -8,6 +8,7 @@ Source: https://github.com/huggingface/hub-docs/blob/main/eval_results.yaml
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -17,6 +18,7 @@ from hub_cards.card.evaluation_facts import accuracies, protocol_label
 from hub_cards.card.formatting import joined
 from hub_cards.card.validation import RULES
 from hub_cards.evidence.folder import Evidence
+from hub_cards.files import Record, replace_text
 
 FOLDER = ".eval_results"
 HEADER = "# Written by hub_cards from eval_results.json; do not edit.\n"
@@ -50,16 +52,16 @@ def write_eval_result_files(evidence: Evidence, create: bool = True) -> list[Pat
         if path.exists() and path not in present:
             raise FileExistsError(f"{path} was not written by hub_cards, and was left as it is")
         folder.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        replace_text(path, text)
     return sorted(contents)
 
 
-def _is_ours(path):
+def _is_ours(path: Path) -> bool:
     return path.read_text(encoding="utf-8", errors="replace").startswith(HEADER)
 
 
-def _contents(evidence):
-    entries = {}
+def _contents(evidence: Evidence) -> dict[str, str]:
+    entries: dict[str, list[EvalResultEntry]] = {}
     for result in evidence.eval_results:
         dataset = result["dataset"]
         if dataset.get("id") and not dataset.get("subset"):
@@ -68,7 +70,7 @@ def _contents(evidence):
     return {name: HEADER + _dump(found, name) for name, found in entries.items()}
 
 
-def _entries(evidence, result):
+def _entries(evidence: Evidence, result: Record) -> Iterator[EvalResultEntry]:
     dataset = result["dataset"]
     for title, key in accuracies(evidence):
         if result["metrics"].get(key) is not None:
@@ -90,7 +92,7 @@ def _entries(evidence, result):
             )
 
 
-def _dump(entries, name):
+def _dump(entries: list[EvalResultEntry], name: str) -> str:
     for entry in entries:
         if not re.fullmatch(RULES["metadata"]["id_pattern"], entry.dataset_id):
             raise ValueError(f"dataset.id in {name} must be a Hub id; got {entry.dataset_id!r}")

@@ -1,18 +1,21 @@
-"""What a card says of the evaluations: results, weak classes, calibration, other images."""
+"""Facts about the evaluations: results, weak classes, calibration, other images."""
 
 from hub_cards.card.formatting import (
     Rows,
+    code,
     dataset_link,
     dataset_name,
     environment_rows,
     joined,
     percent,
+    plain,
     present,
     provenance_rows,
     scalar,
     settings,
 )
 from hub_cards.evidence.folder import Evidence
+from hub_cards.files import Record
 
 MAX_WEAK_ROWS = 5
 
@@ -23,8 +26,8 @@ def accuracies(evidence: Evidence) -> list[tuple[str, str]]:
     return [top1, top5] if len(evidence.labels) > 5 else [top1]
 
 
-def protocol_label(evidence: Evidence, result: dict) -> str:
-    """How the images were shown, where that is not one view with the published preprocessing."""
+def protocol_label(evidence: Evidence, result: Record) -> str:
+    """Tell how the images were shown, where not in one view with the published preprocessing."""
     protocol = result.get("protocol") or {}
     views, published = protocol.get("views", 1), evidence.preprocessor
     changed = {
@@ -36,21 +39,21 @@ def protocol_label(evidence: Evidence, result: dict) -> str:
     return joined(
         [
             f"{views} views" if views != 1 else "",
-            f"mean of the {averaged}" if averaged else "",
+            f"mean of the {plain(averaged)}" if averaged else "",
             "turned by EXIF" if protocol.get("exif_rotation") else "",
             settings(changed),
         ]
     )
 
 
-def headline(evidence: Evidence, result: dict) -> str:
+def headline(evidence: Evidence, result: Record) -> str:
     """One sentence with the most important number."""
     dataset, label = result["dataset"], protocol_label(evidence, result)
     article = "" if dataset.get("subset") else "the "
     return (
         f"**{percent(result['metrics']['top1_accuracy'])} top-1 accuracy** on "
-        f"{article}{dataset['num_samples']:,} images of {dataset_name(dataset)}, split "
-        f"`{dataset['split']}`{f' ({label})' if label else ''}."
+        f"{article}{dataset['num_samples']:,} images of {plain(dataset_name(dataset))}, split "
+        f"{code(dataset['split'])}{f' ({label})' if label else ''}."
     )
 
 
@@ -71,25 +74,25 @@ def result_table(evidence: Evidence) -> tuple[list[str], list[tuple[str, ...]]]:
         values.append(scalar(metrics.get("loss")) or "not measured")
         values.append("not measured" if error is None else percent(error))
         images = f"{dataset['num_samples']:,}"
-        rows.append((_named(evidence, result), dataset["split"], images, *values))
+        rows.append((_named(evidence, result), plain(dataset["split"]), images, *values))
     titles = [title for title, _ in columns]
     return ["Dataset", "Split", "Images", *titles, "Loss", "Calibration error"], rows
 
 
-def _with_interval(fraction, interval):
+def _with_interval(fraction: float, interval: list[float] | None) -> str:
     if not interval:
         return percent(fraction)
     low, high = interval
     return f"{percent(fraction)} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def _named(evidence, result):
+def _named(evidence: Evidence, result: Record) -> str:
     name, label = dataset_link(result["dataset"]), protocol_label(evidence, result)
     return f"{name} ({label})" if label else name
 
 
-def measurement_rows(evidence: Evidence, result: dict) -> Rows:
-    """Everything around one measurement but its results."""
+def measurement_rows(evidence: Evidence, result: Record) -> Rows:
+    """Give everything around one measurement but its results."""
     rows = [
         ("Protocol", protocol_label(evidence, result) or "one view, preprocessed as the card says"),
         *provenance_rows(result["dataset"]),
@@ -99,7 +102,7 @@ def measurement_rows(evidence: Evidence, result: dict) -> Rows:
     return present(rows)
 
 
-def largest_with(evidence: Evidence, part: str) -> dict | None:
+def largest_with(evidence: Evidence, part: str) -> Record | None:
     """The result with most images that has this part, rather of the published protocol; or None."""
     having = [result for result in evidence.eval_results if result.get(part)]
     published = [result for result in having if not protocol_label(evidence, result)]
@@ -108,7 +111,7 @@ def largest_with(evidence: Evidence, part: str) -> dict | None:
     )
 
 
-def weak_spots(evidence: Evidence) -> dict | None:
+def weak_spots(evidence: Evidence) -> Record | None:
     """The classes that the model knows worst and the pairs it confuses most.
 
     Returns:
@@ -124,18 +127,23 @@ def weak_spots(evidence: Evidence) -> dict | None:
         "lowest": percent(classes[0]["top1_accuracy"]),
         "highest": percent(classes[-1]["top1_accuracy"]),
         "classes": [
-            (row["name"], f"{row['num_samples']:,}", percent(row["top1_accuracy"]))
+            (plain(row["name"]), f"{row['num_samples']:,}", percent(row["top1_accuracy"]))
             for row in classes[:MAX_WEAK_ROWS]
         ],
         "confusions": [
-            (row["name"], row["predicted"], f"{row['count']:,}", percent(row["share"]))
+            (
+                plain(row["name"]),
+                plain(row["predicted"]),
+                f"{row['count']:,}",
+                percent(row["share"]),
+            )
             for row in (result.get("confusions") or ())[:MAX_WEAK_ROWS]
         ],
     }
 
 
 def calibration_sentence(evidence: Evidence) -> str:
-    """In which direction probabilities are wrong; "" if that was not measured."""
+    """Say in which direction probabilities are wrong; "" if that was not measured."""
     result = largest_with(evidence, "calibration")
     if not result:
         return ""
@@ -166,9 +174,9 @@ def split_that_steered(evidence: Evidence) -> str:
     split, trained = recipe.get("data", {}).get("eval_split"), _names(train.get("dataset") or {})
     datasets = [result["dataset"] for result in evidence.eval_results]
     steered = any(d["split"] == split and trained & _names(d) for d in datasets)
-    return split if steered else ""
+    return str(split) if steered else ""
 
 
-def _names(dataset):
+def _names(dataset: Record) -> set[str]:
     own = (dataset.get("id"), dataset.get("path"), dataset.get("name"))
     return {name for name in (*own, *dataset.get("source_datasets", ())) if name} - {"original"}

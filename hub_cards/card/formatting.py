@@ -2,8 +2,11 @@
 
 import json
 import re
+from collections.abc import Iterable
+from urllib.parse import quote
 
 from hub_cards.evidence.folder import Evidence
+from hub_cards.files import Record
 
 Rows = list[tuple[str, str]]
 
@@ -13,7 +16,7 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
-def scalar(value) -> str:
+def scalar(value: object) -> str:
     """A number, text or list for reading; "" for None."""
     if value is None:
         return ""
@@ -24,13 +27,13 @@ def scalar(value) -> str:
     return f"{value:,}" if type(value) is int else str(value)
 
 
-def settings(table: dict) -> str:
+def settings(table: Record) -> str:
     """Settings as one writes them in TOML, those without a value left out."""
     pairs = ((key, _toml(value)) for key, value in table.items() if value not in (None, ""))
-    return ", ".join(f"`{key} = {text}`" for key, text in pairs)
+    return ", ".join(code(f"{key} = {text}") for key, text in pairs)
 
 
-def _toml(value):
+def _toml(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, float):
@@ -48,7 +51,7 @@ def duration(seconds: float | None) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "under 1 s"
 
 
-def joined(parts, separator: str = ", ") -> str:
+def joined(parts: Iterable[object], separator: str = ", ") -> str:
     """The texts that say something, one after another."""
     return separator.join(str(part) for part in parts if part)
 
@@ -58,48 +61,74 @@ def present(rows: Rows) -> Rows:
     return [(label, text) for label, text in rows if text]
 
 
-def plain(text: str) -> str:
-    """Text whose brackets, backticks and the like Markdown shows as they are."""
-    return re.sub(r"([\\\[\]`*<])", r"\\\1", text)
+def plain(text: object) -> str:
+    """Escape text that others chose, so that Markdown shows it as it is, on one line.
+
+    Links, images, HTML, mentions and addresses in it stay text. What no person can see is left
+    out: control characters, and marks that turn the direction of writing.
+    """
+    seen = "".join(sign if sign.isprintable() else " " for sign in str(text))
+    shown = re.sub(r"([\\\[\]`*<&@~])|(?<![^\W_])(_)|(_)(?![^\W_])", r"\\\g<0>", seen)
+    shown = re.sub(r"(?i)\b(https?|ftp|mailto|xmpp)(:)|\b(www)(\.)", r"\1\3\\\2\4", shown)
+    return re.sub(r"\A(\s*)([#>+=|-]|\d+(?=[.)]))", _escape_start, shown)
+
+
+def _escape_start(match: re.Match[str]) -> str:
+    """Escape what would begin a heading, a quotation or a list at the start of a line."""
+    sign = match[2]
+    return f"{match[1]}{sign}\\" if sign.isdecimal() else f"{match[1]}\\{sign}"
+
+
+def code(text: object) -> str:
+    """Show text that others chose as code within a line."""
+    seen = "".join(sign if sign.isprintable() else " " for sign in str(text))
+    return f"`{seen.replace('`', chr(39))}`"
+
+
+def link(text: str, address: str) -> str:
+    """Link a text, which is Markdown, to a web address; without a link to other addresses."""
+    if not re.match(r"https?://", address):
+        return text
+    return f"[{text}]({quote(address, safe=':/?#@!$&*+,;=%~')})"
 
 
 def hub_dataset(dataset_id: str, text: str | None = None) -> str:
-    """A link to a dataset of the Hub."""
-    return f"[{text or dataset_id}](https://huggingface.co/datasets/{dataset_id})"
+    """A link to a dataset of the Hub; the text is Markdown."""
+    return link(text or plain(dataset_id), f"https://huggingface.co/datasets/{dataset_id}")
 
 
-def dataset_name(dataset: dict) -> str:
+def dataset_name(dataset: Record) -> str:
     """The dataset's name; for a part of a split, with the number of images of the whole."""
-    name = dataset.get("name") or dataset.get("id") or dataset.get("path") or ""
+    name = str(dataset.get("name") or dataset.get("id") or dataset.get("path") or "")
     subset = dataset.get("subset")
     return f"{name}, part of {subset['of']:,} images" if subset else name
 
 
-def dataset_link(dataset: dict) -> str:
-    """The dataset's name, linked when it is on the Hub."""
-    name = dataset_name(dataset)
+def dataset_link(dataset: Record) -> str:
+    """The dataset's name as Markdown, linked when it is on the Hub."""
+    name = plain(dataset_name(dataset))
     return hub_dataset(dataset["id"], name) if dataset.get("id") else name
 
 
-def source_ids(dataset: dict) -> list[str]:
+def source_ids(dataset: Record) -> list[str]:
     """Hub ids of the datasets that one was derived from."""
     # Dataset cards also write words such as "original" there; a Hub id has an owner.
     return [source for source in dataset.get("source_datasets") or [] if "/" in source]
 
 
-def provenance_rows(dataset: dict) -> Rows:
-    """Where a dataset comes from, and which version of it was read."""
+def provenance_rows(dataset: Record) -> Rows:
+    """Tell where a dataset comes from, and which version of it was read."""
     taken = (dataset.get("subset") or {}).get("taken") or []
     return [
         ("Part of the split", "; ".join(settings(step) for step in taken)),
         ("Derived from", ", ".join(map(hub_dataset, source_ids(dataset)))),
-        ("Configuration", dataset.get("config") or ""),
-        ("Revision", dataset.get("revision") or ""),
-        ("Fingerprint", f"`{dataset['fingerprint']}`" if dataset.get("fingerprint") else ""),
+        ("Configuration", plain(dataset.get("config") or "")),
+        ("Revision", plain(dataset.get("revision") or "")),
+        ("Fingerprint", code(dataset["fingerprint"]) if dataset.get("fingerprint") else ""),
     ]
 
 
-def environment_rows(record: dict, evidence: Evidence | None = None) -> Rows:
+def environment_rows(record: Record, evidence: Evidence | None = None) -> Rows:
     """Hardware, software and date of a measurement.
 
     Args:
@@ -115,7 +144,10 @@ def environment_rows(record: dict, evidence: Evidence | None = None) -> Rows:
         hardware = [environment.get("accelerator"), environment.get("processor")]
         versions = {"Python": environment.get("python"), **(environment.get("versions") or {})}
         machine = [
-            ("Hardware", joined([*hardware, cores and f"{cores} CPU cores"])),
-            ("Software", joined(f"{name} {text}" for name, text in versions.items() if text)),
+            ("Hardware", plain(joined([*hardware, cores and f"{cores} CPU cores"]))),
+            (
+                "Software",
+                plain(joined(f"{name} {text}" for name, text in versions.items() if text)),
+            ),
         ]
-    return [*machine, ("Date", (record.get("date") or "").partition("T")[0])]
+    return [*machine, ("Date", plain((record.get("date") or "").partition("T")[0]))]

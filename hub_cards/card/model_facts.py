@@ -1,4 +1,4 @@
-"""What a card says of the model itself: formatted rows, each traceable to one file of the folder.
+"""Facts about the model itself: formatted rows, each traceable to one file of the folder.
 
 A fact that the folder does not hold yields no row; the template turns an empty table into
 "Not measured.".
@@ -9,8 +9,20 @@ import re
 import tomllib
 from pathlib import Path
 
-from hub_cards.card.formatting import Rows, joined, percent, present, scalar, settings, source_ids
+from hub_cards.card.formatting import (
+    Rows,
+    code,
+    joined,
+    link,
+    percent,
+    plain,
+    present,
+    scalar,
+    settings,
+    source_ids,
+)
 from hub_cards.evidence.folder import Evidence
+from hub_cards.files import Record
 
 QUOTED = tomllib.loads(
     Path(__file__).parent.with_name("quoted_results.toml").read_text(encoding="utf-8")
@@ -61,23 +73,23 @@ def short_count(count: int) -> str:
 
 
 def _class_names(evidence: Evidence) -> str:
-    """How many classes there are, with their names when they are few and real."""
+    """Count the classes, with their names when they are few and real."""
     labels = evidence.labels
     if all(re.fullmatch(r"LABEL_\d+", label) for label in labels):
         return f"{len(labels):,}, without names"
     if len(labels) > MAX_NAMED_CLASSES:
         return f"{len(labels):,}, named in [config.json](config.json)"
-    return f"{len(labels)}: {', '.join(labels)}"
+    return f"{len(labels)}: {', '.join(map(plain, labels))}"
 
 
-def _origin(conversion):
+def _origin(conversion: Record) -> str:
     source, project = conversion.get("source") or {}, conversion.get("project")
     return joined(
         [
-            project and f"[{conversion.get('format') or project}]({project})",
-            source.get("file") and f"file `{source['file']}`",
-            source.get("sha256") and f"SHA-256 `{source['sha256']}`",
-            conversion.get("converter") and f"by {conversion['converter']}",
+            project and link(plain(conversion.get("format") or project), project),
+            source.get("file") and f"file {code(source['file'])}",
+            source.get("sha256") and f"SHA-256 {code(source['sha256'])}",
+            conversion.get("converter") and f"by {plain(conversion['converter'])}",
         ]
     )
 
@@ -85,8 +97,8 @@ def _origin(conversion):
 def weights_license(evidence: Evidence) -> str:
     """The licence that the recipe names, or of the project that converted weights come from."""
     if evidence.conversion:
-        return QUOTED["licenses"].get(evidence.conversion.get("project"), "unknown")
-    return evidence.recipe.get("run", {}).get("license") or CODE_LICENSE
+        return str(QUOTED["licenses"].get(evidence.conversion.get("project"), "unknown"))
+    return str(evidence.recipe.get("run", {}).get("license") or CODE_LICENSE)
 
 
 def preprocessing_steps(evidence: Evidence) -> list[str]:
@@ -107,18 +119,18 @@ def preprocessing_steps(evidence: Evidence) -> list[str]:
     ]
 
 
-def dataset_ids(dataset: dict) -> list[str]:
+def dataset_ids(dataset: Record) -> list[str]:
     """Hub ids of a dataset: its own, or those it was derived from."""
     return [dataset["id"]] if dataset.get("id") else source_ids(dataset)
 
 
-def dataset_facts(dataset: dict) -> list[str]:
-    """What is published about a dataset, or about those it was derived from."""
+def dataset_facts(dataset: Record) -> list[str]:
+    """Repeat what is published about a dataset, or about those it was derived from."""
     return [fact for id in dataset_ids(dataset) for fact in KNOWN.get(id, {}).get("facts", ())]
 
 
 def quoted_rows(evidence: Evidence) -> list[tuple[str, ...]]:
-    """What others report for this very architecture at ImageNet's 1000 classes."""
+    """Quote what others report for this very architecture at ImageNet's 1000 classes."""
     if len(evidence.labels) != 1000:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The image of a model's calibration: accuracy against probability, bin by bin."""
+"""Draw a model's calibration: accuracy against probability, bin by bin."""
 
 import io
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from hub_cards.card.evaluation_facts import largest_with
 from hub_cards.card.formatting import dataset_name
 from hub_cards.evidence.folder import Evidence
+from hub_cards.files import replace_bytes
 
 FILE = "reliability_diagram.png"
 
@@ -41,8 +42,8 @@ def write_reliability_diagram(evidence: Evidence) -> Path | None:
     figure.legend(loc="outside lower center", fontsize=8)
     bottom.bar(left, [one["num_samples"] for one in bins], **bars)
     bottom.set(xlabel="probability of the answer", ylabel="images")
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=100, metadata={"Software": None})
-    if not path.is_file() or path.read_bytes() != picture.getvalue():
-        path.write_bytes(picture.getvalue())
+    drawing = io.BytesIO()
+    figure.savefig(drawing, dpi=100, metadata={"Software": None})
+    if not path.is_file() or path.read_bytes() != drawing.getvalue():
+        replace_bytes(path, drawing.getvalue())
     return path

@@ -7,7 +7,9 @@ it, and it is only replaced on demand.
 import hashlib
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import jinja2
@@ -18,11 +20,12 @@ from hub_cards.card import model_facts as facts
 from hub_cards.card.architecture import diagram
 from hub_cards.card.emissions import emission_metadata, emission_rows, read_emissions
 from hub_cards.card.eval_result_files import write_eval_result_files
-from hub_cards.card.formatting import dataset_link, dataset_name
+from hub_cards.card.formatting import dataset_link, dataset_name, link, plain
 from hub_cards.card.reliability import FILE as RELIABILITY_DIAGRAM
 from hub_cards.card.reliability import write_reliability_diagram
 from hub_cards.card.validation import card_problems
 from hub_cards.evidence.folder import Evidence, read_evidence
+from hub_cards.files import Record, replace_text
 
 MAX_WIDGET_IMAGES = 4
 HASH_LINE = re.compile(r"<!-- hub_cards sha256:([0-9a-f]{64}) -->\s*\Z")
@@ -32,6 +35,7 @@ REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 def write_card(
     folder: str | Path,
     repo_id: str | None = None,
+    *,
     output: str | Path | None = None,
     force: bool = False,
 ) -> Path:
@@ -65,14 +69,14 @@ def write_card(
             "Move your text elsewhere, or replace it with --force."
         )
     if present != card:
-        path.write_text(card, encoding="utf-8", newline="\n")
+        replace_text(path, card)
     return path
 
 
 def is_generated(card: str) -> bool:
-    """Whether a card is exactly what this program wrote."""
+    """Tell whether a card is exactly what this program wrote."""
     match = HASH_LINE.search(card)
-    return bool(match) and match[1] == _sha256(card[: match.start()])
+    return match is not None and match[1] == _sha256(card[: match.start()])
 
 
 def render_card(evidence: Evidence, repo_id: str | None = None) -> str:
@@ -99,7 +103,7 @@ def render_card(evidence: Evidence, repo_id: str | None = None) -> str:
     name = _model_name(evidence, repo_id)
     try:
         body = environment.get_template(f"{evidence.model_type}.md").render(
-            _context(evidence, name, repo_id)
+            _context(evidence, name, repo_id=repo_id)
         )
     except (jinja2.UndefinedError, KeyError) as error:
         raise ValueError(
@@ -107,7 +111,7 @@ def render_card(evidence: Evidence, repo_id: str | None = None) -> str:
             f"configuration; {error}. Save the model again with save_pretrained."
         ) from error
     body = re.sub(r"\n{3,}", "\n\n", body).strip()
-    text = f"---\n{card_metadata(evidence, name, repo_id).to_yaml()}\n---\n\n{body}\n\n"
+    text = f"---\n{card_metadata(evidence, name, repo_id=repo_id).to_yaml()}\n---\n\n{body}\n\n"
     problems = card_problems(text, evidence.folder)
     if problems:
         raise ValueError(
@@ -122,7 +126,7 @@ def signed(card: str) -> str:
     return f"{card}<!-- hub_cards sha256:{_sha256(card)} -->\n"
 
 
-def card_metadata(evidence: Evidence, name: str, repo_id: str | None = None) -> ModelCardData:
+def card_metadata(evidence: Evidence, name: str, *, repo_id: str | None = None) -> ModelCardData:
     """The card's front matter, with model-index metrics for each evaluated dataset and protocol.
 
     Args:
@@ -154,10 +158,10 @@ def card_metadata(evidence: Evidence, name: str, repo_id: str | None = None) -> 
     )
 
 
-def _widget(evidence, repo_id):
+def _widget(evidence: Evidence, repo_id: str | None) -> list[Record] | None:
     """The first example images of the folder, where the Hub will have them."""
-    pictures = sorted((evidence.folder / "examples").glob("*.[jp][pn]g"))[:MAX_WIDGET_IMAGES]
-    if not (repo_id and pictures):
+    images = sorted((evidence.folder / "examples").glob("*.[jp][pn]g"))[:MAX_WIDGET_IMAGES]
+    if not (repo_id and images):
         return None
     address = f"https://huggingface.co/{repo_id}/resolve/main/examples/"
     return [
@@ -165,11 +169,11 @@ def _widget(evidence, repo_id):
             "src": address + quote(path.name),
             "example_title": path.stem.partition("_")[2].replace("_", " ") or path.stem,
         }
-        for path in pictures
+        for path in images
     ]
 
 
-def _index_entries(evidence, result):
+def _index_entries(evidence: Evidence, result: Record) -> Iterator[EvalResult]:
     dataset = result["dataset"]
     label = evaluation_facts.protocol_label(evidence, result)
     for title, key in evaluation_facts.accuracies(evidence):
@@ -188,31 +192,33 @@ def _index_entries(evidence, result):
             )
 
 
-def _dataset_type(dataset):
+def _dataset_type(dataset: Record) -> str:
     """The Hub id of a whole split; of a sample a slug: it must not rank as what it is from."""
     subset = dataset.get("subset")
     if dataset.get("id") and not subset:
-        return dataset["id"]
+        return str(dataset["id"])
     # Two parts of equal size are told apart by their content.
     which = f" {(dataset.get('fingerprint') or '').removeprefix('sha256:')[:8]}" if subset else ""
     return re.sub(r"[^a-z0-9_.]+", "-", f"{dataset_name(dataset)}{which}".lower()).strip("-")
 
 
-def _model_name(evidence, repo_id):
+def _model_name(evidence: Evidence, repo_id: str | None) -> str:
     if repo_id:
         return repo_id.split("/")[1]
     run = evidence.recipe.get("run", {}).get("name") or (evidence.train_results or {}).get("recipe")
     return f"{evidence.model_type}-{run}" if run else evidence.model_type
 
 
-def _context(evidence, name, repo_id):
+def _context(evidence: Evidence, name: str, *, repo_id: str | None) -> dict[str, Any]:
     train, results = evidence.train_results or {}, evidence.eval_results
     commands = [train.get("command"), *(result.get("command") for result in results)]
     header, rows = evaluation_facts.result_table(evidence)
     emissions = read_emissions(evidence)
+    project = evidence.conversion.get("project")
+    versions = (train.get("environment") or {}).get("versions", {})
     drawn = (evidence.folder / RELIABILITY_DIAGRAM).is_file()
     return {
-        "title": name,
+        "title": plain(name),
         "repo_id": repo_id,
         "model": repo_id or ".",
         "config": evidence.config,
@@ -247,15 +253,15 @@ def _context(evidence, name, repo_id):
         "emissions": emission_rows(emissions) if emissions else [],
         "commands": list(dict.fromkeys(filter(None, commands))),
         "verify_command": _verify_command(evidence, repo_id),
-        "convzoo_version": (train.get("environment") or {}).get("versions", {}).get("convzoo"),
+        "convzoo_version": versions.get("convzoo"),
         "license": facts.weights_license(evidence),
         "code_license": facts.CODE_LICENSE,
-        "project": evidence.conversion.get("project"),
+        "origin": project and link("their origin", project),
     }
 
 
-def _verify_command(evidence, repo_id):
-    """What checks the model on the Hub with the data of its evaluations; "" without them."""
+def _verify_command(evidence: Evidence, repo_id: str | None) -> str:
+    """Write the command that verifies the model on the Hub; "" without data of its evaluations."""
     datasets = [result["dataset"] for result in evidence.eval_results]
     data = dict.fromkeys(filter(None, (each.get("id") or each.get("path") for each in datasets)))
     if not (repo_id and data):
@@ -263,5 +269,5 @@ def _verify_command(evidence, repo_id):
     return f"python -m hub_cards verify {repo_id} --data {shlex.join(data)}"
 
 
-def _sha256(text):
+def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()

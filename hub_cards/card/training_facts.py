@@ -1,4 +1,4 @@
-"""What a card says of the training: its data, its recipe in words, and what the run did.
+"""Facts about the training: its data, its recipe in words, and what the run did.
 
 A setting that is off is not mentioned: recipe.toml, which the card links, has them all.
 """
@@ -9,16 +9,19 @@ from pathlib import Path
 
 from hub_cards.card.formatting import (
     Rows,
+    code,
     dataset_link,
     duration,
     environment_rows,
     joined,
     percent,
+    plain,
     present,
     provenance_rows,
     scalar,
 )
 from hub_cards.evidence.folder import Evidence
+from hub_cards.files import Record
 
 HUB_ID = r"\w[\w.-]*/[\w.-]+"
 MAX_PROGRESS_ROWS = 10
@@ -37,11 +40,11 @@ CROPS = {
 
 
 def data_rows(evidence: Evidence) -> Rows:
-    """Which images the model was trained on."""
+    """Describe the images that the model was trained on."""
     dataset = (evidence.train_results or {}).get("dataset") or {}
     rows = [
         ("Dataset", dataset_link(dataset)),
-        ("Split", dataset.get("split") or ""),
+        ("Split", plain(dataset.get("split") or "")),
         ("Images", scalar(dataset.get("num_samples"))),
         *provenance_rows(dataset),
     ]
@@ -72,7 +75,7 @@ def base_model(evidence: Evidence) -> str | None:
     return pretrained if on_hub else None
 
 
-def _start(recipe, base):
+def _start(recipe: Record, base: str | None) -> str:
     seed, finetune = recipe.get("run", {}).get("seed"), recipe.get("finetune", {})
     drawn = f"seed {seed}" if seed is not None else ""
     if not finetune.get("pretrained"):
@@ -83,8 +86,8 @@ def _start(recipe, base):
         [
             f"the weights of [{base}](https://huggingface.co/{base})"
             if base
-            else f"the weights of `{finetune['pretrained']}`",
-            revision and f"revision `{revision}`",
+            else f"the weights of {code(finetune['pretrained'])}",
+            revision and f"revision {code(revision)}",
             "all but the head frozen" if frozen == -1 else "",
             "the stem frozen" if frozen == 1 else "",
             f"the stem and stages up to {frozen - 1} frozen" if frozen > 1 else "",
@@ -94,30 +97,30 @@ def _start(recipe, base):
     )
 
 
-def _length(train):
+def _length(train: Record) -> str:
     epochs, images = train.get("epochs"), train.get("global_batch_size")
     parts = train.get("accumulation_steps", 1)
     return joined(
         [
             epochs is not None and f"{epochs:g} epochs",
             images and f"{images:,} images a step",
-            f"gradients accumulated over {parts} parts" if parts > 1 else "",
+            f"gradients accumulated over {parts} micro-batches" if parts > 1 else "",
         ]
     )
 
 
-def _optimizer(table):
+def _optimizer(table: Record) -> str:
     name, decay = table.get("name"), table.get("weight_decay", 0)
     if not name:
         return ""
     limits = table.get("slope_limits")
     return joined(
         [
-            OPTIMIZERS.get(name, name),
+            OPTIMIZERS.get(name, plain(name)),
             f"momentum {table['momentum']:g}" if name == "sgd" and "momentum" in table else "",
             "Nesterov" if name == "sgd" and table.get("nesterov") else "",
             f"betas {scalar(table['betas'])}" if name != "sgd" and "betas" in table else "",
-            f"weight decay {decay:g} {DECAYED.get(table.get('weight_decay_on'), '')}".strip()
+            f"weight decay {decay:g} {DECAYED.get(table.get('weight_decay_on', ''), '')}".strip()
             if decay
             else "",
             f"PReLU slopes kept in {limits}" if limits else "",
@@ -125,7 +128,7 @@ def _optimizer(table):
     )
 
 
-def _learning_rate(optimizer, schedule):
+def _learning_rate(optimizer: Record, schedule: Record | None) -> str:
     if "learning_rate" not in optimizer:
         return ""
     schedule = schedule or {}
@@ -136,7 +139,7 @@ def _learning_rate(optimizer, schedule):
         "cosine": f"half a cosine to {lowest:g}",
         "constant": "constant",
         "step": f"times {factor:g} every {schedule.get('step_epochs', 0):g} epochs",
-        "plateau": f"times {factor:g} when the held-out {watched} stops falling",
+        "plateau": f"times {factor:g} when the validation {watched} stops falling",
         "one_cycle": "one cycle",
         "restarts": f"cosine with restarts, the first after {schedule.get('cycle_epochs', 0):g} "
         f"epochs, to {lowest:g}",
@@ -145,25 +148,25 @@ def _learning_rate(optimizer, schedule):
         [
             f"peak {optimizer['learning_rate']:g}",
             f"linear warm-up over {rise:g} epochs" if rise else "",
-            shapes.get(schedule.get("name")),
+            shapes.get(schedule.get("name", "")),
             "changed once an epoch" if schedule.get("per_epoch") else "",
         ]
     )
 
 
-def _loss(train):
+def _loss(train: Record) -> str:
     names = {"cross_entropy": "cross entropy", "bce": "one binary cross entropy for each class"}
     smoothing, threshold = train.get("label_smoothing", 0), train.get("bce_target_threshold", 0)
     return joined(
         [
-            names.get(train.get("loss")),
+            names.get(train.get("loss", "")),
             f"label smoothing {smoothing:g}" if smoothing else "",
             f"targets above {threshold:g} set to 1" if threshold else "",
         ]
     )
 
 
-def _augmentation(table):
+def _augmentation(table: Record) -> str:
     if not table:
         return ""
     flip, erasing = table.get("horizontal_flip", 0), table.get("erasing", 0)
@@ -178,11 +181,11 @@ def _augmentation(table):
     area = f" of {scale[0]:g} to {scale[1]:g} of the area" if scale else ""
     return joined(
         [
-            CROPS.get(table.get("crop"), "")
+            CROPS.get(table.get("crop", ""), "")
             + (area if table.get("crop") == "random_resized" else ""),
             f"crops growing from {first_crop} pixels over {growing:g} epochs" if first_crop else "",
             f"mirrored with probability {flip:g}" if flip else "",
-            table.get("policy") and f"policy `{table['policy']}`",
+            table.get("policy") and f"policy {code(table['policy'])}",
             f"colour jitter {scalar(jitter)}" if any(jitter) else "",
             f"PCA colour noise ({noise})" if noise != "none" else "",
             f"random erasing with probability {erasing:g}" if erasing else "",
@@ -192,7 +195,7 @@ def _augmentation(table):
     )
 
 
-def _average(train):
+def _average(train: Record) -> str:
     decay = train.get("ema_decay", 0)
     if not decay:
         return ""
@@ -200,7 +203,7 @@ def _average(train):
     return f"the published weights are an exponential moving average, decay {decay:g}{rising}"
 
 
-def _computation(train):
+def _computation(train: Record) -> str:
     precision, norm = train.get("mixed_precision", "no"), train.get("max_grad_norm", 0)
     return joined(
         [
@@ -213,7 +216,7 @@ def _computation(train):
 
 
 def run_rows(evidence: Evidence) -> Rows:
-    """What the training run did, and how fast."""
+    """Tell what the training run did, and how fast."""
     train = evidence.train_results
     if not train:
         return []
@@ -236,7 +239,9 @@ def run_rows(evidence: Evidence) -> Rows:
 
 def progress_rows(evidence: Evidence) -> list[tuple[str, ...]]:
     """Evaluations during training, evenly thinned out, the last one kept; [] for a single one."""
-    lines = [line for line in evidence.metrics if "eval_top1_accuracy" in line]
+    # A resumed run repeats the evaluation of the step from which it resumes.
+    evaluations = [line for line in evidence.metrics if "eval_top1_accuracy" in line]
+    lines = list({line.get("step", id(line)): line for line in evaluations}.values())
     if len(lines) < 2:
         return []
     step = max(1, math.ceil(len(lines) / MAX_PROGRESS_ROWS))

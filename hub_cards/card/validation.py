@@ -9,19 +9,27 @@ import math
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import yaml
+
+from hub_cards.files import Record
 
 RULES = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
 FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
 FENCE = re.compile(r"^(```+|~~~+).*?^\1[^\S\n]*$", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"(?<!\\)`[^`\n]*`")  # within a line
 HEADING = re.compile(r"^(#+) +(.+?)[ #]*$", re.MULTILINE)
-LINK = re.compile(r"\]\(<?([^)\s>]+)|\b(?:src|href)=[\"']([^\"']+)")
+LINK = re.compile(
+    r"(?<!\\)\]\(<?([^)\s>]+)"  # ](TARGET), unless its bracket is escaped
+    r"|(?<!\\)<[^>]*?\b(?:src|href)=[\"']([^\"']+)"
+)
 
 
 def card_problems(card: str, folder: str | Path) -> list[str]:
-    """Everything that is wrong with a model card.
+    """List everything that is wrong with a model card.
 
     Args:
         card: the text of a README.md.
@@ -45,7 +53,7 @@ def card_problems(card: str, folder: str | Path) -> list[str]:
 
 
 def space_problems(folder: str | Path) -> list[str]:
-    """Everything that is wrong with the card and the requirements of a Space.
+    """List everything that is wrong with the card and the requirements of a Space.
 
     Args:
         folder: the Space, with its README.md and requirements.txt.
@@ -73,14 +81,14 @@ def space_problems(folder: str | Path) -> list[str]:
 
 
 def is_default_space_card(card: str) -> bool:
-    """Whether this is the card that the Hub itself puts into a new Space."""
+    """Tell whether this is the card that the Hub itself puts into a new Space."""
     try:
         return split_card(card)[1].strip() in RULES["space"]["default_bodies"]
     except ValueError:
         return False
 
 
-def split_card(card: str) -> tuple[dict, str]:
+def split_card(card: str) -> tuple[Record, str]:
     """The metadata of a card, and its body.
 
     Raises:
@@ -100,7 +108,7 @@ def split_card(card: str) -> tuple[dict, str]:
     return metadata, card[match.end() :]
 
 
-def _space_metadata_problems(metadata, folder):
+def _space_metadata_problems(metadata: Record, folder: Path) -> Iterator[str]:
     rules = RULES["space"]
     for key in rules["required"]:
         if not metadata.get(key):
@@ -119,7 +127,7 @@ def _space_metadata_problems(metadata, folder):
         yield f"app_file must be a file of the Space; got {metadata.get('app_file')!r}"
 
 
-def _metadata_problems(metadata, folder):
+def _metadata_problems(metadata: Record, folder: str | Path) -> Iterator[str]:
     rules = RULES["metadata"]
     for key in rules["required"]:
         if not metadata.get(key):
@@ -148,11 +156,11 @@ def _metadata_problems(metadata, folder):
     emissions = metadata.get("co2_eq_emissions")
     if isinstance(emissions, dict):
         emissions = emissions.get("emissions")
-    if emissions is not None and (type(emissions) not in (int, float) or not emissions >= 0):
+    if emissions is not None and not (_is_number(emissions) and emissions >= 0):
         yield f"co2_eq_emissions must be grams, a number of at least 0; got {emissions!r}"
 
 
-def _license_problems(metadata, folder):
+def _license_problems(metadata: Record, folder: str | Path) -> Iterator[str]:
     licenses = metadata.get("license") or []
     for identifier in licenses if isinstance(licenses, list) else [licenses]:
         if identifier not in RULES["metadata"]["licenses"]:
@@ -163,7 +171,7 @@ def _license_problems(metadata, folder):
                 yield "license 'other' needs license_name, and license_link or a file LICENSE"
 
 
-def _model_index_problems(index):
+def _model_index_problems(index: object) -> Iterator[str]:
     if not isinstance(index, list) or not all(isinstance(model, dict) for model in index):
         yield f"model-index must be a list of models; got {index!r}"
         return
@@ -178,8 +186,8 @@ def _model_index_problems(index):
             yield from _result_problems(result, f"model-index[{i}].results[{j}]")
 
 
-def _result_problems(result, where):
-    def get(key, name):
+def _result_problems(result: object, where: str) -> Iterator[str]:
+    def get(key: str, name: str) -> Any:
         part = result.get(key) if isinstance(result, dict) else None
         return part.get(name) if isinstance(part, dict) else None
 
@@ -195,13 +203,17 @@ def _result_problems(result, where):
     if not isinstance(metrics, list) or not metrics:
         yield f"{where}.metrics must be a list with metrics; got {metrics!r}"
         return
-    seen = set()
-    for k, metric in enumerate(metrics):
-        metric = metric if isinstance(metric, dict) else {}
+    yield from _metric_problems(metrics, where)
+
+
+def _metric_problems(metrics: list[object], where: str) -> Iterator[str]:
+    seen: set[object] = set()
+    for k, one in enumerate(metrics):
+        metric: Record = one if isinstance(one, dict) else {}
         if not metric.get("type"):
             yield f"{where}.metrics[{k}] must have a type"
         value = metric.get("value")
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if not _is_number(value) or not math.isfinite(value):
             yield f"{where}.metrics[{k}].value must be a finite number; got {value!r}"
         elif metric.get("type") == "accuracy" and not 0 <= value <= 1:
             yield f"{where}.metrics[{k}].value must be a fraction in [0, 1]; got {value}"
@@ -211,7 +223,11 @@ def _result_problems(result, where):
         seen.add(identity)
 
 
-def _section_problems(body):
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return type(value) in (int, float)
+
+
+def _section_problems(body: str) -> Iterator[str]:
     """Sections must exist, say something, and say "Not measured." only alone."""
     text = FENCE.sub("code", body)
     headings = list(HEADING.finditer(text))
@@ -229,13 +245,13 @@ def _section_problems(body):
             yield f"section '{title}' is empty"
 
 
-def _unfinished_problems(card):
+def _unfinished_problems(card: str) -> Iterator[str]:
     for pattern in RULES["body"]["unfinished"]:
         if match := re.search(pattern, card):
             yield f"the card is unfinished: it says {match[0]!r}"
 
 
-def _cell_problems(body):
+def _cell_problems(body: str) -> Iterator[str]:
     for line in FENCE.sub("", body).splitlines():
         if line.startswith("|"):
             for cell in re.split(r"(?<!\\)\|", line.strip().strip("|")):
@@ -243,12 +259,17 @@ def _cell_problems(body):
                     yield f"a table has the cell {cell.strip()!r}: {line.strip()}"
 
 
-def _link_problems(body, folder):
+def _link_problems(body: str, folder: Path) -> Iterator[str]:
     folder = Path(os.path.abspath(folder))  # not resolved: the Hub's cache is made of links
-    for match in LINK.finditer(FENCE.sub("", body)):
-        target = (match[1] or match[2]).split("#")[0]
-        if not target or re.match(r"(https?|mailto):", target):
-            continue
+    for target in relative_links(body):
         path = Path(os.path.abspath(folder / target))
         if not path.is_relative_to(folder) or not path.exists():
             yield f"link to {target}, which is not in {folder}"
+
+
+def relative_links(body: str) -> Iterator[str]:
+    """Give the files that a card links or shows from its own repository."""
+    for match in LINK.finditer(CODE.sub("", FENCE.sub("", body))):
+        target = (match[1] or match[2]).split("#")[0]
+        if target and not re.match(r"(https?|mailto):", target):
+            yield target

@@ -1,1 +1,1 @@
-"""What the files of a model folder prove."""
+"""Evidence: what the files of a model folder prove, read and checked against each other."""

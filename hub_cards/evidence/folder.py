@@ -1,19 +1,24 @@
-"""What a finished model folder proves: its files, read and checked against each other.
+"""Read a finished model folder as evidence: its files, checked against each other.
 
 A card may only say what these files say, so everything doubtful stops here: a file that cannot be
 read, numbers that disagree, or results that were measured with other weights.
 """
 
-import json
-import math
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from hub_cards.evidence.eval_results import read_eval_results
+from hub_cards.evidence.reading import (
+    read_json,
+    read_metrics,
+    read_recipe,
+    read_required_json,
+    require,
+)
 from hub_cards.evidence.weights import Weights, read_weights
+from hub_cards.files import Record
 
 FAMILIES = ("alexnet", "cnn", "qlnet")
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -21,20 +26,20 @@ class Evidence:
     """A model folder's files; what is absent is None or empty."""
 
     folder: Path
-    config: dict
+    config: Record
     weights: Weights
-    preprocessor: dict
+    preprocessor: Record
     code_files: tuple[str, ...]
-    recipe: dict
-    conversion: dict
-    train_results: dict | None
-    metrics: tuple[dict, ...]
-    eval_results: tuple[dict, ...]
+    recipe: Record
+    conversion: Record
+    train_results: Record | None
+    metrics: tuple[Record, ...]
+    eval_results: tuple[Record, ...]
 
     @property
     def model_type(self) -> str:
         """The family, one of FAMILIES."""
-        return self.config["model_type"]
+        return str(self.config["model_type"])
 
     @property
     def labels(self) -> list[str]:
@@ -59,7 +64,7 @@ def read_evidence(folder: str | Path, weights: Weights | None = None) -> Evidenc
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"model folder {folder} does not exist or is no folder")
-    config = _read_json(folder, "config.json", required=True)
+    config = read_required_json(folder, "config.json")
     if config.get("model_type") not in FAMILIES:
         raise ValueError(
             f"model_type in {folder / 'config.json'} must be one of {', '.join(FAMILIES)}; "
@@ -78,81 +83,19 @@ def read_evidence(folder: str | Path, weights: Weights | None = None) -> Evidenc
         weights=weights or read_weights(folder),
         preprocessor=preprocessor,
         code_files=() if weights else _code_files(folder, config, preprocessor),
-        recipe=_read_recipe(folder),
-        conversion=_read_json(folder, "conversion.json") or {},
-        train_results=_read_json(folder, "train_results.json"),
-        metrics=_read_metrics(folder),
-        eval_results=_read_eval_results(folder),
+        recipe=read_recipe(folder),
+        conversion=read_json(folder, "conversion.json") or {},
+        train_results=read_json(folder, "train_results.json"),
+        metrics=read_metrics(folder),
+        eval_results=read_eval_results(folder),
     )
-    _check_agreement(evidence)
+    _check_weights(evidence)
+    _check_recipe(evidence)
+    _check_labels(evidence)
     return evidence
 
 
-def _read_text(folder, name, required):
-    path = folder / name
-    if not path.is_file():
-        if required:
-            raise FileNotFoundError(
-                f"{name} is missing in {folder}; a card describes a finished model folder. "
-                "Save the model and its image processor there with save_pretrained."
-            )
-        return None
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8 text; {error}. Write it again.") from error
-
-
-def _parse_json(text, where):
-    def refuse(constant):
-        raise ValueError(f"{constant} is no finite number")
-
-    try:
-        value = json.loads(text, parse_constant=refuse)
-    except ValueError as error:
-        raise ValueError(f"{where} must be valid JSON; {error}. Write it again.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} must hold a JSON object; got {type(value).__name__}")
-    return value
-
-
-def _read_json(folder, name, required=False):
-    text = _read_text(folder, name, required)
-    if text is None:
-        return None
-    value = _parse_json(text, folder / name)
-    if value.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
-        raise ValueError(
-            f"schema_version in {folder / name} must be {SCHEMA_VERSION}; got "
-            f"{value['schema_version']!r}. Write it again with this version of convzoo."
-        )
-    return value
-
-
-def _read_recipe(folder):
-    text = _read_text(folder, "recipe.toml", required=False)
-    try:
-        recipe = tomllib.loads(text or "")
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(
-            f"{folder / 'recipe.toml'} must be valid TOML; {error}. Write it again."
-        ) from error
-    for key, value in recipe.items():
-        if not isinstance(value, dict):
-            raise ValueError(f"{key} in {folder / 'recipe.toml'} must be a section, as in [{key}]")
-    return recipe
-
-
-def _read_metrics(folder):
-    text = _read_text(folder, "metrics.jsonl", required=False) or ""
-    return tuple(
-        _parse_json(line, f"line {number} of {folder / 'metrics.jsonl'}")
-        for number, line in enumerate(text.splitlines(), start=1)
-        if line.strip()
-    )
-
-
-def _code_files(folder, config, preprocessor):
+def _code_files(folder: Path, config: Record, preprocessor: Record) -> tuple[str, ...]:
     """The Python files that `trust_remote_code=True` runs, by the auto_map entries."""
     files = set()
     for name, table in (("config.json", config), ("preprocessor_config.json", preprocessor)):
@@ -172,77 +115,9 @@ def _code_files(folder, config, preprocessor):
     return tuple(sorted(files))
 
 
-def _read_eval_results(folder):
-    table = _read_json(folder, "eval_results.json") or {"results": []}
-    results = table.get("results")
-    if not isinstance(results, list):
-        raise ValueError(f"results in {folder / 'eval_results.json'} must be a list")
-    for number, result in enumerate(results):
-        _check_eval_result(result, f"results[{number}] in {folder / 'eval_results.json'}")
-    return tuple(results)
-
-
-def _check_eval_result(result, where):
-    for dotted, kind in (
-        ("task", str),
-        ("dataset.name", str),
-        ("dataset.split", str),
-        ("dataset.num_samples", int),
-        ("metrics.top1_accuracy", float),
-        ("model.sha256", str),
-        ("model.num_parameters", int),
-    ):
-        _require(result, dotted, kind, where, "Evaluate the model again.")
-    if result["dataset"]["num_samples"] < 1:
-        raise ValueError(f"dataset.num_samples of {where} must be at least 1")
-    for name, value in result["metrics"].items():
-        if name.endswith("_accuracy") and value is not None:
-            _require(result["metrics"], name, float, where, "Evaluate the model again.")
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} of {where} must be a fraction in [0, 1]; got {value}")
-    try:
-        wrong = next(_contradictions(result), None)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"the breakdown of {where} must be as `convzoo evaluate` writes it; {error!r}. "
-            "Evaluate the model again."
-        ) from error
-    if wrong:
-        raise ValueError(f"{wrong} of {where} must agree with its metrics. Evaluate it again.")
-
-
-def _contradictions(result):
-    """Parts of a result that do not agree with its number of images and its accuracy."""
-    metrics, images = result["metrics"], result["dataset"]["num_samples"]
-    for name, (low, high) in (result.get("intervals_95") or {}).items():
-        if not 0 <= low <= metrics[name] <= high <= 1:
-            yield f"intervals_95.{name}"
-    found = result.get("calibration")
-    if found and not 0 <= found["expected_calibration_error"] <= 1:
-        yield "expected_calibration_error"
-    if found and not 0 <= found["mean_confidence"] <= 1:
-        yield "mean_confidence"
-    hits = round(metrics["top1_accuracy"] * images)
-    for name, parts in (
-        ("classes", result.get("classes")),
-        ("calibration.bins", found and found["bins"]),
-    ):
-        if parts:
-            sums = [sum(part[key] for part in parts) for key in ("num_samples", "num_correct")]
-            if sums != [images, hits] or not all(part["num_samples"] > 0 for part in parts):
-                yield name
-    for row in result.get("classes") or ():
-        accuracy = row["num_correct"] / row["num_samples"]
-        if not (row["name"] and math.isclose(row["top1_accuracy"], accuracy, abs_tol=1e-6)):
-            yield "classes"
-    for pair in result.get("confusions") or ():
-        named = pair["name"] and pair["predicted"]
-        if not (named and 0 < pair["share"] <= 1 and 0 < pair["count"] <= images):
-            yield "confusions"
-
-
-def _read_preprocessor(folder):
-    preprocessor = _read_json(folder, "preprocessor_config.json", required=True)
+def _read_preprocessor(folder: Path) -> Record:
+    preprocessor = read_required_json(folder, "preprocessor_config.json")
+    where = folder / "preprocessor_config.json"
     for dotted, kind in (
         ("size.shortest_edge", int),
         ("crop_size.height", int),
@@ -253,24 +128,15 @@ def _read_preprocessor(folder):
         ("image_mean", list),
         ("image_std", list),
     ):
-        where = folder / "preprocessor_config.json"
-        _require(preprocessor, dotted, kind, where, "Save a ConvZooImageProcessor there.")
+        remedy = "Save a ConvZooImageProcessor there."
+        require(preprocessor, dotted, kind, where=where, remedy=remedy)
     if not 0 <= preprocessor["resample"] <= 5:
         raise ValueError(f"resample of {where} must be a filter of Pillow, 0 to 5")
     return preprocessor
 
 
-def _require(table, dotted, kind, where, remedy):
-    value = table
-    for key in dotted.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(value, (int, float) if kind is float else kind):
-        raise ValueError(
-            f"{dotted} of {where} must be of type {kind.__name__}; got {value!r}. {remedy}"
-        )
-
-
-def _check_agreement(evidence):
+def _check_weights(evidence: Evidence) -> None:
+    """Refuse files that were made with other weights."""
     weights, train = evidence.weights, evidence.train_results or {}
     counts = {
         "train_results.json": train.get("num_parameters"),
@@ -292,9 +158,27 @@ def _check_agreement(evidence):
                 f"model.safetensors, {weights.num_parameters:,}; got {count:,}. "
                 "The files come from different models; train or evaluate again."
             )
+
+
+def _check_recipe(evidence: Evidence) -> None:
     for key, value in evidence.recipe.get("model", {}).items():
         if evidence.config.get(key, value) != value:
             raise ValueError(
                 f"[model] {key} in {evidence.folder / 'recipe.toml'} must be that of config.json, "
                 f"{evidence.config[key]!r}; got {value!r}. The files come from different models."
             )
+
+
+def _check_labels(evidence: Evidence) -> None:
+    """Refuse class names in another order than that of the evaluation."""
+    labels = evidence.labels
+    for number, result in enumerate(evidence.eval_results):
+        for row in result.get("classes") or ():
+            index = row.get("class")
+            name = labels[index] if isinstance(index, int) and 0 <= index < len(labels) else None
+            if index is not None and row["name"] != name:
+                raise ValueError(
+                    f"id2label in {evidence.folder / 'config.json'} must name the classes as "
+                    f"results[{number}] of eval_results.json does: class {index} is "
+                    f"{row['name']!r} there; got {name!r}. Evaluate the model again."
+                )

@@ -1,4 +1,4 @@
-"""What the Hub holds of a model: small files of one commit, and facts about the weights.
+"""Read a model on the Hub as evidence: small files of one commit, and facts about the weights.
 
 The weights are not downloaded: their SHA-256 is in the Hub's list of files, and the file's first
 bytes hold the names and shapes of their tensors.
@@ -29,7 +29,7 @@ class HubModel:
 
 
 def read_hub_model(api: HfApi, repo_id: str, revision: str | None = None) -> HubModel:
-    """Read what one commit of a model repository proves.
+    """Read one commit of a model repository as evidence.
 
     Args:
         api: with the token to use.
@@ -42,20 +42,22 @@ def read_hub_model(api: HfApi, repo_id: str, revision: str | None = None) -> Hub
         HfHubHTTPError: if the Hub refuses; errors of the connection are those of its client.
     """
     info = api.model_info(repo_id, revision=revision, files_metadata=True)
+    commit = str(info.sha)
     files = {file.rfilename: file for file in info.siblings or []}
     listed = files.get("model.safetensors")
     if listed is None or listed.lfs is None:
         raise FileNotFoundError(
-            f"{repo_id} at {info.sha} must have weights in model.safetensors, as a large file"
+            f"{repo_id} at {commit} must have weights in model.safetensors, as a large file"
         )
     try:
-        header = api.parse_safetensors_file_metadata(repo_id, listed.rfilename, revision=info.sha)
-        folder = api.snapshot_download(repo_id, revision=info.sha, allow_patterns=list(FILES))
+        header = api.parse_safetensors_file_metadata(repo_id, listed.rfilename, revision=commit)
+        folder = api.snapshot_download(repo_id, revision=commit, allow_patterns=list(FILES))
     except SafetensorsParsingError as error:
         raise ValueError(f"the weights of {repo_id} cannot be read; {error}") from error
     except LocalEntryNotFoundError as error:  # hides why the Hub was not reached
         raise (error.__cause__ or error) from None
     tensors = {name: (one.dtype, one.shape) for name, one in header.tensors.items()}
-    evidence = read_evidence(folder, weights_of(tensors, listed.lfs.sha256, listed.lfs.size))
-    card = info.card_data
-    return HubModel(repo_id, info.sha, card and card.get("license"), evidence)
+    weights = weights_of(tensors, sha256=listed.lfs.sha256, num_bytes=listed.lfs.size)
+    evidence = read_evidence(folder, weights)
+    license = info.card_data.get("license") if info.card_data else None
+    return HubModel(repo_id=repo_id, commit=commit, license=license, evidence=evidence)

@@ -1,4 +1,4 @@
-"""What the header and the bytes of a safetensors file say of a model."""
+"""Read the header and the hash of a safetensors file."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def read_weights(folder: Path) -> Weights:
             tensors = {name: (tensor["dtype"], tensor["shape"]) for name, tensor in header.items()}
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            return weights_of(tensors, sha256, path.stat().st_size)
+            return weights_of(tensors, sha256=sha256, num_bytes=path.stat().st_size)
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} must be a safetensors file; its header cannot be read ({error}). "
@@ -50,7 +50,7 @@ def read_weights(folder: Path) -> Weights:
 
 
 def weights_of(
-    tensors: Mapping[str, tuple[str, Sequence[int]]], sha256: str, num_bytes: int
+    tensors: Mapping[str, tuple[str, Sequence[int]]], *, sha256: str, num_bytes: int
 ) -> Weights:
     """Sum up the header of a safetensors file.
 

@@ -1,10 +1,24 @@
-"""What every program here needs before it asks the Hub for something: a name and a token."""
+"""Open the Hub: a valid name, a token, and who may write with it."""
+
+from dataclasses import dataclass
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # a lazy name
 
 from hub_cards.hub.push_errors import PushError
+
+
+@dataclass(frozen=True)
+class Account:
+    """The owner of a token, with the namespaces that it may use: its own, its organizations'."""
+
+    name: str
+    namespaces: tuple[str, ...]
+
+    def owns(self, namespace: str) -> bool:
+        """Tell whether a namespace is one of these; the Hub ignores case there."""
+        return namespace.lower() in [name.lower() for name in self.namespaces]
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -22,7 +36,7 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def open_hub(anonymous: bool) -> HfApi:
-    """A client with the token that huggingface_hub finds.
+    """Make a client with the token that huggingface_hub finds.
 
     Args:
         anonymous: whether it may be had without a token, too.
@@ -44,3 +58,20 @@ def open_hub(anonymous: bool) -> HfApi:
         # The HTTP client would show it in its message.
         raise PushError("token", "the token has characters that no token has; log in again")
     return HfApi(token=token or False)
+
+
+def log_in(api: HfApi) -> Account:
+    """Ask whose token it is, and refuse one that may only read.
+
+    Raises:
+        PushError: with reason "permission".
+    """
+    who = api.whoami()
+    access = (who.get("auth") or {}).get("accessToken") or {}
+    if access.get("role") == "read":
+        raise PushError(
+            "permission",
+            f"the token of {who['name']} may only read; make one with write access on "
+            "https://huggingface.co/settings/tokens.",
+        )
+    return Account(who["name"], (who["name"], *(group["name"] for group in who.get("orgs", []))))

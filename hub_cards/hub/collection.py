@@ -6,9 +6,11 @@ sends nothing. Nothing is ever removed, and a note that a person has written is 
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from huggingface_hub import Collection, CollectionItem
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from hub_cards.card.evaluation_facts import largest_with, protocol_label
@@ -16,13 +18,15 @@ from hub_cards.card.formatting import dataset_name, percent
 from hub_cards.card.model_facts import short_count
 from hub_cards.evidence.folder import Evidence
 from hub_cards.evidence.hub_model import read_hub_model
-from hub_cards.hub.access import check_repo_id, open_hub
+from hub_cards.hub.access import check_repo_id, log_in, open_hub
 from hub_cards.hub.push_errors import PushError, failure, persist
 
 logger = logging.getLogger(__name__)
 
 OUR_NOTE = re.compile(r"(\d+\.\d\d % top-1 on .+, )?\d[\d.]*( [kM])? parameters")
 SORTING_ROUNDS = 3
+Key = tuple[Literal["model", "space"], str]  # type and id of an item
+Items = dict[tuple[str, str], CollectionItem]  # by type and id in lower case
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class CollectionResult:
 def update_collection(
     title: str,
     model_ids: Sequence[str],
+    *,
     space_id: str | None = None,
     private: bool = False,
     dry_run: bool = False,
@@ -59,15 +64,12 @@ def update_collection(
         check_repo_id(repo_id)
     if not title.rpartition("/")[2].strip():
         raise PushError("name", f"the title of a collection must have text; got {title!r}")
-    update = _Update(title, model_ids, space_id, private, dry_run)
-    return persist(
-        update.attempt,
-        lambda error: failure(error, title, "main", update.api.endpoint, update.user),
-    )
+    update = _Update(title, model_ids, space_id=space_id, private=private, dry_run=dry_run)
+    return persist(update.attempt, update.explain)
 
 
 def collection_note(evidence: Evidence) -> str:
-    """What a collection says of a model: its most telling accuracy, and its size."""
+    """Say of a model its most telling accuracy, and its size."""
     size = f"{short_count(evidence.weights.num_parameters)} parameters"
     result = largest_with(evidence, "metrics")
     if not result:
@@ -78,8 +80,8 @@ def collection_note(evidence: Evidence) -> str:
     return f"{percent(result['metrics']['top1_accuracy'])} top-1 on {where}, {size}"
 
 
-def _rank(evidence):
-    """Sorts by accuracy among results that can be compared, the largest test first."""
+def _rank(evidence: Evidence) -> tuple[object, ...]:
+    """Sort by accuracy among results that can be compared, the largest test first."""
     result = largest_with(evidence, "metrics")
     if not result:
         return (1,)
@@ -91,19 +93,32 @@ def _rank(evidence):
 class _Update:
     """One update; see `update_collection`."""
 
-    def __init__(self, title, model_ids, space_id, private, dry_run):
+    def __init__(
+        self,
+        title: str,
+        model_ids: Sequence[str],
+        *,
+        space_id: str | None,
+        private: bool,
+        dry_run: bool,
+    ) -> None:
+        self.asked = title
         self.namespace, _, self.title = title.rpartition("/")
         self.model_ids, self.space_id = list(dict.fromkeys(model_ids)), space_id
         self.private, self.dry_run = private, dry_run
         self.api = open_hub(anonymous=dry_run and self.namespace != "")
         self.user = ""
-        self.wanted = None  # {(type, id): note}, in the order that the collection is to have
-        self.changes = None  # of the first look
+        self.wanted: dict[Key, str] = {}  # with notes, in the order that the collection is to have
+        self.changes: tuple[str, ...] | None = None  # of the first look
 
-    def attempt(self):
+    def explain(self, error: Exception) -> PushError:
+        endpoint = self.api.endpoint
+        return failure(error, self.asked, revision="main", endpoint=endpoint, user=self.user)
+
+    def attempt(self) -> CollectionResult:
         if self.api.token and not self.user:
             self._log_in()
-        if self.wanted is None:
+        if not self.wanted:
             self.wanted = self._read_evidence()
         found = self._find()
         if self.private and found and not found.private:
@@ -117,42 +132,36 @@ class _Update:
             self.changes = tuple(self._differences(found, items))
             self._show(found, items)
         if self.dry_run or not self.changes:
-            return CollectionResult(found and found.url, self.changes)
+            return CollectionResult(found.url if found else None, self.changes)
         if found is None:
             # Where the answer to an attempt was lost, it exists.
             found = self.api.create_collection(
                 self.title, namespace=self.namespace, private=self.private, exists_ok=True
             )
+        self._send(found.slug, items)
+        return CollectionResult(found.url, self.changes)
+
+    def _send(self, slug: str, items: Items) -> None:
         for (kind, repo_id), note in self.wanted.items():
             item = items.get((kind, repo_id.lower()))
             if item is None:
-                about = {"note": note or None, "exists_ok": True}
-                self.api.add_collection_item(found.slug, repo_id, kind, **about)
+                self.api.add_collection_item(slug, repo_id, kind, note=note or None, exists_ok=True)
             elif self._is_outdated(item, note):
-                self.api.update_collection_item(found.slug, item.item_object_id, note=note)
-        self._sort(found.slug)
-        return CollectionResult(found.url, self.changes)
+                self.api.update_collection_item(slug, item.item_object_id, note=note)
+        self._sort(slug)
 
-    def _log_in(self):
-        who = self.api.whoami()
-        names = [who["name"], *(group["name"] for group in who.get("orgs", []))]
-        access = (who.get("auth") or {}).get("accessToken") or {}
-        self.namespace = self.namespace or who["name"]
-        if access.get("role") == "read":
+    def _log_in(self) -> None:
+        account = log_in(self.api)
+        self.namespace = self.namespace or account.name
+        if not account.owns(self.namespace):
             raise PushError(
                 "permission",
-                f"the token of {who['name']} may only read; make one with write access on "
-                "https://huggingface.co/settings/tokens.",
+                f"{account.name} may not make collections of {self.namespace}; the namespace must "
+                f"be one of {', '.join(account.namespaces)}.",
             )
-        if self.namespace.lower() not in [name.lower() for name in names]:
-            raise PushError(
-                "permission",
-                f"{who['name']} may not make collections of {self.namespace}; the namespace must "
-                f"be one of {', '.join(names)}.",
-            )
-        self.user = who["name"]
+        self.user = account.name
 
-    def _read_evidence(self):
+    def _read_evidence(self) -> dict[Key, str]:
         models = []
         for repo_id in self.model_ids:
             try:
@@ -166,7 +175,7 @@ class _Update:
                     raise
                 raise PushError("folder", f"{repo_id} cannot be described; {error}") from error
             models.append((_rank(evidence), repo_id, collection_note(evidence)))
-        wanted = {("model", repo_id): note for _, repo_id, note in sorted(models)}
+        wanted: dict[Key, str] = {("model", repo_id): note for _, repo_id, note in sorted(models)}
         if self.space_id:
             if not self.api.repo_exists(self.space_id, repo_type="space"):
                 raise self._missing(self.space_id, "Space")
@@ -174,30 +183,30 @@ class _Update:
         return wanted
 
     @staticmethod
-    def _missing(repo_id, kind):
+    def _missing(repo_id: str, kind: str) -> PushError:
         return PushError(
             "name", f"{repo_id} must be a {kind} on the Hub that this token may see; push it first"
         )
 
-    def _find(self):
+    def _find(self) -> Collection | None:
         for one in self.api.list_collections(owner=self.namespace):
             owner = one.slug.partition("/")[0]
             if one.title == self.title and owner.lower() == self.namespace.lower():
                 return self.api.get_collection(one.slug)  # a list shows four items only
         return None
 
-    def _items(self, collection):
+    def _items(self, collection: Collection | None) -> Items:
         items = collection.items if collection else []
-        wanted = {(kind, repo_id.lower()) for kind, repo_id in self.wanted}
-        keyed = {(item.item_type, item.item_id.lower()): item for item in items}
+        wanted = {(str(kind), repo_id.lower()) for kind, repo_id in self.wanted}
+        keyed = {(str(item.item_type), item.item_id.lower()): item for item in items}
         return {key: item for key, item in keyed.items() if key in wanted}
 
     @staticmethod
-    def _is_outdated(item, note):
+    def _is_outdated(item: CollectionItem, note: str) -> bool:
         ours = not item.note or OUR_NOTE.fullmatch(item.note)
         return bool(note) and item.note != note and bool(ours)
 
-    def _differences(self, found, items):
+    def _differences(self, found: Collection | None, items: Items) -> Iterator[str]:
         if found is None:
             yield "new collection"
         for (kind, repo_id), note in self.wanted.items():
@@ -211,18 +220,18 @@ class _Update:
         if later != order:
             yield f"order {', '.join(repo_id for _, repo_id in self.wanted)}"
 
-    def _show(self, found, items):
+    def _show(self, found: Collection | None, items: Items) -> None:
         visible = "private" if (found.private if found else self.private) else "public"
         state = "exists" if found else "new"
         logger.info(f"{self.namespace}/{self.title}: {visible} collection, {state}")
-        for line in self.changes:
+        for line in self.changes or ():
             logger.info(f"  {line}")
         for (kind, repo_id), note in self.wanted.items():
             item = items.get((kind, repo_id.lower()))
             if note and item and item.note != note and not self._is_outdated(item, note):
                 logger.info(f"  kept  {kind} {repo_id}: its note was written by hand")
 
-    def _sort(self, slug):
+    def _sort(self, slug: str) -> None:
         """Give our items the positions that they have together; others keep theirs."""
         order = [(kind, repo_id.lower()) for kind, repo_id in self.wanted]
         for _ in range(SORTING_ROUNDS):

@@ -16,7 +16,7 @@ def build_demo(script: Path) -> gr.Interface:
     """Build a page with one field of JSON for each input of the metric, and one for its options."""
     metric = evaluate.load(str(script), keep_in_memory=True)
 
-    def compute(*fields):
+    def compute(*fields: str) -> object:
         try:
             *inputs, options = (json.loads(field) for field in fields)
             return metric.compute(**dict(zip(metric.features, inputs, strict=True)), **options)

@@ -6,33 +6,32 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from hub_cards.files import Record
 from hub_cards.hub.access import check_repo_id
 from hub_cards.hub.push_errors import PushError
-from hub_cards.hub.pushing import Push, PushResult
+from hub_cards.hub.pushing import DEFAULTS, PushOptions, PushResult, push_stage
 from hub_cards.hub.space_staging import copy_file, finish_space, parse_python, pinned
 
 
 def push_metric(
     folder: str | Path,
     repo_id: str,
-    private: bool = False,
-    revision: str | None = None,
-    create_pr: bool = False,
-    dry_run: bool = False,
-    force: bool = False,
+    *,
+    options: PushOptions = DEFAULTS,
 ) -> PushResult:
     """Make a Space hold a metric, so that `evaluate.load(repo_id)` works; see `push_space`.
 
     Args:
         folder: with the module of the metric, called as the Space.
+        repo_id: the Space, as user/name; created if it does not exist.
+        options: how.
     """
     with tempfile.TemporaryDirectory(prefix="hub_cards-") as stage:
-        build_metric(folder, repo_id, stage)
-        options = (private, revision, create_pr, dry_run, force)
-        return Push("space", Path(stage), (), repo_id, *options).run()
+        build_metric(folder, repo_id, target=stage)
+        return push_stage("space", Path(stage), repo_id=repo_id, options=options)
 
 
-def build_metric(folder: str | Path, repo_id: str, target: str | Path) -> None:
+def build_metric(folder: str | Path, repo_id: str, *, target: str | Path) -> None:
     """Write the files of a Space from which `evaluate.load(repo_id)` loads a metric.
 
     Args:
@@ -59,11 +58,18 @@ def build_metric(folder: str | Path, repo_id: str, target: str | Path) -> None:
     target = Path(target)
     shutil.copyfile(script, target / script.name)
     copy_file(Path(__file__).with_name("metric_page.py"), target / "app.py")
-    metadata = {
+    metadata: Record = {
         "title": name,
         "emoji": "\N{STRAIGHT RULER}",
         "short_description": f"{name}, a metric for evaluate",
         "tags": ["evaluate", "metric"],
     }
     about = re.sub(r"evaluate\.load\([^)]*\)", f'evaluate.load("{repo_id}")', about)
-    finish_space(target, "metric.md.jinja", repo_id, metadata, pinned(target), about=about)
+    finish_space(
+        target,
+        "metric.md.jinja",
+        repo_id=repo_id,
+        metadata=metadata,
+        requirements=pinned(target),
+        context={"about": about},
+    )

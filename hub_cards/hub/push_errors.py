@@ -1,21 +1,23 @@
-"""Why a push ended, and what a person can do about it."""
+"""Try again after errors of the Hub that may pass, and say what a person can do about others."""
 
 import json
 import logging
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
+import tenacity
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     OfflineModeIsEnabled,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 1.0  # doubles with each attempt
@@ -30,6 +32,9 @@ TRANSIENT_ERRORS = (
     TimeoutError,
     json.JSONDecodeError,  # the page of a gateway instead of an answer
 )
+
+# What contact with the Hub raises, also where something breaks off on the way.
+CONTACT_ERRORS = (OSError, ValueError, RuntimeError, httpx.HTTPError)
 
 EXIT_CODES = {
     "folder": 1,
@@ -65,7 +70,7 @@ class PushError(Exception):
         return EXIT_CODES[self.reason]
 
 
-def persist(action: Callable[[], Any], explain: Callable[[Exception], PushError]) -> Any:
+def persist(action: Callable[[], T], explain: Callable[[Exception], PushError]) -> T:
     """Call something that asks the Hub, and again after errors that may pass.
 
     Args:
@@ -75,20 +80,39 @@ def persist(action: Callable[[], Any], explain: Callable[[Exception], PushError]
     Raises:
         PushError: that one, or one of the action's own.
     """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return action()
-        except (OSError, ValueError, RuntimeError, httpx.HTTPError) as caught:
-            error = root(caught)
-            if not is_transient(error) or attempt == ATTEMPTS:
-                raise explain(error) from caught
-            wait = wait_seconds(error, attempt)
-            logger.info(f"{cause(error)}; trying again in {wait:g} s ({attempt + 1} of {ATTEMPTS})")
-            time.sleep(wait)
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(
+            lambda error: isinstance(error, CONTACT_ERRORS) and is_transient(root(error))
+        ),
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=lambda state: wait_seconds(_error_of(state), state.attempt_number),
+        before_sleep=_announce,
+        sleep=time.sleep,
+        reraise=True,
+    )
+    try:
+        return retrying(action)
+    except CONTACT_ERRORS as caught:
+        raise explain(root(caught)) from caught
 
 
-def failure(error: Exception, repo_id: str, revision: str, endpoint: str, user: str) -> PushError:
-    """What a person can do about an error of the Hub or of its client.
+def _error_of(state: tenacity.RetryCallState) -> Exception:
+    """The error that an attempt ended with; tenacity asks about those only that raised one."""
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, Exception)
+    return root(error)
+
+
+def _announce(state: tenacity.RetryCallState) -> None:
+    wait = state.next_action.sleep if state.next_action else 0.0
+    following = f"trying again in {wait:g} s ({state.attempt_number + 1} of {ATTEMPTS})"
+    logger.info(f"{cause(_error_of(state))}; {following}")
+
+
+def failure(
+    error: Exception, repo_id: str, *, revision: str, endpoint: str, user: str
+) -> PushError:
+    """Say what a person can do about an error of the Hub or of its client.
 
     Args:
         error: what ended the push.
@@ -127,12 +151,13 @@ def failure(error: Exception, repo_id: str, revision: str, endpoint: str, user: 
 
 
 def root(error: Exception) -> Exception:
-    """The error itself where the client wraps it, as it does for uploads."""
-    return error.__cause__ if type(error) is RuntimeError and error.__cause__ else error
+    """Unwrap an error that the client has wrapped, as it does for uploads."""
+    inner = error.__cause__
+    return inner if type(error) is RuntimeError and isinstance(inner, Exception) else error
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Tell whether the same request may succeed a little later."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in TRANSIENT_STATUSES
     if re.search(r"client error \((?!408|412|429)4\d\d", str(error)):
@@ -141,7 +166,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def wait_seconds(error: Exception, attempt: int) -> float:
-    """How long to wait after a transient error: what the Hub asks for, or twice as long each time.
+    """Choose how long to wait after an error: as the Hub asks, or twice as long each time.
 
     Args:
         error: the transient error.
@@ -153,7 +178,7 @@ def wait_seconds(error: Exception, attempt: int) -> float:
 
 
 def cause(error: Exception) -> str:
-    """One line about an error."""
+    """Describe an error in one line."""
     if isinstance(error, HfHubHTTPError):
         said = f"HTTP {error.response.status_code} {error.server_message or ''}"
     else:

@@ -8,33 +8,71 @@ is then found on the Hub and not made twice. Nothing is ever deleted on the Hub.
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from huggingface_hub import CommitOperationAdd, get_session, hf_hub_url
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    ModelInfo,
+    SpaceInfo,
+    get_session,
+    hf_hub_url,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy names
+    build_hf_headers,
+    hf_raise_for_status,
+)
 
 from hub_cards.card.rendering import is_generated
 from hub_cards.card.validation import is_default_space_card
-from hub_cards.hub.access import check_repo_id, open_hub
+from hub_cards.hub.access import Account, check_repo_id, log_in, open_hub
+from hub_cards.hub.file_hashes import hash_files, megabytes
 from hub_cards.hub.push_errors import PushError, failure, persist
 from hub_cards.hub.space_staging import written_files
-from hub_cards.hub.staging import megabytes, stage_model, staged_files
+from hub_cards.hub.staging import stage_model
 
 logger = logging.getLogger(__name__)
 
 OPEN = ("open", "draft")  # states of a pull request
+Kind = Literal["model", "space"]
+RepoInfo = ModelInfo | SpaceInfo
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """Options of a push.
+
+    Attributes:
+        private: create the repository as a private one; one that exists must be private then.
+        revision: a branch, created from the main one if it does not exist.
+        create_pr: open a pull request instead of committing to the branch.
+        dry_run: only log what would happen; a token is not needed then.
+        force: replace what was edited by hand on the Hub (a pull request may propose that
+            without), and make a model beside a dataset or Space of the same name.
+    """
+
+    private: bool = False
+    revision: str = "main"
+    create_pr: bool = False
+    dry_run: bool = False
+    force: bool = False
+
+
+DEFAULTS = PushOptions()
 
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did.
+    """Outcome of a push.
 
     Attributes:
         url: the repository's page.
@@ -56,11 +94,8 @@ class PushResult:
 def push_folder(
     folder: str | Path,
     repo_id: str,
-    private: bool = False,
-    revision: str | None = None,
-    create_pr: bool = False,
-    dry_run: bool = False,
-    force: bool = False,
+    *,
+    options: PushOptions = DEFAULTS,
 ) -> PushResult:
     """Make a model repository on the Hub hold a model folder, with one commit at most.
 
@@ -71,12 +106,7 @@ def push_folder(
         folder: a finished model folder; nothing is written into it. Its README.md is rendered for
             repo_id, unless it was edited by hand: then it is pushed as it is, if it is a good card.
         repo_id: where to, as user/name; created if it does not exist.
-        private: create it as a private one; one that exists must be private then.
-        revision: a branch, created from the main one if it does not exist.
-        create_pr: open a pull request instead of committing to the branch.
-        dry_run: only log what would happen; a token is not needed then.
-        force: replace a card that was edited by hand on the Hub (a pull request may propose that
-            without), and make a model beside a dataset or Space of the same name.
+        options: how.
 
     Raises:
         PushError: if the Hub could not be made to hold the folder; and nothing else.
@@ -84,49 +114,70 @@ def push_folder(
     check_repo_id(repo_id)
     with tempfile.TemporaryDirectory(prefix="hub_cards-") as stage:
         left_out = stage_model(Path(folder), Path(stage), repo_id)
-        options = (private, revision, create_pr, dry_run, force)
-        return Push("model", Path(stage), left_out, repo_id, *options).run()
+        return push_stage("model", Path(stage), repo_id=repo_id, left_out=left_out, options=options)
 
 
-class Push:
-    """One push of a staged folder, all of whose files go to the Hub.
+def push_stage(
+    kind: Kind,
+    stage: Path,
+    *,
+    repo_id: str,
+    left_out: Sequence[str] = (),
+    options: PushOptions,
+) -> PushResult:
+    """Push a staged folder, all of whose files go to the Hub, and again after transient failures.
 
     Args:
         kind: "model" or "space", which is one of Gradio.
         stage: the folder; its README.md is the card.
+        repo_id: where to, as user/name.
         left_out: for the plan: what was not staged.
-        repo_id, private, revision, create_pr, dry_run, force: as in `push_folder`.
+        options: how.
+
+    Raises:
+        PushError: see `push_folder`.
     """
+    push = _Push(kind, stage, repo_id=repo_id, left_out=left_out, options=options)
+    return persist(push.attempt, push.explain)
+
+
+class _Push:
+    """One push; see `push_stage`."""
 
     def __init__(
-        self, kind, stage, left_out, repo_id, private, revision, create_pr, dry_run, force
-    ):
-        self.kind, self.repo = kind, {"repo_id": repo_id, "repo_type": kind}
-        self.stage, self.left_out, self.repo_id = stage, left_out, repo_id
-        self.private, self.revision, self.create_pr = private, revision or "main", create_pr
-        self.dry_run, self.force = dry_run, force
-        self.files = staged_files(stage)
-        self.user = None
-        self.plan = None  # of the first look
-        self.sent = None  # the commit that was sent last: its parent
-        self.commit = None
+        self,
+        kind: Kind,
+        stage: Path,
+        *,
+        repo_id: str,
+        left_out: Sequence[str],
+        options: PushOptions,
+    ) -> None:
+        self.kind, self.stage, self.repo_id = kind, stage, repo_id
+        self.left_out, self.options = tuple(left_out), options
+        self.files = hash_files(stage)
+        self.api = open_hub(anonymous=options.dry_run)
+        self.account: Account | None = None
+        self.plan: dict[str, str] = {}  # of the first look
+        self.sent: str | None = None  # parent of the commit that was sent last
+        self.commit: CommitInfo | None = None
 
-    def run(self) -> PushResult:
-        """Push, and again after transient failures.
-
-        Raises:
-            PushError: see `push_folder`.
-        """
-        return persist(
-            self._attempt,
-            lambda e: failure(e, self.repo_id, self.revision, self.api.endpoint, self.user),
+    def explain(self, error: Exception) -> PushError:
+        """Say what a person can do about an error that ended the push."""
+        return failure(
+            error,
+            self.repo_id,
+            revision=self.options.revision,
+            endpoint=self.api.endpoint,
+            user=self.account.name if self.account else "",
         )
 
-    def _attempt(self):
-        if self.user is None:
-            self._log_in()
+    def attempt(self) -> PushResult:
+        """Compare, and push what differs; start again from there after a change of the Hub."""
+        if self.account is None:
+            self.account = self._log_in()
         info, base_missing = self._look()
-        if self.private and info is not None and not info.private:
+        if self.options.private and info is not None and not info.private:
             raise PushError(
                 "taken",
                 f"{self.repo_id} exists and is public; --private cannot change that. Change its "
@@ -134,10 +185,10 @@ class Push:
             )
         states = self._compare(info)
         changes = [path for path, state in states.items() if state != "unchanged"]
-        proposal = self._proposal() if self.create_pr and changes else None
-        if self.plan is None:
+        proposal = self._proposal() if self.options.create_pr and changes else None
+        if not self.plan:
             self.plan = states
-            self._show(info, base_missing, proposal)
+            self._show(info, base_missing, proposal=proposal)
         if proposal:
             return self._result(pull_request_url=proposal)
         if not changes and not base_missing:
@@ -150,70 +201,71 @@ class Push:
                 "push under way?",
             )
         changed = [path for path in changes if states[path] == "changed"]
-        if "README.md" in changed or (changed and self.kind == "space"):
+        if info and ("README.md" in changed or (changed and self.kind == "space")):
             self._check_card(info, changed)
-        if self.dry_run:
+        if self.options.dry_run:
             return self._result()
         if info is None or base_missing:
             self._create(info)
-            return self._attempt()
-        self.sent = info.sha
+        else:
+            self._send(changes, parent=info.sha)
+        return self.attempt()  # after a commit, it finds all files there
+
+    def _send(self, changes: Sequence[str], parent: str | None) -> None:
+        self.sent = parent
         self.commit = self.api.create_commit(
-            **self.repo,
+            self.repo_id,
+            repo_type=self.kind,
             operations=[CommitOperationAdd(path, self.stage / path) for path in changes],
             commit_message=f"Upload {self.kind} with hub_cards",
-            revision=self.revision,
-            create_pr=self.create_pr,
-            parent_commit=info.sha,
+            revision=self.options.revision,
+            create_pr=self.options.create_pr,
+            parent_commit=parent,
         )
-        return self._attempt()  # finds all files there
 
-    def _log_in(self):
+    def _log_in(self) -> Account:
         """Find out whose token it is, and refuse what cannot work before anything is sent."""
-        self.api = open_hub(anonymous=self.dry_run)
         if not self.api.token:
-            self.user = ""
             logger.info("no token: the Hub is seen as anybody sees it")
-            return
-        who = self.api.whoami()
-        names = [who["name"], *(group["name"] for group in who.get("orgs", []))]
-        access = (who.get("auth") or {}).get("accessToken") or {}
-        if access.get("role") == "read":
-            raise PushError(
-                "permission",
-                f"the token of {who['name']} may only read; make one with write access on "
-                "https://huggingface.co/settings/tokens.",
-            )
+            return Account("", ())
+        account = log_in(self.api)
         namespace = self.repo_id.split("/")[0]
-        if not self.create_pr and namespace.lower() not in [name.lower() for name in names]:
+        if not (self.options.create_pr or account.owns(namespace)):
             raise PushError(
                 "permission",
-                f"{who['name']} may not push to {namespace}; the namespace must be one of "
-                f"{', '.join(names)}. Elsewhere a pull request can be opened: --create-pr.",
+                f"{account.name} may not push to {namespace}; the namespace must be one of "
+                f"{', '.join(account.namespaces)}. Elsewhere a pull request can be opened: "
+                "--create-pr.",
             )
-        self.user = who["name"]
+        return account
 
-    def _look(self):
+    def _look(self) -> tuple[RepoInfo | None, bool]:
         """Newest commit and files of the repository, if there is one; whether the branch is not."""
-        about = self.repo | {"files_metadata": True}
         try:
-            return self.api.repo_info(**about, revision=self.revision), False
+            return self._info(self.options.revision), False
         except RevisionNotFoundError:
-            if self.create_pr:
+            if self.options.create_pr:
                 raise
-            return self.api.repo_info(**about), True
+            return self._info(), True
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
-            if self.create_pr:
+            if self.options.create_pr:
                 raise PushError(
                     "name",
                     f"{self.repo_id} must exist for a pull request; there is no such "
                     f"{self.kind}, or it is private.",
                 ) from None
-            return None, self.revision != "main"
+            return None, self.options.revision != "main"
 
-    def _compare(self, info):
+    def _info(self, revision: str | None = None) -> RepoInfo:
+        info = self.api.repo_info(
+            self.repo_id, repo_type=self.kind, revision=revision, files_metadata=True
+        )
+        assert isinstance(info, ModelInfo | SpaceInfo)
+        return info
+
+    def _compare(self, info: RepoInfo | None) -> dict[str, str]:
         present = {file.rfilename: file for file in info.siblings or []} if info else {}
         states = {}
         for path, file in self.files.items():
@@ -226,27 +278,31 @@ class Push:
                 states[path] = "unchanged" if old.blob_id == file.git_oid else "changed"
         return states
 
-    def _proposal(self):
+    def _proposal(self) -> str | None:
         """Page of an open pull request of ours that has all files, or None."""
         if self.commit:
             found = [(self.commit.pr_revision, self.commit.pr_url)]
         else:
             ours = self.api.get_repo_discussions(
-                **self.repo, author=self.user, discussion_type="pull_request"
+                self.repo_id,
+                repo_type=self.kind,
+                author=self.account.name if self.account else None,
+                discussion_type="pull_request",
             )
             found = [(one.git_reference, one.url) for one in ours if one.status in OPEN]
         for revision, url in found:
-            info = self.api.repo_info(**self.repo, revision=revision, files_metadata=True)
-            if set(self._compare(info).values()) == {"unchanged"}:
+            if set(self._compare(self._info(revision)).values()) == {"unchanged"}:
                 return url
         return None
 
-    def _show(self, info, base_missing, proposal):
-        visible = "private" if (info.private if info else self.private) else "public"
+    def _show(self, info: RepoInfo | None, base_missing: bool, *, proposal: str | None) -> None:
+        visible = "private" if (info.private if info else self.options.private) else "public"
         state = "exists" if info else "new"
-        logger.info(f"{self.repo_id}: {visible} {self.kind}, {state}, branch {self.revision}")
+        logger.info(
+            f"{self.repo_id}: {visible} {self.kind}, {state}, branch {self.options.revision}"
+        )
         if base_missing:
-            logger.info(f"  new        branch {self.revision}")
+            logger.info(f"  new        branch {self.options.revision}")
         for path, state in sorted(self.plan.items(), key=lambda item: (item[1], item[0])):
             logger.info(f"  {state:<9}  {path}  {megabytes(self.files[path].size)}")
         others = [file.rfilename for file in info.siblings or []] if info else []
@@ -260,7 +316,7 @@ class Push:
         if proposal:
             logger.info(f"  all of them are in the open pull request {proposal}")
 
-    def _check_card(self, info, changed):
+    def _check_card(self, info: RepoInfo, changed: Sequence[str]) -> None:
         """Refuse to replace a card, or a Space, that a person has edited on the Hub."""
         oids = {file.rfilename: file.blob_id for file in info.siblings or []}
         card = self._read_card(info) if "README.md" in oids else ""
@@ -270,7 +326,7 @@ class Push:
         if untouched or (is_generated(card) and not edited):
             return
         what, files = f"{self.repo_id} was edited by hand on the Hub", ", ".join(changed)
-        if not self.force and not self.create_pr:
+        if not self.options.force and not self.options.create_pr:
             model = self.kind == "model"
             keep = "Copy its README.md into the folder" if model else "Choose another name"
             raise PushError(
@@ -279,7 +335,7 @@ class Push:
             )
         logger.info(f"{what}; {files}: replaced")
 
-    def _read_card(self, info):
+    def _read_card(self, info: RepoInfo) -> str:
         address = hf_hub_url(
             self.repo_id,
             "README.md",
@@ -289,17 +345,21 @@ class Push:
         )
         answer = get_session().get(address, headers=build_hf_headers(token=self.api.token))
         hf_raise_for_status(answer)
-        return answer.content.decode("utf-8", errors="replace")
+        return str(answer.content.decode("utf-8", errors="replace"))
 
-    def _create(self, info):
+    def _create(self, info: RepoInfo | None) -> None:
         """Create the repository or, where there is one, the branch."""
         if info:
             self.api.create_branch(
-                **self.repo, branch=self.revision, revision=info.sha, exist_ok=True
+                self.repo_id,
+                repo_type=self.kind,
+                branch=self.options.revision,
+                revision=info.sha,
+                exist_ok=True,
             )
             return
         for other in ("dataset", "space") if self.kind == "model" else ():
-            if not self.force and self.api.repo_exists(self.repo_id, repo_type=other):
+            if not self.options.force and self.api.repo_exists(self.repo_id, repo_type=other):
                 raise PushError(
                     "taken",
                     f"{self.repo_id} exists as a {other}. Choose another name, or make a "
@@ -308,18 +368,29 @@ class Push:
         try:
             # Not private is left to the organization's settings.
             sdk = "gradio" if self.kind == "space" else None
-            self.api.create_repo(**self.repo, private=self.private or None, space_sdk=sdk)
+            private = self.options.private or None
+            self.api.create_repo(self.repo_id, repo_type=self.kind, private=private, space_sdk=sdk)
         except HfHubHTTPError as error:
             # Perhaps this push has created it before, and the answer was lost.
             if error.response.status_code != 409 or self._look()[0] is None:
                 raise
 
-    def _result(self, info=None, pull_request_url=None):
+    def _result(
+        self, info: RepoInfo | None = None, pull_request_url: str | None = None
+    ) -> PushResult:
         prefix = "spaces/" if self.kind == "space" else ""
         page = f"{self.api.endpoint}/{prefix}{self.repo_id}"
-        oid, commit_url = None, None
+        oid: str | None = None
+        commit_url: str | None = None
         if self.commit:
             oid, commit_url = self.commit.oid, self.commit.commit_url
         elif self.sent and info and info.sha != self.sent:  # the answer to our commit was lost
             oid, commit_url = info.sha, f"{page}/commit/{info.sha}"
-        return PushResult(page, self.plan, self.left_out, oid, commit_url, pull_request_url)
+        return PushResult(
+            url=page,
+            files=self.plan,
+            left_out=self.left_out,
+            oid=oid,
+            commit_url=commit_url,
+            pull_request_url=pull_request_url,
+        )

@@ -1,21 +1,23 @@
-"""What every Space has: files of this checkout, pinned requirements, and a card with metadata."""
+"""Write what every Space has: files of this checkout, pinned requirements, a card with metadata."""
 
 import ast
 import importlib.metadata
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jinja2
 import yaml
 
+from hub_cards.card.formatting import plain
 from hub_cards.card.model_facts import CODE_LICENSE
 from hub_cards.card.rendering import signed
 from hub_cards.card.validation import space_problems
+from hub_cards.files import Record, replace_text
+from hub_cards.hub.file_hashes import hash_files
 from hub_cards.hub.push_errors import PushError
-from hub_cards.hub.staging import staged_files
 
 FILE_LINE = re.compile(r"^<!-- file (\S+) ([0-9a-f]{40}) -->$", re.MULTILINE)
 
@@ -33,7 +35,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a text file, the same on every system."""
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    replace_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def parse_python(path: Path) -> ast.Module:
@@ -68,7 +70,7 @@ def pinned(folder: Path, *more: str) -> list[str]:
         for node in ast.walk(parse_python(path)):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 imported.add(node.module.partition(".")[0])
     imported -= {"gradio", *sys.stdlib_module_names}
     owners = importlib.metadata.packages_distributions()
@@ -76,7 +78,7 @@ def pinned(folder: Path, *more: str) -> list[str]:
     return sorted(f"{name}=={_version(name)}" for name in names | set(more))
 
 
-def _version(name):
+def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name).partition("+")[0]  # +cpu is not on PyPI
     except importlib.metadata.PackageNotFoundError as error:
@@ -88,7 +90,13 @@ def _version(name):
 
 
 def finish_space(
-    folder: Path, template: str, repo_id: str, metadata: dict, requirements: list[str], **context
+    folder: Path,
+    template: str,
+    *,
+    repo_id: str,
+    metadata: Record,
+    requirements: list[str],
+    context: Mapping[str, object],
 ) -> None:
     """Write requirements and card of a Space, and check both.
 
@@ -121,13 +129,14 @@ def finish_space(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    body = environment.get_template(template).render(context | metadata, repo_id=repo_id)
+    environment.filters["plain"] = plain
+    body = environment.get_template(template).render({**context, **metadata, "repo_id": repo_id})
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
     # By these a push knows which of them a person has edited on the Hub.
-    files = {path: file.git_oid for path, file in staged_files(folder).items() if "/" not in path}
+    files = {path: file.git_oid for path, file in hash_files(folder).items() if "/" not in path}
     record = "".join(f"<!-- file {path} {oid} -->\n" for path, oid in files.items())
     text = signed(f"---\n{front}---\n\n{body}\n\n{record}")
-    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+    replace_text(folder / "README.md", text)
     if problems := space_problems(folder):
         raise PushError(
             "folder",

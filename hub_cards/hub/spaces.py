@@ -8,20 +8,23 @@ files alone: models with their commits, versions, images. So a copy of it shows 
 import logging
 import re
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     HFValidationError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # a lazy name
 
 from hub_cards.card.validation import RULES, split_card
+from hub_cards.files import Record
 from hub_cards.hub.access import check_repo_id, open_hub
 from hub_cards.hub.push_errors import PushError, failure, persist
-from hub_cards.hub.pushing import Push, PushResult
+from hub_cards.hub.pushing import DEFAULTS, PushOptions, PushResult, push_stage
 from hub_cards.hub.space_staging import copy_file, finish_space, pinned, write_lines
 from hub_cards.hub.staging import stage_model
 
@@ -65,33 +68,28 @@ class SpaceModel:
 
 
 def push_space(
-    models: list[str],
+    models: Sequence[str],
     repo_id: str,
-    private: bool = False,
-    revision: str | None = None,
-    create_pr: bool = False,
-    dry_run: bool = False,
-    force: bool = False,
+    *,
+    options: PushOptions = DEFAULTS,
 ) -> PushResult:
     """Make a Space on the Hub show image classifiers, with one commit at most.
 
     Args:
         models: see `build_space`.
         repo_id: the Space, as user/name; created if it does not exist.
-        private, revision, create_pr, dry_run: as in `hub_cards.hub.pushing.push_folder`.
-        force: replace files of a Space that was made or edited by hand.
+        options: how; `force` replaces files of a Space that was made or edited by hand.
 
     Raises:
         PushError: if the Space could not be made to hold these files; and nothing else.
     """
     with tempfile.TemporaryDirectory(prefix="hub_cards-") as stage:
-        left_out = build_space(models, repo_id, stage, anonymous=dry_run)
-        options = (private, revision, create_pr, dry_run, force)
-        return Push("space", Path(stage), left_out, repo_id, *options).run()
+        left_out = build_space(models, repo_id, target=stage, anonymous=options.dry_run)
+        return push_stage("space", Path(stage), repo_id=repo_id, left_out=left_out, options=options)
 
 
 def build_space(
-    models: list[str], repo_id: str, folder: str | Path, anonymous: bool = True
+    models: Sequence[str], repo_id: str, *, target: str | Path, anonymous: bool = True
 ) -> tuple[str, ...]:
     """Write the files of a Space that shows image classifiers.
 
@@ -101,7 +99,7 @@ def build_space(
         models: model folders, whose files are copied, or ids on the Hub with or without @REVISION,
             of which the Space notes the commit.
         repo_id: where it is to be on the Hub, as user/name.
-        folder: an empty folder.
+        target: an empty folder.
         anonymous: whether models may be looked up without a token.
 
     Returns:
@@ -112,7 +110,10 @@ def build_space(
             there is no such model; and those of contact with the Hub.
     """
     check_repo_id(repo_id)
-    folder, left_out, found, api = Path(folder), (), [], None
+    folder = Path(target)
+    left_out: tuple[str, ...] = ()
+    found: list[SpaceModel] = []
+    api: HfApi | None = None
     for model in models:
         if Path(model).is_dir():
             bundled, without = _bundle(Path(model), folder)
@@ -125,10 +126,10 @@ def build_space(
     write_lines(folder / "models.txt", [model.place for model in found])
     if not found[0].has_examples:  # the page takes those of the first model
         _add_example_images(folder / "examples")
-    for model in found:
-        secret = ": the Space needs a secret HF_TOKEN that may read it" if model.restricted else ""
-        logger.info(f"model {model.place}{secret}")
-    metadata = {
+    for shown in found:
+        secret = ": the Space needs a secret HF_TOKEN that may read it" if shown.restricted else ""
+        logger.info(f"model {shown.place}{secret}")
+    metadata: Record = {
         "title": " / ".join(model.name for model in found),
         "emoji": "\N{CAMERA}",
         "short_description": "Image classifiers, what they look at, and an API",
@@ -138,12 +139,19 @@ def build_space(
     }
     # No code of theirs imports these, but their versions decide how weights are read.
     requirements = pinned(folder, "numpy", "safetensors")
-    finish_space(folder, "space.md.jinja", repo_id, metadata, requirements, found=found)
+    finish_space(
+        folder,
+        "space.md.jinja",
+        repo_id=repo_id,
+        metadata=metadata,
+        requirements=requirements,
+        context={"found": found},
+    )
     return left_out
 
 
-def _bundle(source, folder):
-    """Copy a model folder into the Space; the model, and names of what was left out."""
+def _bundle(source: Path, folder: Path) -> tuple[SpaceModel, tuple[str, ...]]:
+    """Copy a model folder into the Space; return the model, and names of what was left out."""
     stage = folder / "models" / "new"
     stage.mkdir(parents=True)
     left_out = stage_model(source, stage, None)
@@ -163,11 +171,11 @@ def _bundle(source, folder):
     return model, left_out
 
 
-def _look_up(model, api):
-    """What the Hub tells about a model."""
+def _look_up(model: str, api: HfApi) -> SpaceModel:
+    """Ask the Hub about a model."""
     repo_id, _, revision = model.partition("@")
 
-    def explain(error):
+    def explain(error: Exception) -> PushError:
         if isinstance(error, RevisionNotFoundError):
             return PushError("name", f"{repo_id} has no revision {revision!r}")
         if isinstance(error, RepositoryNotFoundError | HFValidationError):
@@ -176,41 +184,45 @@ def _look_up(model, api):
                 f"a model must be a folder here, or an id on the Hub that this token may see; got "
                 f"{model!r}",
             )
-        return failure(error, repo_id, revision, api.endpoint, "this session")
+        user = "this session"
+        return failure(error, repo_id, revision=revision, endpoint=api.endpoint, user=user)
 
     info = persist(lambda: api.model_info(repo_id, revision=revision or None), explain)
+    commit = str(info.sha)
     names = [file.rfilename for file in info.siblings or []]
     missing = [name for name in NEEDED if not list(filter_repo_objects(names, allow_patterns=name))]
     if missing:
         raise PushError("folder", f"{repo_id} lacks {', '.join(missing)}, which the page needs")
+    card = info.card_data
+    metadata = card.to_dict() if card else {}  # type: ignore[no-untyped-call]  # the library's
     files = tuple(filter_repo_objects(names, allow_patterns=list(APP_FILES)))
     return SpaceModel(
         name=repo_id.split("/")[-1],
-        place=f"{repo_id}@{info.sha}",
-        **_from_card(info.card_data.to_dict() if info.card_data else {}),
+        place=f"{repo_id}@{commit}",
+        **_from_card(metadata),
         has_examples=any(name.startswith("examples/") for name in files),
         repo_id=repo_id,
-        commit=info.sha,
+        commit=commit,
         files=files,
         restricted=bool(info.private or info.gated),
     )
 
 
-def _from_card(metadata):
+def _from_card(metadata: Record) -> Record:
     values = (metadata.get(key) or [] for key in ("license", "datasets"))
     licenses, datasets = ([value] if isinstance(value, str) else value for value in values)
     return {"license": ", ".join(licenses), "datasets": tuple(datasets)}
 
 
-def _preloads(models):
-    """What the Hub is to download while it builds the Space, which it does without its secrets."""
+def _preloads(models: Iterable[SpaceModel]) -> Iterator[str]:
+    """Name what the Hub is to download while it builds the Space, without the Space's secrets."""
     for model in models:
         if model.repo_id and not model.restricted:
             files = [name for name in model.files if not re.search(r"[\s,]", name)]
             yield f"{model.repo_id} {','.join(files)} {model.commit}"
 
 
-def _add_example_images(folder):
+def _add_example_images(folder: Path) -> None:
     photos, kept = CHECKOUT / "data" / "photos", ("file", "---", *EXAMPLE_IMAGES)
     folder.mkdir()
     for name in EXAMPLE_IMAGES:

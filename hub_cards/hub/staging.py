@@ -1,106 +1,160 @@
-"""Copy what belongs to a model folder, with its card for one place on the Hub."""
+"""Copy what belongs to a model folder, with its card for one place on the Hub.
 
-import fnmatch
-import hashlib
+Only files that a model folder is known to have are copied, or that its card or its code names; all
+else stays at home, symbolic links are refused, and absolute paths of this machine are replaced.
+"""
+
+import ast
+import json
 import logging
+import os
 import shutil
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from hub_cards.card.eval_result_files import write_eval_result_files
 from hub_cards.card.rendering import is_generated, write_card
-from hub_cards.card.validation import card_problems
+from hub_cards.card.validation import card_problems, relative_links
 from hub_cards.evidence.folder import read_evidence
+from hub_cards.hub.local_paths import make_publishable, names_home
 from hub_cards.hub.push_errors import PushError
 
 logger = logging.getLogger(__name__)
 
-# What belongs to a model folder; all else stays at home.
+SETTINGS = ("config.json", "preprocessor_config.json")
+RECORDS = (*SETTINGS, "conversion.json", "eval_results.json", "recipe.toml", "train_results.json")
+TEXTS = (".csv", ".json", ".jsonl", ".md", ".toml", ".yaml")
 MODEL_FILES = (
-    "model.safetensors", "*.json", "*.jsonl", "*.toml", "*.py", "*.md", "*.png", "*.svg", "*.jpg",
-    "LICENSE*", "NOTICE*", "examples/*.png", "examples/*.jpg", "examples/*.jpeg", "examples/*.md",
-    ".eval_results/*.yaml", "emissions.csv",
+    *RECORDS, "model.safetensors", "README.md", "metrics.jsonl", "emissions.csv",
+    "training_curve.png", "reliability_diagram.png", "LICENSE*", "NOTICE*",
+    "examples/*.png", "examples/*.jpg", "examples/*.jpeg", "examples/*.md", ".eval_results/*.yaml",
 )  # fmt: skip
-CHECKPOINT_FILES = ("manifest.json",)  # of a checkpoint, and untrue without its training state
 
 
-@dataclass(frozen=True)
-class StagedFile:
-    """Size in bytes, and the names that the Hub gives a content: SHA-256 in LFS, else git's."""
-
-    size: int
-    sha256: str
-    git_oid: str
-
-
-def staged_files(stage: Path) -> dict[str, StagedFile]:
-    """The files of a folder, by their path there with slashes."""
-    paths = [path for path in sorted(stage.rglob("*")) if path.is_file()]
-    return {path.relative_to(stage).as_posix(): _read(path) for path in paths}
-
-
-def _read(path):
-    size = path.stat().st_size
-    sha256, sha1 = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-            sha1.update(block)
-    return StagedFile(size, sha256.hexdigest(), sha1.hexdigest())
-
-
-def megabytes(size: int) -> str:
-    """A number of bytes for reading."""
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
-
-
-def stage_model(folder: Path, stage: Path, repo_id: str) -> tuple[str, ...]:
+def stage_model(folder: Path, stage: Path, repo_id: str | None) -> tuple[str, ...]:
     """Copy a model folder into an empty one and render its card there.
 
     A README.md that was edited by hand is kept, if it is a good card.
+
+    Args:
+        folder: the model folder; nothing is written into it.
+        stage: the empty one.
+        repo_id: where it will be on the Hub, if it will be there on its own.
 
     Returns:
         Names of what is no part of a model folder and was left out.
 
     Raises:
-        PushError: with reason "folder", if something is missing or the card breaks a rule.
+        PushError: with reason "folder", if something is missing, is a symbolic link, or the card
+            breaks a rule.
     """
     try:
-        names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-        wanted = [name for name in names if _belongs(name.as_posix())]
+        names = list(_walk(folder))
+        wanted = [name for name in names if _belongs(name, _named_files(folder))]
         for name in wanted:
-            (stage / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(folder / name, stage / name)
+            _copy(folder, stage, name)
+        for record in RECORDS:
+            if (stage / record).is_file():
+                make_publishable(stage / record)
         _add_card(stage, repo_id)
+        _check_texts(stage)
     except (OSError, ValueError) as error:
         message = str(error).replace(str(stage), str(folder))
         raise PushError("folder", f"{message}\nNothing was pushed.") from error
-    kept_folders = {name.parts[0] for name in wanted if len(name.parts) > 1}
+    kept_folders = {name.partition("/")[0] for name in wanted if "/" in name}
     left_out = {
-        f"{name.parts[0]}/" if name.parts[:-1] and name.parts[0] not in kept_folders else str(name)
-        for name in set(names) - set(wanted)
+        f"{top}/" if slash and top not in kept_folders else f"{top}{slash}{rest}"
+        for top, slash, rest in (name.partition("/") for name in set(names) - set(wanted))
     }
     return tuple(sorted(left_out))
 
 
-def _belongs(name):
-    # fnmatch's * also matches a slash.
-    return name not in CHECKPOINT_FILES and any(
-        fnmatch.fnmatch(name, pattern) and name.count("/") == pattern.count("/")
-        for pattern in MODEL_FILES
+def _walk(folder: Path) -> Iterator[str]:
+    """Paths of files and of links, with slashes; links to folders are not followed."""
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        links = [name for name in folders if (here / name).is_symlink()]
+        for name in sorted((*files, *links)):
+            path = here / name
+            if path.is_symlink() or path.is_file():
+                yield path.relative_to(folder).as_posix()
+
+
+def _belongs(name: str, named: set[str]) -> bool:
+    path = PurePosixPath(name)
+    # A link in the place of a folder would bring what it leads to.
+    folders = {pattern.partition("/")[0] for pattern in MODEL_FILES if "/" in pattern}
+    return (
+        name in named
+        or name in folders
+        or any(
+            path.match(pattern) and name.count("/") == pattern.count("/") for pattern in MODEL_FILES
+        )
     )
 
 
-def _add_card(stage, repo_id):
+def _copy(folder: Path, stage: Path, name: str) -> None:
+    if (folder / name).is_symlink():
+        raise ValueError(
+            f"{folder / name} must be a file of the model folder; it is a symbolic link, and what "
+            "it leads to may not be meant for others. Put a copy in its place."
+        )
+    (stage / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / name, stage / name)
+
+
+def _named_files(folder: Path) -> set[str]:
+    """Code that the settings name, with what it imports from beside it, and what a card links."""
+    found = set()
+    waiting = [name for settings in SETTINGS for name in _code_of(folder / settings)]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and (folder / name).is_file():
+            found.add(name)
+            waiting += _imported_beside(folder / name)
+    card = folder / "README.md"
+    if card.is_file() and not card.is_symlink():
+        found.update(relative_links(card.read_text(encoding="utf-8")))
+    return found
+
+
+def _code_of(settings: Path) -> Iterator[str]:
+    try:
+        auto_map = json.loads(settings.read_text(encoding="utf-8"))["auto_map"]
+        for reference in auto_map.values():
+            yield reference.rpartition("--")[2].partition(".")[0] + ".py"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # who reads it as evidence says what is wrong with it
+
+
+def _imported_beside(path: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} must be a Python file; {error}") from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (f"{name.partition('.')[0]}.py" for name in names)
+
+
+def _check_texts(stage: Path) -> None:
+    """Refuse what still names the author's home, as a card edited by hand may."""
+    for path in sorted(stage.rglob("*")):
+        if path.suffix in TEXTS and names_home(path.read_text(encoding="utf-8", errors="replace")):
+            raise ValueError(f"{path} names {Path.home()}; take that out before others read it")
+
+
+def _add_card(stage: Path, repo_id: str | None) -> None:
     card = stage / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else None
     if text is None or is_generated(text):
         write_card(stage, repo_id)
-    elif problems := card_problems(text, stage):
+        return
+    if problems := card_problems(text, stage):
         raise ValueError(
             f"{card} was edited by hand and breaks {len(problems)} rule(s):\n"
             + "\n".join(f"- {problem}" for problem in problems)
         )
-    else:
-        write_eval_result_files(read_evidence(stage), create=False)
-        logger.info("README.md was edited by hand and is pushed as it is")
+    write_eval_result_files(read_evidence(stage), create=False)
+    logger.info("README.md was edited by hand and is pushed as it is")

@@ -1,4 +1,4 @@
-"""The card of a user or organization: README.md of the Space USER/README, with the zoo's tables."""
+"""Write the card of a user or organization: README.md of the Space USER/README, with tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 import yaml
 
 from hub_cards.card.validation import FRONT_MATTER, RULES
+from hub_cards.files import replace_bytes
 from hub_cards.index.tables import Table, put_tables, render_tables
 
 REQUIRED = ("title", "emoji", "colorFrom", "colorTo", "sdk")
 
 
-def write_org_card(path: str | Path, tables: Sequence[Table], check: bool = False) -> bool:
+def write_org_card(path: str | Path, tables: Sequence[Table], *, check: bool = False) -> bool:
     """Write the README.md of a Space USER/README, which is the card of a user or organization.
 
     A file that exists keeps its own words; only its tables are brought up to date.
@@ -32,7 +33,7 @@ def write_org_card(path: str | Path, tables: Sequence[Table], check: bool = Fals
     template = Path(__file__).with_name("org_card.md")
     old = path.read_bytes() if path.is_file() else None
     text = (old or template.read_bytes()).decode("utf-8")
-    card = put_tables(text, render_tables(tables), path)
+    card = put_tables(text, render_tables(tables), where=path)
     problems = org_card_problems(card)
     if problems:
         raise ValueError(
@@ -40,12 +41,12 @@ def write_org_card(path: str | Path, tables: Sequence[Table], check: bool = Fals
             + "\n".join(f"- {problem}" for problem in problems)
         )
     if card.encode() != old and not check:
-        path.write_bytes(card.encode())
+        replace_bytes(path, card.encode())
     return card.encode() == old
 
 
 def org_card_problems(card: str) -> list[str]:
-    """Everything that the Hub would not accept in an organization card.
+    """List everything that the Hub would not accept in an organization card.
 
     Args:
         card: the text of its README.md.

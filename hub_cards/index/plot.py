@@ -1,10 +1,15 @@
-"""An image of the zoo's tables: accuracy against size, one panel for each table."""
+"""Plot the zoo's tables: accuracy against size, one panel for each table."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from hub_cards.index.rows import Accuracy, Row
 from hub_cards.index.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INK = "#808080"  # on white and on near-black alike
 MARKERS = "os^Dv<>P*"  # one less than there are colours, so that pairs repeat late
@@ -17,7 +22,7 @@ def write_plot(path: str | Path, tables: Sequence[Table]) -> None:
     transparent and the ink grey, for light and dark pages.
 
     Args:
-        path: the image; its suffix says the format.
+        path: the plot; its suffix says the format.
         tables: as `make_tables` gives them; panels share no axis, as tables are not comparable.
     """
     from matplotlib import rc_context
@@ -25,21 +30,23 @@ def write_plot(path: str | Path, tables: Sequence[Table]) -> None:
     from matplotlib.figure import Figure
 
     coloured = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    with rc_context(dict.fromkeys(coloured, INK) | {"font.size": 9}):
+    style: dict[Any, Any] = {**dict.fromkeys(coloured, INK), "font.size": 9}
+    with rc_context(style):
         figure = Figure(figsize=(8.4, 3.2 * len(tables)), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(len(tables), squeeze=False).flat
         for axes, table in zip(panels, tables, strict=True):
-            _draw(axes, *table)
+            title, rows = table
+            _draw(axes, title, rows)
         metadata = {"Software": None} if Path(path).suffix == ".png" else None
         figure.savefig(path, dpi=120, transparent=True, metadata=metadata)
 
 
-def _draw(axes, title, rows):
+def _draw(axes: "Axes", title: str, rows: Sequence[Row]) -> None:
     counted = all(row.multiply_adds for row in rows)
     for number, row in enumerate(rows):
         axes.errorbar(
-            row.multiply_adds if counted else row.num_parameters,
+            (counted and row.multiply_adds) or row.num_parameters,
             100 * row.top1.value,
             yerr=_bars(row.top1),
             fmt=MARKERS[number % len(MARKERS)],
@@ -55,14 +62,14 @@ def _draw(axes, title, rows):
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _plain(text):
-    """A text in which matplotlib finds no formulas."""
+def _plain(text: str) -> str:
+    """Give a text in which matplotlib finds no formulas."""
     return text.replace("$", r"\$")
 
 
-def _bars(accuracy):
+def _bars(accuracy: Accuracy) -> list[list[float]] | None:
     """Lengths below and above, in percent; None without any."""
-    if accuracy.low is not None:
+    if accuracy.low is not None and accuracy.high is not None:
         ends = accuracy.value - accuracy.low, accuracy.high - accuracy.value
     elif accuracy.deviation is not None:
         ends = accuracy.deviation, accuracy.deviation

@@ -1,4 +1,4 @@
-"""Rows of the zoo's table, each from the files that prove it.
+"""Read rows of the zoo's table, each from the files that prove it.
 
 A row comes from a model folder, from a model on the Hub, or from a TOML file whose `[[results]]`
 are quoted (with `url`) or name a benchmark's result file (with `file`).
@@ -6,20 +6,21 @@ are quoted (with `url`) or name a benchmark's result file (with `file`).
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client
 
 from hub_cards.card.evaluation_facts import protocol_label
-from hub_cards.card.formatting import dataset_name, joined, plain
+from hub_cards.card.formatting import code, dataset_name, hub_dataset, joined, link, plain
 from hub_cards.card.model_facts import QUOTED, multiply_adds, weights_license
 from hub_cards.evidence.folder import Evidence, read_evidence
 from hub_cards.evidence.hub_model import read_hub_model
+from hub_cards.files import Record
 from hub_cards.hub.push_errors import cause
 
 
@@ -68,7 +69,7 @@ class Row:
 
 
 def read_rows(sources: Sequence[str]) -> list[Row]:
-    """All rows of several models.
+    """Read all rows of several models.
 
     Args:
         sources: model folders, TOML files, and Hub ids as user/name or user/name@revision.
@@ -80,7 +81,7 @@ def read_rows(sources: Sequence[str]) -> list[Row]:
     return [row for source in sources for row in _read(source)]
 
 
-def _read(source):
+def _read(source: str) -> Iterable[Row]:
     path = Path(source)
     if path.suffix == ".toml":
         return _read_table(path)
@@ -88,7 +89,8 @@ def _read(source):
         evidence = read_evidence(path)
         run = evidence.recipe.get("run", {}).get("name")
         name = run or (path.resolve().parent.name if path.name == "model" else path.resolve().name)
-        return _evidence_rows(evidence, name, f"`{name}`", weights_license(evidence), source)
+        license = weights_license(evidence)
+        return _evidence_rows(evidence, name, link=code(name), license=license, source=source)
     repo_id, _, revision = source.partition("@")
     if repo_id.count("/") != 1:
         raise FileNotFoundError(f"{source} must be a model folder, a TOML file, or a Hub id")
@@ -102,11 +104,19 @@ def _read(source):
     except (HfHubHTTPError, httpx.HTTPError) as error:
         raise OSError(f"{source} could not be read from the Hub; {cause(error)}") from error
     page = f"https://huggingface.co/{repo_id}"
-    link = f"[{repo_id}]({page}) at [{model.commit[:7]}]({page}/tree/{model.commit})"
-    return _evidence_rows(model.evidence, repo_id, link, model.license or "", source)
+    commit = link(model.commit[:7], f"{page}/tree/{model.commit}")
+    return _evidence_rows(
+        model.evidence,
+        repo_id,
+        link=f"{link(plain(repo_id), page)} at {commit}",
+        license=model.license or "",
+        source=source,
+    )
 
 
-def _evidence_rows(evidence: Evidence, name, link, license, source):
+def _evidence_rows(
+    evidence: Evidence, name: str, *, link: str, license: str, source: str
+) -> Iterator[Row]:
     if not evidence.eval_results:
         raise ValueError(
             f"{source} must have results in eval_results.json; run `python -m convzoo evaluate` "
@@ -126,33 +136,48 @@ def _evidence_rows(evidence: Evidence, name, link, license, source):
             image_size=_image_size(
                 processor["crop_size"]["height"], processor["size"]["shortest_edge"]
             ),
-            top1=Accuracy(metrics["top1_accuracy"], *intervals.get("top1_accuracy", ())),
-            top5=None if top5 is None else Accuracy(top5, *intervals.get("top5_accuracy", ())),
+            top1=_with_interval(metrics["top1_accuracy"], intervals.get("top1_accuracy")),
+            top5=None if top5 is None else _with_interval(top5, intervals.get("top5_accuracy")),
             measured=True,
-            license=license,
+            license=plain(license),
             setting=_setting(
-                dataset.get("id") if not dataset.get("subset") else None,
-                dataset_name(dataset),
-                dataset.get("config"),
-                dataset["split"],
-                dataset["num_samples"],
-                protocol_label(evidence, result),
+                _dataset_label(dataset),
+                config=dataset.get("config"),
+                split=dataset["split"],
+                num_samples=dataset["num_samples"],
+                protocol=protocol_label(evidence, result),
             ),
             fingerprint=dataset.get("fingerprint"),
         )
 
 
-def _setting(id, name, config, split, num_samples, protocol):
-    dataset = f"[{id}](https://huggingface.co/datasets/{id})" if id else plain(name)
+def _with_interval(value: float, interval: Sequence[float] | None) -> Accuracy:
+    if interval is None:
+        return Accuracy(value)
+    low, high = interval
+    return Accuracy(value, low=low, high=high)
+
+
+def _dataset_label(dataset: Record) -> str:
+    """The dataset as Markdown; a part of one has no link, so that it never passes for the whole."""
+    if dataset.get("id") and not dataset.get("subset"):
+        return hub_dataset(dataset["id"])
+    return plain(dataset_name(dataset))
+
+
+def _setting(
+    dataset: str, *, config: str | None, split: str, num_samples: int | None, protocol: str
+) -> str:
     images = f"{num_samples:,} images" if num_samples else ""
-    return joined([dataset, config, f"split `{split}`", images, protocol or "one view"])
+    named = plain(config) if config else ""
+    return joined([dataset, named, f"split {code(split)}", images, protocol or "one view"])
 
 
-def _image_size(crop, resize):
+def _image_size(crop: int | None, resize: int | None) -> str:
     return joined([crop, resize and f"of {resize}"], " ")
 
 
-def _read_table(path):
+def _read_table(path: Path) -> Iterator[Row]:
     entries = tomllib.loads(path.read_text(encoding="utf-8")).get("results")
     if not entries:
         raise ValueError(f"{path} must have [[results]], as hub_cards/quoted_results.toml has")
@@ -166,11 +191,11 @@ def _read_table(path):
             ) from error
 
 
-def _quoted_row(entry):
+def _quoted_row(entry: Record) -> Row:
     views, averaged = entry.get("views", 1), entry.get("averaged")
     protocol = joined([views > 1 and f"{views} views", averaged and f"mean of the {averaged}"])
     return Row(
-        model=f"[{plain(entry['name'])}]({entry['url']})",
+        model=link(plain(entry["name"]), entry["url"]),
         name=entry["name"],
         family=entry["model_type"],
         num_parameters=entry["num_parameters"],
@@ -181,13 +206,17 @@ def _quoted_row(entry):
         measured=False,
         license=QUOTED["licenses"].get(entry.get("project"), ""),
         setting=_setting(
-            entry["dataset"], None, None, entry["split"], entry.get("num_samples"), protocol
+            hub_dataset(entry["dataset"]),
+            config=None,
+            split=entry["split"],
+            num_samples=entry.get("num_samples"),
+            protocol=protocol,
         ),
     )
 
 
-def _benchmark_row(entry, folder):
-    """The mean over the seeds of a benchmark; what its file does not say stands in the recipe."""
+def _benchmark_row(entry: Record, folder: Path) -> Row:
+    """Take the mean over a benchmark's seeds; what its file does not say stands in the recipe."""
     path = folder / entry["file"]
     record = json.loads(path.read_text(encoding="utf-8"))
     recipe = tomllib.loads((folder / entry["recipe"]).read_text(encoding="utf-8"))
@@ -207,12 +236,11 @@ def _benchmark_row(entry, folder):
         measured=True,
         license="",
         setting=_setting(
-            dataset.get("id"),
-            dataset_name(dataset),
-            dataset.get("config"),
-            recipe["data"]["eval_split"],
-            runs[0].get("num_samples"),
-            "",
+            _dataset_label(dataset),
+            config=dataset.get("config"),
+            split=recipe["data"]["eval_split"],
+            num_samples=runs[0].get("num_samples"),
+            protocol="",
         ),
         file=path,
     )

@@ -1,4 +1,4 @@
-"""The zoo's tables, as Markdown and in a README.
+"""Make the zoo's tables, as Markdown and in a README.
 
 There is one table for each dataset, split and protocol, so that numbers which stand under each
 other may be compared. In a file the tables stand between two marker lines; nothing else is touched.
@@ -6,10 +6,11 @@ other may be compared. In a file the tables stand between two marker lines; noth
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hub_cards.card.model_facts import short_count
+from hub_cards.files import replace_bytes
 from hub_cards.index.rows import Accuracy, Row
 
 BEGIN, END = "<!-- zoo table: begin -->", "<!-- zoo table: end -->"
@@ -23,7 +24,7 @@ def make_tables(rows: Sequence[Row]) -> list[Table]:
         Title and rows of each table, in the order in which the rows brought them up. Results on
         different images under the same name get different titles.
     """
-    titles = {}
+    titles: dict[str, list[Row]] = {}
     for row in rows:
         titles.setdefault(row.setting, []).append(row)
     tables = []
@@ -58,8 +59,8 @@ def render_tables(tables: Sequence[Table], folder: Path | None = None) -> str:
     return "\n\n".join([*parts, " ".join(filter(None, legend))])
 
 
-def _grid(rows, folder):
-    columns = [
+def _grid(rows: Sequence[Row], folder: Path | None) -> str:
+    columns: list[tuple[str, str, Callable[[Row], object]]] = [
         ("model", "---", lambda row: row.model),
         ("family", "---", lambda row: row.family),
         ("parameters", "---:", lambda row: f"{row.num_parameters:,}"),
@@ -78,25 +79,25 @@ def _grid(rows, folder):
 
 def _percent(accuracy: Accuracy) -> str:
     text = f"{100 * accuracy.value:.2f}"
-    if accuracy.low is not None:
+    if accuracy.low is not None and accuracy.high is not None:
         return f"{text} [{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}]"
     if accuracy.deviation is not None:
         text += f" \u00b1 {100 * accuracy.deviation:.2f}"
     return f"{text} (n = {accuracy.seeds})" if accuracy.seeds else text
 
 
-def _evidence(row, folder):
+def _evidence(row: Row, folder: Path | None) -> str:
     if row.file and folder:
         link = Path(os.path.relpath(row.file.resolve(), folder.resolve())).as_posix()
         return f"[measured]({link})"
     return "measured" if row.measured else "quoted"
 
 
-def _cell(text):
+def _cell(text: object) -> str:
     return str(text or "-").replace("|", r"\|").replace("\n", " ")
 
 
-def put_tables(text: str, tables: str, where: str | Path) -> str:
+def put_tables(text: str, tables: str, *, where: str | Path) -> str:
     """Replace what stands between the two markers of a text, and nothing else.
 
     Args:
@@ -122,7 +123,7 @@ def put_tables(text: str, tables: str, where: str | Path) -> str:
     return text[:begin] + block + text[end:]
 
 
-def write_readme(path: str | Path, tables: Sequence[Table], check: bool = False) -> bool:
+def write_readme(path: str | Path, tables: Sequence[Table], *, check: bool = False) -> bool:
     """Bring the tables of a README up to date.
 
     Args:
@@ -139,7 +140,7 @@ def write_readme(path: str | Path, tables: Sequence[Table], check: bool = False)
     """
     path = Path(path)
     old = path.read_bytes()
-    new = put_tables(old.decode("utf-8"), render_tables(tables, path.parent), path).encode()
+    new = put_tables(old.decode("utf-8"), render_tables(tables, path.parent), where=path).encode()
     if new != old and not check:
-        path.write_bytes(new)
+        replace_bytes(path, new)
     return new == old

@@ -1,4 +1,4 @@
-"""What a random part of the images says of all of them, and how far two machines may differ.
+"""Bound what all images give by a random part of them, and what two machines may differ by.
 
 The images are drawn without replacement from a known number of them, so nothing is approximated for
 accuracies: a part of nearly all images gives a short interval, and all of them a single number.
@@ -6,8 +6,6 @@ accuracies: a part of nearly all images gives a short interval, and all of them 
 
 import math
 from statistics import NormalDist
-
-import numpy as np
 
 # Other kernels, TF32 on a GPU or another JPEG decoder turn the answer to an image whose two best
 # classes are nearly equal. That is rarer than one in a thousand, and errors in both directions
@@ -18,17 +16,17 @@ MIN_IMAGES_OF_MEAN = 100  # below, the mean of a skewed quantity is not normally
 
 
 def tolerated_images(num_images: int) -> int:
-    """How many correct answers of `num_images` may differ between two machines, at least 1."""
+    """Say how many correct answers of `num_images` may differ between two machines, at least 1."""
     return max(1, math.ceil(TOLERATED_SHARE * num_images))
 
 
 def tolerated_loss(loss: float) -> float:
-    """How far a mean loss may differ between two machines."""
+    """Say how far a mean loss may differ between two machines."""
     return max(TOLERATED_LOSS, TOLERATED_SHARE * abs(loss))
 
 
-def hits_interval(hits: int, seen: int, num_images: int, alpha: float) -> tuple[int, int]:
-    """How many of all images may be hits, if so many of those drawn at random are.
+def hits_interval(hits: int, seen: int, *, num_images: int, alpha: float) -> tuple[int, int]:
+    """Bound how many of all images may be hits, if so many of those drawn at random are.
 
     Args:
         hits: hits among the drawn ones, 0 to `seen`.
@@ -43,14 +41,14 @@ def hits_interval(hits: int, seen: int, num_images: int, alpha: float) -> tuple[
     Source: the exact interval by inverting two one-sided hypergeometric tests, as Clopper and
         Pearson (Biometrika 26, 1934) do with binomial ones.
     """
-    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num_images + 1)))])
+    from scipy.stats import hypergeom
 
-    def least(hits):
+    def least(hits: int) -> int:
         """The least number of hits with which drawing `hits` or more is not too improbable."""
         low, high = hits, num_images - (seen - hits)
         while low < high:
             middle = (low + high) // 2
-            if _chance_of_at_least(hits, seen, middle, num_images, log_factorials) > alpha / 2:
+            if hypergeom.sf(hits - 1, num_images, middle, seen) > alpha / 2:
                 high = middle
             else:
                 low = middle + 1
@@ -59,21 +57,10 @@ def hits_interval(hits: int, seen: int, num_images: int, alpha: float) -> tuple[
     return least(hits), num_images - least(seen - hits)
 
 
-def _chance_of_at_least(hits, seen, marked, total, log_factorials):
-    """Chance of `hits` or more marked ones among `seen` drawn from `total` with `marked` ones."""
-
-    def log_choose(n, k):
-        return log_factorials[n] - log_factorials[k] - log_factorials[n - k]
-
-    drawn = np.arange(max(hits, seen - (total - marked)), min(seen, marked) + 1)
-    logs = log_choose(marked, drawn) + log_choose(total - marked, seen - drawn)
-    return float(np.exp(logs - log_choose(total, seen)).sum())
-
-
 def mean_interval(
-    mean: float, deviation: float, seen: int, num_images: int, alpha: float
+    mean: float, deviation: float, *, seen: int, num_images: int, alpha: float
 ) -> tuple[float, float]:
-    """Where the mean over all images lies, approximately.
+    """Bound the mean over all images, approximately.
 
     Args:
         mean: over the drawn images.

@@ -8,15 +8,14 @@ import json
 import logging
 import os
 import secrets
-import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from huggingface_hub import ModelInfo
 from huggingface_hub.errors import (
     GatedRepoError,
     OfflineModeIsEnabled,
@@ -25,9 +24,10 @@ from huggingface_hub.errors import (
 )
 
 from hub_cards.evidence.folder import FAMILIES, read_evidence
+from hub_cards.files import Record
 from hub_cards.hub.access import check_repo_id, open_hub
+from hub_cards.hub.file_hashes import hash_files, megabytes
 from hub_cards.hub.push_errors import PushError, cause, persist
-from hub_cards.hub.staging import megabytes, staged_files
 from hub_cards.verify.checks import (
     FAILS,
     HOLDS,
@@ -36,23 +36,18 @@ from hub_cards.verify.checks import (
     check_files,
     check_loading,
     check_metadata,
-    check_results,
     check_text,
 )
+from hub_cards.verify.result_checks import check_results
 
 logger = logging.getLogger(__name__)
 
 EXIT_CODES = {HOLDS: 0, FAILS: 3, OPEN: 4}  # 1 is an error, and 2 a wrong command line
-CLOSING = {
-    HOLDS: "The results on the card hold.",
-    FAILS: "Something does not hold.",
-    OPEN: "Nothing contradicts the card, but not all of it was checked.",
-}
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was verified, and the outcome.
+    """Outcome of a verification.
 
     Attributes:
         model: the Hub id or folder that was asked for.
@@ -71,7 +66,7 @@ class Verification:
     files: dict[str, str]
     sample: int
     seed: int | None
-    environment: dict | None
+    environment: Record | None
     checks: tuple[Check, ...]
 
     @property
@@ -81,89 +76,104 @@ class Verification:
         return next(each for each in (FAILS, OPEN, HOLDS) if each in verdicts)
 
 
-def verify(
-    model: str,
-    data: Sequence[str] = (),
-    revision: str | None = None,
-    sample: int = 0,
-    seed: int | None = None,
-    trust_remote_code: bool = False,
-    **measuring,
-) -> Verification:
-    """Check a published model, as far as what is given allows.
+@dataclass(frozen=True)
+class Measuring:
+    """Options for repeating the evaluations; see `convzoo.evaluation.remeasuring.Request`.
 
-    Args:
-        model: Hub id, or a model folder.
-        data: folders and Hub dataset ids with the images of its evaluations.
-        revision: commit, tag or branch on the Hub; the main branch if None.
+    Attributes:
+        data: folders and Hub dataset ids with the images of the evaluations.
+        split: their split there; the recorded one if "".
+        image_column: column of images; the only one if "".
+        label_column: column of class numbers; the only one if "".
         sample: images to draw at random for each evaluation; all if 0.
         seed: of the drawing; a new one if None, so that nobody can prepare for it.
         trust_remote_code: run the repository's own code. Its process is no sandbox, and such code
             could also make up the numbers.
-        measuring: `split`, `image_column`, `label_column`, `batch_size` and `num_workers`, as for
-            `convzoo.evaluation.remeasuring.Request`.
+        batch_size: images per step.
+        num_workers: decoding processes.
+    """
+
+    data: Sequence[str] = ()
+    split: str = ""
+    image_column: str = ""
+    label_column: str = ""
+    sample: int = 0
+    seed: int | None = None
+    trust_remote_code: bool = False
+    batch_size: int = 64
+    num_workers: int = 2
+
+
+def verify(model: str, measuring: Measuring, *, revision: str | None = None) -> Verification:
+    """Check a published model, as far as what is given allows.
+
+    Args:
+        model: Hub id, or a model folder.
+        measuring: how to repeat its evaluations.
+        revision: commit, tag or branch on the Hub; the main branch if None.
 
     Raises:
         ValueError: if there is no such model or revision, or nothing to verify in it.
         FileNotFoundError: if files of a model folder are missing.
         PushError: if the Hub does not give the files.
     """
-    checks, info, folder = [], None, Path(model)
+    info, folder = None, Path(model)
     if folder.is_dir():
         if revision:
             raise ValueError(f"a folder has no revisions; got {model} and {revision!r}")
         logger.info(f"the folder {folder.resolve()}; nothing is compared with the Hub")
     else:
         info, folder = _download(model, revision)
-    checks += _check_card(folder, info and info.id, trust_remote_code)
-    found = staged_files(folder)  # after a wrong folder, which may be large, was refused
+    repo_id = info.id if info else None
+    checks = _check_card(folder, repo_id, trust_remote_code=measuring.trust_remote_code)
+    found = hash_files(folder)  # after a wrong folder, which may be large, was refused
     if info:
-        checks.insert(0, check_files(info.siblings, found, folder))
-    results, environment = _recorded(folder), None
-    if sample and seed is None:
-        seed = secrets.randbelow(2**31)
-    if not results:
-        checks.append(Check("results", OPEN, "there is no eval_results.json with results"))
-    else:
-        answer = _reevaluate(
-            folder=str(folder),
-            results=results,
-            data=list(data),
-            sample=sample,
-            seed=seed,
-            trust_remote_code=trust_remote_code,
-            **measuring,
-        )
-        environment = answer["environment"]
-        checks += check_loading(answer["loaded"], trust_remote_code)
-        checks += check_results(results, answer["results"])
+        checks.insert(0, check_files(info.siblings or [], found, folder=folder))
+    if measuring.sample and measuring.seed is None:
+        measuring = replace(measuring, seed=secrets.randbelow(2**31))
+    measured, environment = _measure(folder, measuring)
     return Verification(
         model=model,
-        commit=info and info.sha,
+        commit=info.sha if info else None,
         folder=str(folder),
         files={name: file.sha256 for name, file in found.items()},
-        sample=sample,
-        seed=seed if sample else None,
+        sample=measuring.sample,
+        seed=measuring.seed if measuring.sample else None,
         environment=environment,
-        checks=tuple(checks),
+        checks=(*checks, *measured),
     )
 
 
-def _download(repo_id, revision):
-    """The Hub's list of files of one commit, and the folder with these files."""
+def _measure(folder: Path, measuring: Measuring) -> tuple[list[Check], Record | None]:
+    """Repeat the evaluations; give the checks, and where they were made."""
+    results = _recorded(folder)
+    if not results:
+        return [Check("results", OPEN, "there is no eval_results.json with results")], None
+    answer = _reevaluate({"folder": str(folder), "results": results, **asdict(measuring)})
+    config = _config(folder)
+    trusted, stock = measuring.trust_remote_code, "auto_map" not in config
+    return [
+        *check_loading(answer["loaded"], trusted=trusted, stock=stock),
+        *check_results(results, answer["results"], labels=_labels(config)),
+    ], answer["environment"]
+
+
+def _download(repo_id: str, revision: str | None) -> tuple[ModelInfo, Path]:
+    """Fetch the Hub's list of files of one commit, and the folder with these files."""
     check_repo_id(repo_id)
     api = open_hub(anonymous=True)
 
-    def explain(error):
-        return _explain(error, repo_id, revision, api.endpoint)
+    def explain(error: Exception) -> PushError:
+        return _explain(error, repo_id, revision=revision, endpoint=api.endpoint)
 
     info = persist(lambda: api.model_info(repo_id, revision=revision, files_metadata=True), explain)
-    size = megabytes(sum(file.size or 0 for file in info.siblings))
-    logger.info(f"{repo_id} at commit {info.sha}: {len(info.siblings)} files, {size}")
+    siblings = info.siblings or []
+    size = megabytes(sum(file.size or 0 for file in siblings))
+    logger.info(f"{repo_id} at commit {info.sha}: {len(siblings)} files, {size}")
     return info, Path(persist(lambda: api.snapshot_download(repo_id, revision=info.sha), explain))
 
 
-def _explain(error, repo_id, revision, endpoint):
+def _explain(error: Exception, repo_id: str, *, revision: str | None, endpoint: str) -> PushError:
     if isinstance(error, OfflineModeIsEnabled):
         return PushError(
             "network", "HF_HUB_OFFLINE=1 forbids all contact; unset it, or give a folder"
@@ -185,15 +195,16 @@ def _explain(error, repo_id, revision, endpoint):
     return PushError("network", f"{endpoint} did not give {repo_id}; {cause(error)}")
 
 
-def _check_card(folder, repo_id, trust_remote_code):
-    """Whether the files agree with each other, and the card with them."""
+def _check_card(folder: Path, repo_id: str | None, *, trust_remote_code: bool) -> list[Check]:
+    """Check whether the files agree with each other, and the card with them."""
     try:
         evidence = read_evidence(folder)
     except ValueError as error:
-        family = _family(folder)
+        config = _config(folder)
+        family = config.get("model_type")
         if family in FAMILIES:
             return [Check("evidence", FAILS, str(error))]
-        if not trust_remote_code:
+        if "auto_map" in config and not trust_remote_code:
             raise ValueError(
                 f"model_type must be one of {', '.join(FAMILIES)} for this package's code; got "
                 f"{family!r}. To run the repository's own code add --trust-remote-code."
@@ -205,22 +216,32 @@ def _check_card(folder, repo_id, trust_remote_code):
     if not card.is_file():
         return [*checks, Check("card", OPEN, "there is no README.md")]
     text = card.read_text(encoding="utf-8", errors="replace")
-    return [*checks, check_metadata(evidence, text), check_text(evidence, text, repo_id)]
+    return [*checks, check_metadata(evidence, text), check_text(evidence, text, repo_id=repo_id)]
 
 
-def _family(folder):
+def _config(folder: Path) -> Record:
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (ValueError, KeyError, TypeError):
-        return None
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
-def _recorded(folder):
+def _labels(config: Record) -> list[str]:
+    """Class names in the order of the logits; [] if config.json has none that can be read."""
+    id2label = config.get("id2label")
+    try:
+        return [id2label[key] for key in sorted(id2label, key=int)] if id2label else []
+    except (AttributeError, TypeError, ValueError):
+        return []
+
+
+def _recorded(folder: Path) -> list[Record]:
     path = folder / "eval_results.json"
     if not path.is_file():
         return []
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))["results"]
+        results: list[Record] = json.loads(path.read_text(encoding="utf-8"))["results"]
         for result in results:
             result["dataset"]["split"], result["metrics"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -230,8 +251,8 @@ def _recorded(folder):
     return results
 
 
-def _reevaluate(**request):
-    """The answer of a fresh process of `convzoo.evaluation.remeasuring`."""
+def _reevaluate(request: Record) -> Record:
+    """Get the answer of a fresh process of `convzoo.evaluation.remeasuring`."""
     root = Path(__file__).parent.parent.parent
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory(prefix="hub_cards-") as scratch:
@@ -249,41 +270,5 @@ def _reevaluate(**request):
                 f"the process that evaluates ended with status {done.returncode} and no answer; "
                 "what it said is above"
             )
-        return json.loads(answer.read_text(encoding="utf-8"))
-
-
-def report(verification: Verification) -> str:
-    """A verification as a table for people, with one line for each check."""
-    lines, about = [], ""
-    for check in verification.checks:
-        if check.about != about:
-            about = check.about
-            lines.append(f"\n{about}")
-        lines.append(f"{check.name:<14}  {check.verdict:<13}  {check.detail}")
-    facts = [check.facts for check in verification.checks if "interval" in check.facts]
-    accuracies = [each for each in facts if each["metric"] != "loss"]
-    if accuracies:
-        half = max(
-            50 * (each["interval"][1] - each["interval"][0]) + 100 * each["tolerance"]
-            for each in accuracies
-        )
-        lines.append(
-            f"\nSeed {verification.seed}. A card that is right is called wrong by at most 1 in 100 "
-            f"such samples. An accuracy that is off by {half:.1f} points is found out by about "
-            "half of them; one off by twice as much, by nearly all."
-        )
-    return "\n".join([*lines, "", CLOSING[verification.verdict]])
-
-
-def write_result(verification: Verification, path: str | Path) -> None:
-    """Write a verification as JSON, whole or not at all."""
-    path = Path(path)
-    content = {
-        "verdict": verification.verdict,
-        **asdict(verification),
-        "command": f"python -m hub_cards {shlex.join(sys.argv[1:])}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    aside = path.with_name(f"{path.name}.tmp")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
+        content: Record = json.loads(answer.read_text(encoding="utf-8"))
+        return content

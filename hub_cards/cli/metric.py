@@ -1,0 +1,63 @@
+"""`hub-cards metric`: put a metric on the Hub."""
+
+from typing import Annotated
+
+from typer import Argument
+
+from hub_cards.cli.command import Command
+from hub_cards.cli.options import (
+    PUSH_STATUSES,
+    CreatePr,
+    DryRun,
+    Force,
+    Json,
+    Private,
+    Quiet,
+    Revision,
+    SpaceFolder,
+    SpaceId,
+)
+from hub_cards.cli.publishing import publish, write_folder
+from hub_cards.cli.terminal import Terminal
+
+
+def _metric(  # noqa: PLR0913  # typer makes an option of each
+    *,
+    folder: Annotated[str, Argument(metavar="FOLDER", help="with SPACE.py, the metric's module")],
+    repo_id: SpaceId,
+    private: Private = False,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    dry_run: DryRun = False,
+    force: Force = False,
+    output: SpaceFolder = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make a Space hold the module of an evaluate metric, with a page to try it."""
+    from hub_cards.hub.metric_spaces import build_metric, push_metric
+    from hub_cards.hub.pushing import PushOptions
+
+    terminal = Terminal(json=json, quiet=quiet)
+    if output:
+        return write_folder(
+            lambda target: build_metric(folder, repo_id, target=target), output, terminal=terminal
+        )
+    options = PushOptions(
+        private=private,
+        revision=revision or "main",
+        create_pr=create_pr,
+        dry_run=dry_run,
+        force=force,
+    )
+    return publish(
+        lambda: push_metric(folder, repo_id, options=options), dry_run=dry_run, terminal=terminal
+    )
+
+
+metric = Command(
+    _metric,
+    name="metric",
+    epilog=PUSH_STATUSES,
+    example="hub-cards metric convzoo/evaluation/metrics/topk_accuracy USER/topk_accuracy",
+)

@@ -1,0 +1,67 @@
+"""`hub-cards push`: put a model folder on the Hub."""
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from hub_cards.cli.command import Command
+from hub_cards.cli.options import (
+    PUSH_STATUSES,
+    CreatePr,
+    DryRun,
+    Json,
+    ModelFolder,
+    Private,
+    Quiet,
+    Revision,
+)
+from hub_cards.cli.publishing import publish
+from hub_cards.cli.terminal import Terminal
+
+
+def _push(  # noqa: PLR0913  # typer makes an option of each
+    *,
+    folder: ModelFolder,
+    repo_id: Annotated[
+        str, Argument(metavar="USER/NAME", help="where to; created if it is not there")
+    ],
+    private: Private = False,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    dry_run: DryRun = False,
+    force: Annotated[
+        bool,
+        Option(
+            "--force",
+            help="replace a card edited by hand on the Hub; use the name of a dataset or Space",
+        ),
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Put a finished model folder with its card on the Hub, in one commit or not at all.
+
+    Log in with `hf auth login` or set HF_TOKEN. Nothing is ever deleted there.
+    """
+    from hub_cards.hub.pushing import PushOptions, push_folder
+
+    options = PushOptions(
+        private=private,
+        revision=revision or "main",
+        create_pr=create_pr,
+        dry_run=dry_run,
+        force=force,
+    )
+    return publish(
+        lambda: push_folder(folder, repo_id, options=options),
+        dry_run=dry_run,
+        terminal=Terminal(json=json, quiet=quiet),
+    )
+
+
+push = Command(
+    _push,
+    name="push",
+    epilog=PUSH_STATUSES,
+    example="hub-cards push runs/quickstart/model USER/NAME --dry-run",
+)

@@ -1,0 +1,74 @@
+"""`hub-cards space`: put the demo page of models on the Hub."""
+
+from typing import Annotated
+
+from typer import Argument
+
+from hub_cards.cli.command import Command
+from hub_cards.cli.options import (
+    PUSH_STATUSES,
+    CreatePr,
+    DryRun,
+    Force,
+    Json,
+    Private,
+    Quiet,
+    Revision,
+    SpaceFolder,
+    SpaceId,
+)
+from hub_cards.cli.publishing import publish, write_folder
+from hub_cards.cli.terminal import Terminal
+
+
+def _space(  # noqa: PLR0913  # typer makes an option of each
+    *,
+    models: Annotated[
+        list[str],
+        Argument(
+            metavar="MODEL...",
+            help="model folders, copied into the Space, or ids on the Hub (USER/NAME[@REVISION]), "
+            "of which it notes the commit",
+        ),
+    ],
+    repo_id: SpaceId,
+    private: Private = False,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    dry_run: DryRun = False,
+    force: Force = False,
+    output: SpaceFolder = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make a Gradio Space show models: app.py, pinned requirements, examples, and a card.
+
+    What it shows is decided by its files, so that a copy of it shows the same; run this again
+    after a model has changed. Nothing is ever deleted there.
+    """
+    from hub_cards.hub.pushing import PushOptions
+    from hub_cards.hub.spaces import build_space, push_space
+
+    terminal = Terminal(json=json, quiet=quiet)
+    if output:
+        return write_folder(
+            lambda folder: build_space(models, repo_id, target=folder), output, terminal=terminal
+        )
+    options = PushOptions(
+        private=private,
+        revision=revision or "main",
+        create_pr=create_pr,
+        dry_run=dry_run,
+        force=force,
+    )
+    return publish(
+        lambda: push_space(models, repo_id, options=options), dry_run=dry_run, terminal=terminal
+    )
+
+
+space = Command(
+    _space,
+    name="space",
+    epilog=PUSH_STATUSES,
+    example="hub-cards space USER/NAME USER/DEMO --dry-run",
+)

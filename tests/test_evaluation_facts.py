@@ -1,0 +1,117 @@
+"""What a card says of evaluations."""
+
+from huggingface_hub import ModelCard
+
+from tests.support.model_folders import (
+    BREAKDOWN,
+    DATASET,
+    PREPROCESSOR,
+    cells,
+    make_full,
+    put,
+    put_results,
+    render,
+    result,
+    section,
+)
+
+
+def test_ten_views_and_other_preprocessing_are_named(full):
+    processor = PREPROCESSOR | {"crop_size": {"height": 200, "width": 200}}
+    protocol = {"views": 10, "averaged": "probabilities", "image_processor": processor}
+    put_results(full, result(full), result(full, protocol=protocol | {"exif_rotation": True}))
+    card = render(full)
+    names = [entry.metric_name for entry in ModelCard(card).data.eval_results]
+    label = "10 views, mean of the probabilities, turned by EXIF, "
+    label += '`crop_size = {"height": 200, "width": 200}`'
+    headlines = [line for line in card.splitlines() if line.startswith("**30.80 %")]
+    assert headlines[0].endswith("split `test`.") and headlines[1].endswith(f" ({label}).")
+    assert names[0] == "Top-1 accuracy" and names[2] == f"Top-1 accuracy ({label})"
+    assert f"Fashion-MNIST sample ({label})" in section(card, "Evaluation")
+
+
+def test_a_part_of_a_split_never_passes_for_the_whole(full):
+    taken = [{"classes": ["a", "b"]}, {"limit": 263, "spaced": True}]
+    whole = DATASET | {"id": "ILSVRC/imagenet-1k", "name": "ImageNet", "subset": None}
+    part = whole | {"subset": {"of": 50_000, "taken": taken}}
+    put_results(full, result(full, dataset=whole), result(full, dataset=part))
+    card = render(full)
+    entries = ModelCard(card).data.eval_results
+    assert entries[0].dataset_type == "ILSVRC/imagenet-1k" and entries[0].dataset_name == "ImageNet"
+    assert entries[2].dataset_type == "imagenet-part-of-50-000-images-0a0a0a0a"
+    assert entries[2].dataset_name == "ImageNet, part of 50,000 images"
+    headlines = [line for line in card.splitlines() if line.startswith("**30.80 %")]
+    assert "on the 263 images of ImageNet, split" in headlines[0]
+    assert "on 263 images of ImageNet, part of 50,000 images, split" in headlines[1]
+    assert '`classes = ["a", "b"]`; `limit = 263`, `spaced = true`' in section(card, "Measurement")
+
+
+def test_evaluation_table_shows_counts_and_intervals(full):
+    header, _, row = cells(section(render(full), "Evaluation"))[:3]
+    shown = dict(zip(header, row, strict=True))
+    assert shown == {
+        "Dataset": "Fashion-MNIST sample",
+        "Split": "test",
+        "Images": "263",
+        "Top-1 accuracy": "30.80 % [25.53, 36.62]",
+        "Top-5 accuracy": "75.00 % [69.43, 79.85]",
+        "Loss": "2.25",
+        "Calibration error": "6.25 %",
+    }
+
+
+def test_top5_is_left_out_where_it_means_nothing(tmp_path):
+    folder = make_full(tmp_path / "three", labels=["red", "green", "blue"])
+    assert "Top-5" not in render(folder)
+    assert "topk(3)" in render(folder)
+
+
+def test_weak_spots_are_the_worst_classes_and_the_most_frequent_errors(full):
+    text = section(render(full), "Weak spots")
+    assert "the accuracy of a class is between 10.00 % and 75.00 %" in text
+    classes = [row for row in cells(text) if len(row) == 3][2:]
+    assert classes == [
+        ["Trouser", "40", "10.00 %"],
+        ["Sandal", "63", "14.29 %"],
+        ["Dress", "40", "20.00 %"],
+        ["Coat", "40", "25.00 %"],
+        ["T-shirt/top", "40", "50.00 %"],
+    ]
+    errors = [row for row in cells(text) if len(row) == 4][2:]
+    assert errors == [
+        ["Sandal", "Sneaker", "50", "79.37 %"],
+        ["Trouser", "Dress", "20", "50.00 %"],
+    ]
+
+
+def test_calibration_says_in_which_direction_the_model_errs(full):
+    text = section(render(full), "Calibration")
+    assert "a probability of 35.11 % on average and is right in 30.80 % of the cases" in text
+    assert "on average it is too sure" in text and "reliability_diagram" not in text
+    cautious = BREAKDOWN["calibration"] | {"mean_confidence": 0.2}
+    put_results(full, result(full, calibration=cautious))
+    assert "on average it is too cautious" in section(render(full), "Calibration")
+
+
+def test_robustness_is_what_was_measured_on_other_datasets(full):
+    assert section(render(full), "Robustness") == "Not measured."
+    other = DATASET | {"path": "x/sketch", "id": "x/sketch", "name": "Sketches"}
+    other |= {"source_datasets": ["original"]}
+    put_results(full, result(full), result(full, dataset=other))
+    text = section(render(full), "Robustness")
+    assert text.count("top-1 accuracy") == 1 and "263 images of Sketches, split `test`" in text
+
+
+def test_a_split_that_steered_the_training_is_named_as_such(full):
+    plateau = '[schedule]\nname = "plateau"\n[data]\neval_split = "{}"\n'
+    for split, named in (("test", True), ("validation", False)):
+        put(full, "recipe.toml", plateau.format(split))
+        text = section(render(full), "Limitations and bias")
+        assert (f"by what the split `{split}` showed" in text) == named
+
+
+def test_weak_spots_are_those_of_the_published_protocol(full):
+    protocol = {"views": 10, "averaged": "probabilities", "image_processor": PREPROCESSOR}
+    other = result(full, protocol=protocol, classes=BREAKDOWN["classes"][::-1])
+    put_results(full, other, result(full))
+    assert "Fashion-MNIST sample: the accuracy of a class" in section(render(full), "Weak spots")

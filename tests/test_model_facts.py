@@ -1,0 +1,118 @@
+"""What a card says of the model itself, and what it quotes."""
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import save_file
+
+from tests.support.model_folders import (
+    NAMES,
+    NUM_BUFFERS,
+    NUM_PARAMETERS,
+    PREPROCESSOR,
+    cells,
+    make_bare,
+    put,
+    put_results,
+    render,
+    section,
+    weights_hash,
+)
+
+
+def test_details_count_parameters_without_buffers(full):
+    details = dict(cells(section(render(full), "Model details")))
+    assert details["Parameters"] == f"{NUM_PARAMETERS} ({NUM_PARAMETERS})"
+    assert details["Batch-norm buffers"] == str(NUM_BUFFERS)
+    assert details["SHA-256 of the weights"] == f"`{weights_hash(full)}`"
+    assert details["Classes"] == f"9: {', '.join(NAMES)}"
+    assert details["Input"] == "3 x 224 x 224"
+
+
+def test_preprocessing_is_that_of_the_processor(full):
+    steps = section(render(full), "Preprocessing")
+    assert "shorter side to 235 pixels, keeping the aspect ratio (bicubic)" in steps
+    assert "224 x 224" in steps and "Divide the values by 255." in steps
+    assert "mean (0.485, 0.456, 0.406) and divide by (0.229, 0.224, 0.225)" in steps
+    raw = {"rescale_factor": 1.0, "image_mean": [123.675, 116.28, 103.53], "image_std": [1.0] * 3}
+    put(full, "preprocessor_config.json", PREPROCESSOR | raw)
+    put_results(full)
+    steps = section(render(full), "Preprocessing")
+    assert "Divide the values" not in steps and "mean (123.675, 116.28, 103.53)" in steps
+
+
+def test_known_datasets_come_with_what_is_published_about_them(full):
+    text = section(render(full), "Training data")
+    assert "https://arxiv.org/abs/1708.07747" in text and "1409.0575" not in text
+
+
+def test_class_names_cannot_break_a_table(tmp_path):
+    folder = make_bare(tmp_path / "odd", labels=["a|b", "c\nd", "e"])
+    row = next(line for line in render(folder).splitlines() if line.startswith("| Classes"))
+    assert row == r"| Classes | 3: a\|b, c d, e |"
+
+
+def test_unnamed_and_many_classes_are_not_listed(tmp_path):
+    unnamed = make_bare(tmp_path / "unnamed", labels=[f"LABEL_{i}" for i in range(9)])
+    assert "| Classes | 9, without names |" in render(unnamed)
+    many = make_bare(tmp_path / "many", labels=[f"kind {i}" for i in range(1200)])
+    assert "| Classes | 1,200, named in [config.json](config.json) |" in render(many)
+
+
+def make_imagenet(folder, model_type, num_parameters, *, labels=1000, **config):
+    """A folder that says it is the original architecture: as many parameters, 1000 classes."""
+    make_bare(folder, model_type, labels=[f"class {i}" for i in range(labels)], **config)
+    save_file({"all": torch.zeros(num_parameters, dtype=torch.uint8)}, folder / "model.safetensors")
+    return folder
+
+
+QUOTED = {
+    ("cnn", 25_602_488): ["78.01 %", "93.89 %"],
+    ("alexnet", 61_100_840): ["56.52 %", "79.07 %"],
+    ("qlnet", 9_993_640): ["78.40 %", "not reported"],
+}
+
+
+@pytest.mark.parametrize(("model_type", "num_parameters"), QUOTED)
+def test_quoted_numbers_are_marked_and_never_ours(tmp_path, model_type, num_parameters):
+    card = render(make_imagenet(tmp_path / "model", model_type, num_parameters))
+    (row,) = cells(section(card, "Quoted, not measured here"))[2:]
+    assert row[1:3] == QUOTED[model_type, num_parameters]
+    assert "](https://" in row[4]
+    assert card.count(row[1]) == 1 and ModelCard(card).data.eval_results is None
+    assert section(card, "Evaluation") == "Not measured."
+
+
+def test_other_architectures_get_no_quoted_numbers(tmp_path):
+    others = [
+        make_imagenet(tmp_path / "classes", "cnn", 25_602_488, labels=10),
+        make_imagenet(tmp_path / "size", "cnn", 25_602_487),
+        make_imagenet(tmp_path / "family", "qlnet", 25_602_488),
+        make_imagenet(tmp_path / "field", "alexnet", 61_100_840, use_lrn=True),
+    ]
+    for folder in others:
+        assert "Quoted" not in render(folder)
+
+
+def test_converted_weights_keep_the_license_of_their_project(bare):
+    conversion = {
+        "source": {"file": "alexnet.pth", "sha256": "ab" * 32},
+        "format": "AlexNet of torchvision",
+        "project": "https://github.com/pytorch/vision",
+        "num_parameters": NUM_PARAMETERS,
+        "converter": "convzoo 0.1.0",
+    }
+    put(bare, "conversion.json", conversion)
+    card = render(bare)
+    assert ModelCard(card).data.license == "bsd-3-clause"
+    origin = dict(cells(section(card, "Model details")))["Converted from"]
+    assert "[AlexNet of torchvision](https://github.com/pytorch/vision)" in origin
+    assert f"`alexnet.pth`, SHA-256 `{'ab' * 32}`, by convzoo 0.1.0" in origin
+    put(bare, "conversion.json", conversion | {"project": "https://example.org"})
+    assert ModelCard(render(bare)).data.license == "unknown"
+
+
+def test_a_recipe_can_name_another_license(full):
+    put(full, "recipe.toml", '[run]\nlicense = "cc-by-nc-4.0"\n')
+    assert ModelCard(render(full)).data.license == "cc-by-nc-4.0"
+    assert "The weights: `cc-by-nc-4.0`." in section(render(full), "License")
