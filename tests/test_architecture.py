@@ -129,6 +129,7 @@ def test_every_module_has_its_test_file(package):
         "finetuning": "building",
         "schedule": "optimization",
         "settings": "recipe_files",
+        "rules": "recipe_files",
         "files": "checkpointing",
         "examples": "stream",
         "unreadable": "stream",
