@@ -71,7 +71,7 @@ def test_overrides_are_toml_values_or_words():
     ],
 )
 def test_a_wrong_setting_is_named_with_its_rule(override, words):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=words[0]) as caught:
         load_recipe(QUICKSTART, [override])
     for word in words:
         assert word in str(caught.value)

@@ -160,8 +160,13 @@ def test_qlnets_learning_rate_is_the_originals():
 def test_the_a1_recipes_learning_rate_is_timms():
     """Recorded from CosineLRScheduler of timm 1.0.31 with the recipe's settings."""
     recorded = {
-        **{0: 1e-4, 1: 0.00108, 4: 0.00402, 5: 0.004999143483776405},
-        **{100: 0.004665130496759204, 300: 0.0025005, 599: 1.0342625275568519e-06},
+        0: 1e-4,
+        1: 0.00108,
+        4: 0.00402,
+        5: 0.004999143483776405,
+        100: 0.004665130496759204,
+        300: 0.0025005,
+        599: 1.0342625275568519e-06,
     }
     for epoch, expected in recorded.items():
         assert rate("cnn_prelu_imagenet_a1", epoch) == pytest.approx(expected, rel=1e-4)

@@ -141,9 +141,11 @@ def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
     for section in old_tables:
         before, after = old_tables[section], new_tables[section]
         harmless = {*HARMLESS.get(section, ()), *(() if decided else EVALUATION.get(section, ()))}
-        for key in sorted({*before, *after} - harmless):
-            if before.get(key) != after.get(key):
-                differences.append(f"{section}.{key}: {before.get(key)} -> {after.get(key)}")
+        differences += [
+            f"{section}.{key}: {before.get(key)} -> {after.get(key)}"
+            for key in sorted({*before, *after} - harmless)
+            if before.get(key) != after.get(key)
+        ]
     return differences
 
 
