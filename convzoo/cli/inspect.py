@@ -1,6 +1,6 @@
 """`convzoo inspect`: what is in a dataset, or in a model."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,8 +87,8 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
 
     if is_model(what):
         options.hide_bars_of_transformers()
-        report = inspect_model(what, image, output=output, revision=revision)
-        _tell(report, model_report_text, json)
+        of_model = inspect_model(what, image, output=output, revision=revision)
+        _tell(of_model, model_report_text(of_model), json=json)
         return
     from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
@@ -111,12 +111,10 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
         ),
         output=output,
     )
-    _tell(report, dataset_report_text, json)
+    _tell(report, dataset_report_text(report), json=json)
 
 
-def _tell(
-    report: dict[str, Any], summary: Callable[[dict[str, Any]], str], json: str | None
-) -> None:
+def _tell(report: Mapping[str, Any], text: str, *, json: str | None) -> None:
     """Print the report as text, or as JSON if that goes to stdout."""
     from convzoo.files import write_json
 
@@ -125,4 +123,4 @@ def _tell(
         return
     if json:
         write_json(Path(json), report)
-    print(summary(report))
+    print(text)
