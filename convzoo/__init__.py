@@ -4,9 +4,14 @@ Nothing here is published with weights (that is `modeling/`), so this package ma
 without breaking a model on the Hub.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 
-try:
-    __version__ = version("convzoo")
-except PackageNotFoundError:  # a clone that was not installed
-    __version__ = "unknown"
+def __getattr__(name: str) -> str:
+    """The version is looked up when it is asked for: importlib.metadata takes 30 ms to import."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("convzoo")
+    except PackageNotFoundError:  # a clone that was not installed
+        return "unknown"

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from convzoo.data.opening import open_split, split_names
-from convzoo.resizing.command import Presize, preprocess, summary
+from convzoo.resizing.command import Presize, preprocess, resizing_report_text
 from tests.support.clients import ENVIRONMENT, ROOT
 from tests.support.images import COLOURS, coloured_images, encode, write_split
 
@@ -127,7 +127,7 @@ def test_report_and_card_tell_what_was_done(large, copy):
     assert bad["where"].startswith("row 5 of row group 5 of")
     assert bad["where"].endswith("train-00001-of-00002.parquet")
     assert "500 bytes" in bad["reason"]
-    assert "1320 in, 1319 out, 1 unreadable" in summary(report)
+    assert "1320 in, 1319 out, 1 unreadable" in resizing_report_text(report)
     bytes_out = sum(
         len(data)
         for split in ("train", "test")
@@ -135,7 +135,7 @@ def test_report_and_card_tell_what_was_done(large, copy):
         for data in rows.images.to_pylist()
     )
     assert totals["bytes_out"] == bytes_out
-    assert "the copy is larger" not in summary(report)
+    assert "the copy is larger" not in resizing_report_text(report)
     card = (output / "README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["pretty_name"] == "Colours, presized to 48"
@@ -295,7 +295,7 @@ def test_labels_that_no_training_can_use_fail_before_any_work(tmp_path):
     )
     assert list(report["splits"]) == ["train"]
     larger = report | {"totals": report["totals"] | {"bytes_in": 1}}
-    assert "the copy is larger than its source" in summary(larger)
+    assert "the copy is larger than its source" in resizing_report_text(larger)
 
 
 def test_two_runs_cannot_write_the_same_copy(large, tmp_path):

@@ -34,6 +34,7 @@ from tests.support.hub_server import HubServer
 from tests.support.images import coloured_images, write_split
 from train_accelerate import completes
 
+A_FEW_STEPS = ("train.epochs=0.2", "schedule.warmup_epochs=0")
 # Without batch norm a training step is the same for any number of processes, up to rounding.
 ALEXNET = """
 [model]
@@ -488,7 +489,7 @@ def test_splits_with_other_classes_are_refused(alexnet_recipe, tmp_path):
 
 
 def test_a_push_that_fails_costs_nothing_but_itself(tiny_recipe, tmp_path):
-    settings = (f"run.output_dir={tmp_path}", "train.epochs=0.2", "run.push_to=user/tiny")
+    settings = (f"run.output_dir={tmp_path}", *A_FEW_STEPS, "run.push_to=user/tiny")
     done = train(tiny_recipe, *settings)  # the tests' processes are told to be offline
     assert "not pushed: " in done.stderr and "hub_cards push" in done.stderr
     assert (tmp_path / "tiny/model/model.safetensors").is_file()
@@ -496,7 +497,7 @@ def test_a_push_that_fails_costs_nothing_but_itself(tiny_recipe, tmp_path):
 
 def test_a_finished_model_is_pushed(tiny_recipe, tmp_path):
     script = (ROOT / "train_accelerate.py", tiny_recipe, f"run.output_dir={tmp_path / 'runs'}")
-    settings = ("train.epochs=0.2", "run.push_to=user/tiny", "run.push_private=true")
+    settings = (*A_FEW_STEPS, "run.push_to=user/tiny", "run.push_private=true")
     with HubServer(tmp_path / "hub", {"hf_user": "user"}) as hub:
         done = hub.run(*script, *settings, home=tmp_path / "home", token="hf_user", cwd=ROOT)
     assert "pushed: http" in done.stderr and "hf_user" not in done.stderr

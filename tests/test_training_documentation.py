@@ -1,10 +1,9 @@
 """docs/training.md tells the truth: its keys exist, its limits are those of the code."""
 
-import dataclasses
 import re
 
 from convzoo import health
-from convzoo.recipe.settings import MONITORS, Recipe
+from convzoo.recipe.settings import MONITORS, sections
 from modeling import FAMILIES
 from tests.support.documents import Page
 
@@ -16,11 +15,10 @@ def test_it_is_a_short_page_with_links_to_files_that_exist():
 
 
 def test_every_key_it_names_is_a_setting():
-    sections = {section.name: section.type for section in dataclasses.fields(Recipe)}
-    named = re.findall(rf"`({'|'.join(sections)})\.(\w+)(?:=\w+)?`", PAGE.text)
+    named = re.findall(rf"`({'|'.join(sections())})\.(\w+)(?:=\w+)?`", PAGE.text)
     assert len(named) > 20
     for section, key in named:
-        fields = {field.name for field in dataclasses.fields(sections[section])}
+        fields = set(sections()[section].model_fields)
         if section == "model":
             fields |= {name for family in FAMILIES for name in family.__annotations__}
         assert key in fields, f"{section}.{key}"

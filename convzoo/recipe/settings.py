@@ -1,284 +1,50 @@
-"""The sections and keys of a recipe, each with its default, its range and its meaning."""
+"""The sections and keys of a recipe, each with its type, default, limits and meaning.
 
-from dataclasses import dataclass, field
+Every section is a pydantic model: frozen, strict (a bool is no number, 1.5 is no whole number) and
+closed (an unknown key is an error). An int becomes a float where a float is asked for, and text
+where text is (`run.name=2024`); a list becomes a tuple. Rules between keys are in rules.py.
+"""
+
 from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 
-def _setting(default, doc, low=None, high=None, choices=None, kind=None):
-    """A field; kind is "range" for two ascending numbers, "pair" for two of any order."""
-    metadata = {"doc": doc, "low": low, "high": high, "choices": choices, "kind": kind}
-    return field(default=default, metadata=metadata)
+def _text(value: object) -> object:
+    return str(value) if type(value) is int else value
 
 
-@dataclass(frozen=True)
-class Run:
-    """What the run is called, where it writes, and its seed."""
-
-    name: str = _setting("", "folder name of the run below output_dir; the recipe's own name if ''")
-    output_dir: str = _setting("runs", "folder that holds runs")
-    seed: int = _setting(42, "of weights, data order and augmentation", low=0, high=2**63 - 1)
-    license: str = _setting("apache-2.0", "of the trained weights, for their card; a Hub id")
-    resume: str = _setting(
-        "auto",
-        "'auto' goes on from the newest good checkpoint, 'never' needs an empty run folder",
-        choices=("auto", "never"),
-    )
-    trackers: tuple[str, ...] = _setting(
-        (),
-        "where metrics go besides metrics.jsonl and the terminal",
-        choices=("tensorboard", "trackio", "wandb"),
-    )
-    push_to: str = _setting("", "user/name on the Hub that the finished model is pushed to, if set")
-    push_private: bool = _setting(False, "a new repository is private")
+def _whole_number(value: object) -> object:
+    if type(value) is not int:  # a Literal takes True and 1.0 for 1
+        raise ValueError("of type int")
+    return value
 
 
-@dataclass(frozen=True)
-class Model:
-    """Which family, and any field of its configuration class."""
-
-    model_type: str = _setting(
-        "", "cnn, alexnet or qlnet; if '' the family of finetune.pretrained, or cnn"
-    )
-    config: dict = _setting(None, "fields of CNNConfig, AlexNetConfig or QLNetConfig")
+def _two_numbers(values: tuple[float, ...]) -> tuple[float, ...]:
+    if values and len(values) != 2:
+        raise ValueError("two numbers")
+    return values
 
 
-@dataclass(frozen=True)
-class Finetune:
-    """Start from trained weights; [model] then holds only what shall differ from their config."""
-
-    pretrained: str = _setting("", "model folder or Hub id to start from; fresh weights if ''")
-    revision: str = _setting("", "commit or tag of a Hub model; its newest commit if ''")
-    frozen_stages: int = _setting(
-        0,
-        "stem and stages that stay as they are, counted from the input; -1 = all but the head",
-        low=-1,
-    )
-    layer_decay: float = _setting(
-        1.0, "learning rate of a stage over that of the one after it", low=0.0, high=1.0
-    )
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if values and not (len(values) == 2 and values[0] <= values[1]):
+        raise ValueError("two numbers, the smaller first")
+    return values
 
 
-@dataclass(frozen=True)
-class Data:
-    """Where the images come from."""
+T = TypeVar("T")
+Text = Annotated[str, BeforeValidator(_text)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Side = Annotated[int, Field(ge=1)]  # pixels
+Count = Annotated[int, Field(ge=0)]
+# Lists, empty ones too unless their field has a min_length.
+List = Annotated[tuple[T, ...], Strict(False)]
+Pair = Annotated[tuple[T, ...], Strict(False), AfterValidator(_two_numbers)]
+Range = Annotated[tuple[T, ...], Strict(False), AfterValidator(_ascending)]
 
-    path: str = _setting(
-        "", "folder of parquet files or of images by class, or Hub dataset id; required"
-    )
-    name: str = _setting("", "configuration of a dataset that has several")
-    revision: str = _setting("", "commit or tag of a Hub dataset; its newest commit if ''")
-    train_split: str = _setting("train", "split that is trained on")
-    eval_split: str = _setting("", "split that is evaluated on; none if ''")
-    image_column: str = _setting("", "column with the images; the only image column if ''")
-    label_column: str = _setting("", "column with the class numbers; the only class column if ''")
-    classes: tuple[str, ...] = _setting((), "only images of these classes; of all if []")
-    fraction: float = _setting(
-        1.0, "share of the training images, drawn with the seed", low=1e-6, high=1.0
-    )
-    limit: int = _setting(0, "training images at most, the first ones; 0 = all", low=0)
-    eval_limit: int = _setting(0, "evaluation images at most, evenly spaced; 0 = all", low=0)
-    exif_rotation: bool = _setting(
-        False, "turn images as their EXIF data says; published numbers were made without"
-    )
-    examples: int = _setting(
-        0, "evaluation images copied into the model folder; mind their licence", low=0
-    )
-    max_unreadable_share: float = _setting(
-        0.001, "of the images; more unreadable ones stop training", low=0.0, high=1.0
-    )
-    num_workers: int = _setting(2, "decoding processes per training process; 0 = none", low=0)
-    cache_dir: str = _setting("", "keeps row groups of a Hub dataset for later epochs; none if ''")
-    cache_gb: float = _setting(200.0, "what cache_dir may hold, GB", low=0.0)
-    shuffle_memory_mb: int = _setting(
-        512, "undecoded bytes that one process may hold for shuffling, MB", low=1
-    )
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The evaluation protocol; it becomes the published image processor."""
-
-    resize: int = _setting(256, "length of the shorter side after resizing, pixels", low=1)
-    crop: int = _setting(224, "side of the centre crop, also of training crops, pixels", low=1)
-    interpolation: str = _setting(
-        "bilinear", "resize filter, antialiased", choices=("bilinear", "bicubic")
-    )
-    rescale_factor: float = _setting(1 / 255, "multiplies pixel values 0..255", low=0.0)
-    mean: tuple[float, ...] = _setting(
-        (0.485, 0.456, 0.406), "subtracted per channel after rescaling"
-    )
-    std: tuple[float, ...] = _setting(
-        (0.229, 0.224, 0.225), "divides per channel afterwards", low=1e-6
-    )
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What happens to a training image before it is a crop of `preprocessing.crop` pixels."""
-
-    crop: str = _setting(
-        "random_resized",
-        "'random_resized' (Inception crop), 'padded' (shorter side to the crop's, pad, random "
-        "crop), 'random' (shorter side to preprocessing.resize, random crop) or 'center'",
-        choices=("random_resized", "padded", "random", "center"),
-    )
-    interpolation: str = _setting(
-        "same",
-        "resize filter of training crops; 'same' as preprocessing's, 'random' of the two",
-        choices=("same", "bilinear", "bicubic", "random"),
-    )
-    first_crop: int = _setting(
-        0, "side of the crops at the start, pixels, growing to the full; 0 = always full", low=0
-    )
-    growing_epochs: float = _setting(0.0, "epochs until the crops are full-sized", low=0.0)
-    scale: tuple[float, ...] = _setting(
-        (0.08, 1.0), "area of a random resized crop, share", low=0.0, high=1.0, kind="range"
-    )
-    ratio: tuple[float, ...] = _setting(
-        (3 / 4, 4 / 3), "width / height of that crop", low=1e-3, kind="range"
-    )
-    repeats: int = _setting(
-        1, "views of an image in a batch; epochs keep their number of images", low=1
-    )
-    padding: int = _setting(4, "black border of a padded crop, pixels", low=0)
-    horizontal_flip: float = _setting(0.5, "probability of mirroring", low=0.0, high=1.0)
-    policy: str = _setting(
-        "", "as timm writes it, rand-m9-mstd0.5, augmix-m3, or ta_wide; none if ''"
-    )
-    color_jitter: tuple[float, ...] = _setting(
-        (0.0,), "strength of brightness, contrast, saturation, hue changes", low=0.0
-    )
-    pca_noise: str = _setting(
-        "none",
-        "colour noise along ImageNet's components (the 2012 paper) or the image's own",
-        choices=("none", "offset", "stretch"),
-    )
-    erasing: float = _setting(0.0, "probability of random erasing", low=0.0, high=1.0)
-    erasing_area: tuple[float, ...] = _setting(
-        (0.02, 0.33), "of an erased box, share", low=0.0, high=1.0, kind="range"
-    )
-    erasing_ratio: tuple[float, ...] = _setting(
-        (0.3, 3.3), "height / width of the box", low=1e-3, kind="range"
-    )
-    erasing_max_count: int = _setting(1, "boxes in an image, at most", low=1)
-    erasing_fill: str = _setting("mean", "what fills a box", choices=("mean", "noise"))
-    mixup_alpha: float = _setting(0.0, "of MixUp's Beta distribution; 0 = no MixUp", low=0.0)
-    cutmix_alpha: float = _setting(0.0, "of CutMix's Beta distribution; 0 = no CutMix", low=0.0)
-    mix_probability: float = _setting(1.0, "of mixing a batch, row or pair", low=0.0, high=1.0)
-    mix_switch_probability: float = _setting(0.5, "of CutMix, with both on", low=0.0, high=1.0)
-    mix_mode: str = _setting("batch", "one draw for all", choices=("batch", "elem", "pair"))
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """The optimizer and who is decayed."""
-
-    name: str = _setting("sgd", "optimizer", choices=("sgd", "adamw", "lamb"))
-    learning_rate: float = _setting(0.1, "peak, for the recipe's global batch", low=0.0)
-    weight_decay: float = _setting(1e-4, "decoupled in adamw and lamb, L2 in sgd", low=0.0)
-    weight_decay_on: str = _setting(
-        "kernels",
-        "'kernels' (more than one dimension), 'not_bias' (all whose name lacks 'bias') or 'all'",
-        choices=("kernels", "not_bias", "all"),
-    )
-    momentum: float = _setting(0.9, "of SGD", low=0.0, high=1.0)
-    nesterov: bool = _setting(False, "Nesterov momentum (SGD)")
-    betas: tuple[float, ...] = _setting(
-        (0.9, 0.999), "of AdamW and LAMB", low=0.0, high=0.999999, kind="pair"
-    )
-    eps: float = _setting(1e-8, "of AdamW and LAMB", low=0.0)
-    slope_limits: tuple[float, ...] = _setting(
-        (), "PReLU slopes are clamped to these two after each step; not if []", kind="range"
-    )
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Learning rate as a function of the optimizer step; of evaluations, for a plateau."""
-
-    name: str = _setting(
-        "cosine",
-        "shape after the warm-up",
-        choices=("cosine", "constant", "step", "plateau", "one_cycle", "restarts"),
-    )
-    warmup_epochs: float = _setting(0.0, "linear rise from warmup_learning_rate, epochs", low=0.0)
-    warmup_learning_rate: float = _setting(0.0, "learning rate at step 0 of the warm-up", low=0.0)
-    warmup_first: bool = _setting(
-        True, "the shape starts after the warm-up; if false, at step 0, hidden by the warm-up"
-    )
-    per_epoch: bool = _setting(False, "changes only between epochs")
-    min_learning_rate: float = _setting(0.0, "where cosine and restarts end", low=0.0)
-    factor: float = _setting(0.1, "of a step, or on a plateau", low=0.0, high=1.0)
-    step_epochs: float = _setting(30.0, "epochs between steps", low=1e-6)
-    plateau_metric: str = _setting(
-        "top5_error", "held-out metric", choices=("top1_error", "top5_error", "loss")
-    )
-    plateau_patience: int = _setting(10, "evaluations without progress that are accepted", low=0)
-    plateau_threshold: float = _setting(1e-4, "relative progress that counts", low=0.0)
-    rise: float = _setting(0.3, "of one_cycle, share of the steps", low=0.0, high=1.0)
-    start_factor: float = _setting(0.04, "of one_cycle, first rate over peak", low=0.0, high=1.0)
-    end_factor: float = _setting(4e-6, "of one_cycle, last rate over peak", low=0.0, high=1.0)
-    cycle_epochs: float = _setting(10.0, "of restarts, first cycle", low=1e-6)
-    cycle_growth: float = _setting(1.0, "of restarts, length of a cycle over the last one", low=1.0)
-    cycle_decay: float = _setting(
-        1.0, "of restarts, peak of a cycle over the last one", low=0.0, high=1.0
-    )
-
-
-@dataclass(frozen=True)
-class Train:
-    """The loop."""
-
-    epochs: float = _setting(90.0, "passes over the training split", low=0.0)
-    global_batch_size: int = _setting(256, "images per step, all processes together", low=1)
-    accumulation_steps: int = _setting(
-        1,
-        "parts that a process computes its share of a batch in; same gradients, less memory",
-        low=1,
-    )
-    loss: str = _setting(
-        "cross_entropy",
-        "'bce' is one binary cross entropy per class, its mean over classes",
-        choices=("cross_entropy", "bce"),
-    )
-    bce_target_threshold: float = _setting(
-        0.0, "targets of bce above it become 1, others 0; 0 = as they are", low=0.0, high=1.0
-    )
-    label_smoothing: float = _setting(0.0, "share of the target spread evenly", low=0.0, high=1.0)
-    max_grad_norm: float = _setting(0.0, "clip gradients to this norm; 0 = do not clip", low=0.0)
-    mixed_precision: str = _setting("no", "autocast type", choices=("no", "bf16", "fp16"))
-    ema_decay: float = _setting(
-        0.0,
-        "of an average of the weights, which is evaluated and published; 0 = none",
-        low=0.0,
-        high=1.0,
-    )
-    ema_warmup: bool = _setting(True, "the decay starts at 0.1 and rises, (1 + n) / (10 + n)")
-    batch_norm_statistics: str = _setting(
-        "average",
-        "with several processes: 'average' of all, those of the 'first', or 'sync'hronised batches",
-        choices=("average", "first", "sync"),
-    )
-    compile: bool = _setting(False, "torch.compile; not bit-exact with eager steps")
-    deterministic: bool = _setting(
-        False, "the same bits in every run on GPUs, too, as on CPUs; slower, and not for AlexNet"
-    )
-    gradient_checkpointing: bool = _setting(False, "compute activations twice, for less memory")
-    channels_last: bool = _setting(True, "NHWC memory format, faster on GPUs and CPUs")
-    log_every_steps: int = _setting(50, "steps between metric lines", low=1)
-    evaluate_every_epochs: float = _setting(
-        1.0, "epochs between evaluations; 0 = only at the end", low=0.0
-    )
-    eval_batch_size: int = _setting(128, "images per evaluation step and process", low=1)
-    checkpoint_every_epochs: float = _setting(
-        1.0, "epochs between checkpoints; 0 = only before the last evaluation", low=0.0
-    )
-    keep_checkpoints: int = _setting(2, "newest checkpoints that are kept", low=1)
-    keep_best: bool = _setting(False, "keep also the checkpoint of the best held-out top-1")
-    eval_crops: int = _setting(1, "views of an image in evaluation, averaged", choices=(1, 10))
-
-
-MONITORS = (
+MonitorName = Literal[
     "gradients",
     "batch_norm",
     "slopes",
@@ -286,31 +52,471 @@ MONITORS = (
     "residual_ratio",
     "weight_change",
     "mixing",
-)
+]
+MONITORS: tuple[str, ...] = get_args(MonitorName)
 
 
-@dataclass(frozen=True)
-class Monitor:
-    """Looks inside the model while it trains."""
+class Section(BaseModel):
+    """A group of settings that are checked when they are read and never change afterwards."""
 
-    names: tuple[str, ...] = _setting((), "what is watched; nothing if []", choices=MONITORS)
-    every_steps: int = _setting(100, "steps between looks", low=1)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        defer_build=True,  # when the first recipe is read: imports stay fast
+    )
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Run(Section):
+    """The run's name, its seed, and where it writes."""
+
+    name: Text = Field(
+        default="",
+        description="Folder name of the run below output_dir; '' takes the recipe file's name.",
+    )
+    output_dir: Text = Field(default="runs", description="Folder that holds all runs.")
+    seed: int = Field(
+        default=42,
+        ge=0,
+        le=2**63 - 1,
+        description="Seed of the fresh weights, the data order and the augmentation.",
+    )
+    license: Text = Field(
+        default="apache-2.0",
+        description="Licence of the trained weights, as a Hub id, for their card.",
+    )
+    resume: Literal["auto", "never"] = Field(
+        default="auto",
+        description="'auto' resumes from the newest good checkpoint; 'never' needs an empty run "
+        "folder.",
+    )
+    trackers: List[Literal["tensorboard", "trackio", "wandb"]] = Field(
+        default=(),
+        description="Services that get the metrics besides metrics.jsonl and the terminal.",
+    )
+    push_to: Text = Field(
+        default="",
+        description="Repository, user/name, that the finished model is pushed to; '' for none.",
+    )
+    push_private: bool = Field(
+        default=False, description="A repository that is created is private."
+    )
+
+
+class Model(Section):
+    """The model's family, and any field of its configuration class."""
+
+    model_type: Text = Field(
+        default="",
+        description="Family: cnn, alexnet or qlnet; '' takes that of finetune.pretrained, or cnn.",
+    )
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Any field of CNNConfig, AlexNetConfig or QLNetConfig can be set here.",
+    )
+
+
+class Finetune(Section):
+    """Start from trained weights; [model] then holds only what differs from their configuration."""
+
+    pretrained: Text = Field(
+        default="",
+        description="Model folder or Hub id to start from; '' starts from fresh weights.",
+    )
+    revision: Text = Field(
+        default="", description="Commit or tag of a Hub model; '' takes its newest commit."
+    )
+    frozen_stages: int = Field(
+        default=0,
+        ge=-1,
+        description="Number of stages, the stem included, that are not trained, counted from the "
+        "input; -1 trains only the head.",
+    )
+    layer_decay: Share = Field(
+        default=1.0, description="Learning rate of a stage divided by that of the stage after it."
+    )
+
+
+class Data(Section):
+    """The dataset, and how it is read."""
+
+    path: Text = Field(
+        default="",
+        description="Folder of parquet files or of images by class, or a Hub dataset id; must be "
+        "set.",
+    )
+    name: Text = Field(default="", description="Configuration of a dataset that has several.")
+    revision: Text = Field(
+        default="", description="Commit or tag of a Hub dataset; '' takes its newest commit."
+    )
+    train_split: Text = Field(default="train", description="Split that is trained on.")
+    eval_split: Text = Field(
+        default="", description="Split that is evaluated on; '' evaluates on none."
+    )
+    image_column: Text = Field(
+        default="", description="Column that holds the images; '' takes the only image column."
+    )
+    label_column: Text = Field(
+        default="",
+        description="Column that holds the class numbers; '' takes the only class column.",
+    )
+    classes: List[Text] = Field(
+        default=(), description="Only images of these classes are used; [] uses all."
+    )
+    fraction: float = Field(
+        default=1.0,
+        ge=1e-6,
+        le=1.0,
+        description="Share of the training images that is used, drawn with the seed.",
+    )
+    limit: Count = Field(
+        default=0,
+        description="At most this many training images, the first ones, are used; 0 uses all.",
+    )
+    eval_limit: Count = Field(
+        default=0,
+        description="At most this many validation images, evenly spaced, are used; 0 uses all.",
+    )
+    exif_rotation: bool = Field(
+        default=False,
+        description="Images are turned as their EXIF data says; published numbers were made "
+        "without.",
+    )
+    examples: Count = Field(
+        default=0,
+        description="Number of validation images that are copied into the model folder; mind their "
+        "licence.",
+    )
+    max_unreadable_share: Share = Field(
+        default=0.001, description="Training stops if a larger share of the images is unreadable."
+    )
+    num_workers: Count = Field(
+        default=2,
+        description="Number of decoding processes for each training process; 0 decodes in the "
+        "training process.",
+    )
+    cache_dir: Text = Field(
+        default="",
+        description="Folder that keeps row groups of a Hub dataset for later epochs; '' keeps "
+        "none.",
+    )
+    cache_gb: NotNegative = Field(default=200.0, description="Largest size of cache_dir, in GB.")
+    shuffle_memory_mb: int = Field(
+        default=512,
+        ge=1,
+        description="Undecoded images that one process may hold for shuffling, in MB.",
+    )
+
+
+class Preprocessing(Section):
+    """The evaluation protocol, which becomes the published image processor."""
+
+    resize: Side = Field(
+        default=256, description="Length of the shorter side after resizing, in pixels."
+    )
+    crop: Side = Field(
+        default=224, description="Side of the centre crop, and of training crops, in pixels."
+    )
+    interpolation: Literal["bilinear", "bicubic"] = Field(
+        default="bilinear", description="Resize filter, antialiased."
+    )
+    rescale_factor: NotNegative = Field(
+        default=1 / 255, description="Pixel values, 0 to 255, are multiplied by this."
+    )
+    mean: List[float] = Field(
+        default=(0.485, 0.456, 0.406),
+        min_length=1,
+        description="One number per channel, subtracted after rescaling.",
+    )
+    std: List[Annotated[float, Field(ge=1e-6)]] = Field(
+        default=(0.229, 0.224, 0.225),
+        min_length=1,
+        description="One number per channel, by which the difference is divided.",
+    )
+
+
+class Augmentation(Section):
+    """Random changes to training images and batches."""
+
+    crop: Literal["random_resized", "padded", "random", "center"] = Field(
+        default="random_resized",
+        description="'random_resized' is the Inception crop; 'padded' resizes the shorter side to "
+        "the crop's, pads, and crops at random; 'random' resizes the shorter side to "
+        "preprocessing.resize and crops at random; 'center' crops the centre.",
+    )
+    interpolation: Literal["same", "bilinear", "bicubic", "random"] = Field(
+        default="same",
+        description="Resize filter of training crops; 'same' takes that of [preprocessing], "
+        "'random' draws one of the two.",
+    )
+    first_crop: Count = Field(
+        default=0,
+        description="Side of the training crops at the start, in pixels, from which they grow to "
+        "their full size; 0 keeps them at full size.",
+    )
+    growing_epochs: NotNegative = Field(
+        default=0.0, description="Number of epochs until the training crops have their full size."
+    )
+    scale: Range[Share] = Field(
+        default=(0.08, 1.0),
+        min_length=1,
+        description="Smallest and largest area of a random resized crop, as a share of the image.",
+    )
+    ratio: Range[Annotated[float, Field(ge=1e-3)]] = Field(
+        default=(3 / 4, 4 / 3),
+        min_length=1,
+        description="Smallest and largest ratio, width / height, of a random resized crop.",
+    )
+    repeats: int = Field(
+        default=1,
+        ge=1,
+        description="Number of views of an image in a batch; an epoch keeps its number of images.",
+    )
+    padding: Count = Field(default=4, description="Black border of a padded crop, in pixels.")
+    horizontal_flip: Share = Field(default=0.5, description="Probability of mirroring an image.")
+    policy: Text = Field(
+        default="",
+        description="Augmentation policy in timm's spelling, such as rand-m9-mstd0.5, augmix-m3 or "
+        "ta_wide; '' for none.",
+    )
+    color_jitter: List[NotNegative] = Field(
+        default=(0.0,),
+        min_length=1,
+        description="Strengths of random changes of brightness, contrast, saturation and hue.",
+    )
+    pca_noise: Literal["none", "offset", "stretch"] = Field(
+        default="none",
+        description="Colour noise: 'offset' along the principal components of ImageNet's colours "
+        "(the 2012 paper), 'stretch' along those of the image.",
+    )
+    erasing: Share = Field(default=0.0, description="Probability of random erasing.")
+    erasing_area: Range[Share] = Field(
+        default=(0.02, 0.33),
+        min_length=1,
+        description="Smallest and largest area of an erased box, as a share of the image.",
+    )
+    erasing_ratio: Range[Annotated[float, Field(ge=1e-3)]] = Field(
+        default=(0.3, 3.3),
+        min_length=1,
+        description="Smallest and largest ratio, height / width, of an erased box.",
+    )
+    erasing_max_count: int = Field(
+        default=1, ge=1, description="Largest number of erased boxes in an image."
+    )
+    erasing_fill: Literal["mean", "noise"] = Field(
+        default="mean", description="Content of an erased box."
+    )
+    mixup_alpha: NotNegative = Field(
+        default=0.0, description="Alpha of MixUp's Beta distribution; 0 disables MixUp."
+    )
+    cutmix_alpha: NotNegative = Field(
+        default=0.0, description="Alpha of CutMix's Beta distribution; 0 disables CutMix."
+    )
+    mix_probability: Share = Field(
+        default=1.0,
+        description="Probability that a batch, an image or a pair is mixed; see mix_mode.",
+    )
+    mix_switch_probability: Share = Field(
+        default=0.5, description="Probability of CutMix rather than MixUp where both are enabled."
+    )
+    mix_mode: Literal["batch", "elem", "pair"] = Field(
+        default="batch",
+        description="One draw serves a whole batch, one image, or a pair of images.",
+    )
+
+
+class Optimizer(Section):
+    """The optimizer, its peak learning rate, and which weights are decayed."""
+
+    name: Literal["sgd", "adamw", "lamb"] = Field(default="sgd", description="Optimizer.")
+    learning_rate: NotNegative = Field(
+        default=0.1, description="Peak learning rate, for the recipe's global batch size."
+    )
+    weight_decay: NotNegative = Field(
+        default=1e-4, description="Weight decay: decoupled in adamw and lamb, an L2 penalty in sgd."
+    )
+    weight_decay_on: Literal["kernels", "not_bias", "all"] = Field(
+        default="kernels",
+        description="'kernels' decays parameters of more than one dimension, 'not_bias' those "
+        "whose name lacks 'bias', 'all' every parameter.",
+    )
+    momentum: Share = Field(default=0.9, description="Momentum of SGD.")
+    nesterov: bool = Field(default=False, description="SGD uses Nesterov momentum.")
+    betas: Pair[Annotated[float, Field(ge=0.0, le=0.999999)]] = Field(
+        default=(0.9, 0.999), min_length=1, description="Betas of AdamW and LAMB."
+    )
+    eps: NotNegative = Field(default=1e-8, description="Epsilon of AdamW and LAMB.")
+    slope_limits: Range[float] = Field(
+        default=(),
+        description="PReLU slopes are clamped to these two numbers after each step; [] does not "
+        "clamp them.",
+    )
+
+
+class Schedule(Section):
+    """Learning rate as a function of the optimizer step, or of evaluations (plateau)."""
+
+    name: Literal["cosine", "constant", "step", "plateau", "one_cycle", "restarts"] = Field(
+        default="cosine", description="Shape of the schedule after the warm-up."
+    )
+    warmup_epochs: NotNegative = Field(
+        default=0.0,
+        description="Length of the linear rise from warmup_learning_rate, in epochs; at most "
+        "train.epochs.",
+    )
+    warmup_learning_rate: NotNegative = Field(
+        default=0.0, description="Learning rate at step 0 of the warm-up."
+    )
+    warmup_first: bool = Field(
+        default=True,
+        description="The shape starts after the warm-up; if false it starts at step 0, hidden by "
+        "the warm-up.",
+    )
+    per_epoch: bool = Field(
+        default=False, description="The learning rate changes only between epochs."
+    )
+    min_learning_rate: NotNegative = Field(
+        default=0.0, description="Learning rate at which cosine and restarts end."
+    )
+    factor: Share = Field(
+        default=0.1,
+        description="Factor on the learning rate at each step of 'step', or on a plateau.",
+    )
+    step_epochs: float = Field(default=30.0, ge=1e-6, description="Epochs between steps of 'step'.")
+    plateau_metric: Literal["top1_error", "top5_error", "loss"] = Field(
+        default="top5_error", description="Validation metric that a plateau is judged by."
+    )
+    plateau_patience: Count = Field(
+        default=10, description="Number of evaluations without progress that are accepted."
+    )
+    plateau_threshold: NotNegative = Field(
+        default=1e-4, description="Relative progress that counts."
+    )
+    rise: Share = Field(default=0.3, description="Share of the steps in which one_cycle rises.")
+    start_factor: Share = Field(
+        default=0.04, description="First learning rate of one_cycle divided by the peak."
+    )
+    end_factor: Share = Field(
+        default=4e-6, description="Last learning rate of one_cycle divided by the peak."
+    )
+    cycle_epochs: float = Field(
+        default=10.0, ge=1e-6, description="Length of the first cycle of restarts, in epochs."
+    )
+    cycle_growth: float = Field(
+        default=1.0,
+        ge=1.0,
+        description="Length of a cycle of restarts divided by that of the last one.",
+    )
+    cycle_decay: Share = Field(
+        default=1.0, description="Peak of a cycle of restarts divided by that of the last one."
+    )
+
+
+class Train(Section):
+    """The training loop: its length, batches, loss, precision, evaluations and checkpoints."""
+
+    epochs: float = Field(
+        default=90.0,
+        gt=0.0,
+        le=2.0**53,
+        description="Number of passes over the training split.",
+    )
+    global_batch_size: int = Field(
+        default=256, ge=1, description="Images per step, summed over all processes."
+    )
+    accumulation_steps: int = Field(
+        default=1,
+        ge=1,
+        description="Number of micro-batches into which each process splits its share of a batch: "
+        "same gradients, less memory.",
+    )
+    loss: Literal["cross_entropy", "bce"] = Field(
+        default="cross_entropy",
+        description="'bce' is one binary cross-entropy per class, averaged over the classes.",
+    )
+    bce_target_threshold: Share = Field(
+        default=0.0,
+        description="Targets of bce above this become 1 and all others 0; 0 leaves them as they "
+        "are.",
+    )
+    label_smoothing: Share = Field(
+        default=0.0, description="Share of the target that is spread evenly over all classes."
+    )
+    max_grad_norm: NotNegative = Field(
+        default=0.0, description="Gradients are clipped to this norm; 0 does not clip them."
+    )
+    mixed_precision: Literal["no", "bf16", "fp16"] = Field(
+        default="no", description="Autocast type."
+    )
+    ema_decay: Share = Field(
+        default=0.0,
+        description="Decay of the moving average of the weights, which is evaluated and published; "
+        "0 disables it.",
+    )
+    ema_warmup: bool = Field(
+        default=True, description="The decay starts at 0.1 and rises as (1 + n) / (10 + n)."
+    )
+    batch_norm_statistics: Literal["average", "first", "sync"] = Field(
+        default="average",
+        description="With several processes: 'average' averages their statistics, 'first' keeps "
+        "those of the first, 'sync' synchronises batches.",
+    )
+    compile: bool = Field(
+        default=False, description="Use torch.compile; its steps are not bit-exact with eager ones."
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="Repeat the same bits on GPUs, too, as on CPUs; slower, and not for AlexNet.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute activations twice to save memory."
+    )
+    channels_last: bool = Field(
+        default=True, description="Use the NHWC memory format, which is faster on GPUs and CPUs."
+    )
+    log_every_steps: int = Field(default=50, ge=1, description="Steps between lines of metrics.")
+    evaluate_every_epochs: NotNegative = Field(
+        default=1.0, description="Epochs between evaluations; 0 evaluates only at the end."
+    )
+    eval_batch_size: int = Field(
+        default=128, ge=1, description="Images per evaluation step and process."
+    )
+    checkpoint_every_epochs: NotNegative = Field(
+        default=1.0,
+        description="Epochs between checkpoints; 0 writes one only before the last evaluation.",
+    )
+    keep_checkpoints: int = Field(
+        default=2, ge=1, description="Number of newest checkpoints that are kept."
+    )
+    keep_best: bool = Field(
+        default=False, description="Keep also the checkpoint of the best validation top-1 accuracy."
+    )
+    eval_crops: Annotated[Literal[1, 10], BeforeValidator(_whole_number)] = Field(
+        default=1, description="Number of views of an image in evaluation, averaged."
+    )
+
+
+class Monitor(Section):
+    """Measurements inside the model while it trains."""
+
+    names: List[MonitorName] = Field(default=(), description="Monitors that are switched on.")
+    every_steps: int = Field(default=100, ge=1, description="Steps between measurements.")
+
+
+class Recipe(Section):
     """All sections of a recipe file, each with its defaults."""
 
-    run: Run = Run()
-    model: Model = Model(config={})
-    finetune: Finetune = Finetune()
-    data: Data = Data()
-    preprocessing: Preprocessing = Preprocessing()
-    augmentation: Augmentation = Augmentation()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    train: Train = Train()
-    monitor: Monitor = Monitor()
+    run: Run = Field(default_factory=Run)
+    model: Model = Field(default_factory=Model)
+    finetune: Finetune = Field(default_factory=Finetune)
+    data: Data = Field(default_factory=Data)
+    preprocessing: Preprocessing = Field(default_factory=Preprocessing)
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    schedule: Schedule = Field(default_factory=Schedule)
+    train: Train = Field(default_factory=Train)
+    monitor: Monitor = Field(default_factory=Monitor)
 
     @property
     def folder(self) -> Path:
@@ -318,14 +524,20 @@ class Recipe:
         return Path(self.run.output_dir) / self.run.name
 
 
+def sections() -> dict[str, type[Section]]:
+    """The section class of each name, in the order of a recipe file."""
+    return {name: type(section) for name, section in Recipe()}
+
+
 def num_channels(model: Model) -> int:
     """Colour channels of the model's input: its configuration's, by default 3."""
-    return model.config.get("num_channels", 3)
+    channels: int = model.config.get("num_channels", 3)
+    return channels
 
 
 def family_fields(config_class: type) -> list[str]:
-    """What [model] may set of a configuration class: its own fields.
+    """Fields of a configuration class that [model] may set: its own.
 
-    What all Transformers configurations share (labels, dtype, ...) is set from the data.
+    Fields that all Transformers configurations share (labels, dtype, ...) are set from the data.
     """
     return list(config_class.__annotations__)

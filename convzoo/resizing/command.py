@@ -121,7 +121,7 @@ def _check_labels(splits: Sequence[Split]) -> None:
             raise ValueError(f"{error}{leave_out_advice(split.name, names)}") from error
 
 
-def summary(report: Report) -> str:
+def resizing_report_text(report: Report) -> str:
     """Write a report in a few lines for people."""
     totals = report["totals"]
     share = totals["bytes_out"] / totals["bytes_in"]

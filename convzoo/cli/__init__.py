@@ -1,0 +1,48 @@
+"""The command line: `convzoo COMMAND`, or `python -m convzoo COMMAND`.
+
+Each command has a file of its own: its arguments, and what it runs. Libraries are imported where a
+command needs them, so that `--help` answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+
+INTERRUPTED = 130  # the status of a process that Ctrl-C ended, as shells have it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 1 for an error, 2 for a wrong command line."""
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # also while importing
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    return status
+
+
+def _run(args: list[str]) -> int:
+    """Run one command; whatever a user can get wrong becomes one line."""
+    try:
+        from convzoo.cli.parsing import UsageError, usage_message
+        from convzoo.cli.program import build_program
+    except ModuleNotFoundError as error:
+        return _fail(error)
+    try:
+        program = build_program()
+        status = program.main(args or ["--help"], prog_name="convzoo", standalone_mode=False)
+        return status or (0 if args else 2)
+    except UsageError as error:
+        return _fail(usage_message(error), status=2)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        return _fail(error)
+
+
+def _fail(error: Exception | str, status: int = 1) -> int:
+    from convzoo.errors import user_message
+
+    message = user_message(error) if isinstance(error, Exception) else error
+    if isinstance(error, ModuleNotFoundError):
+        message = f"{error}. Install it: pip install -e '.[train]'"
+    print(f"error: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,124 @@
+"""`convzoo evaluate`: accuracy of a model on a dataset, every image once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from convzoo.cli import options
+
+EXAMPLES = """
+convzoo evaluate runs/quickstart/model --data data/fashion-mnist
+convzoo evaluate user/cnn-prelu-imagenet --data ILSVRC/imagenet-1k --split validation
+convzoo evaluate MODEL --data FOLDER --classes tench goldfish --limit 500 --json
+"""
+
+
+def evaluate(  # noqa: PLR0913  the options of a command are its parameters
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder or Hub id.")],
+    *,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="DATASET", help="Folder or Hub dataset id.", rich_help_panel=options.DATASET
+        ),
+    ],
+    split: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Split to evaluate on.", rich_help_panel=options.DATASET),
+    ] = "test",
+    name: options.Name = "",
+    revision: options.Revision = "",
+    image_column: options.ImageColumn = "",
+    label_column: options.LabelColumn = "",
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME...]",
+            help="Only images of these classes; without names, those of the model.",
+            rich_help_panel=options.DATASET,
+        ),
+    ] = None,
+    limit: Annotated[
+        int,
+        options.at_least(
+            0,
+            "At most N images, evenly spaced; 0 for all.",
+            show_default=False,
+            rich_help_panel=options.DATASET,
+        ),
+    ] = 0,
+    match_classes: Annotated[
+        Literal["name", "number"],
+        typer.Option(
+            help="How labels of the data find the model's classes.",
+            rich_help_panel=options.DATASET,
+        ),
+    ] = "name",
+    crops: Annotated[Literal["1", "10"], typer.Option(help="Views of an image, averaged.")] = "1",
+    exif_rotation: options.ExifRotation = False,
+    batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
+    num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
+    trust_remote_code: options.TrustRemoteCode = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the result here, as for a Hub model.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure top-1 and top-5 accuracy of a model, every image once.
+
+    The result of a model folder is recorded in its eval_results.json.
+    """
+    options.start(quiet)
+    from convzoo.allocator import keep_freed_memory
+    from convzoo.data.opening import DatasetReference
+    from convzoo.environment import command_line
+    from convzoo.evaluation.evaluating import Choice, evaluate_folder, result_sentence
+    from convzoo.evaluation.predicting import EvaluationProtocol
+    from convzoo.files import write_json
+
+    options.hide_bars_of_transformers()
+    keep_freed_memory()
+    result = evaluate_folder(
+        model,
+        DatasetReference(
+            path=data,
+            name=name,
+            revision=revision,
+            image_column=image_column,
+            label_column=label_column,
+        ),
+        split=split,
+        command=command_line("python -m convzoo"),
+        protocol=EvaluationProtocol(
+            crops=int(crops),
+            exif_rotation=exif_rotation,
+            batch_size=batch_size,
+            num_workers=num_workers,
+        ),
+        choice=Choice(classes=None if classes == [""] else classes or (), limit=limit),
+        match_by=match_classes,
+        trust_remote_code=trust_remote_code,
+    )
+    if not _is_main_process():
+        return
+    if output:
+        write_json(Path(output), result)
+    if as_json:
+        options.print_json(result)
+    else:
+        print(result_sentence(model, data, result))
+
+
+def _is_main_process() -> bool:
+    from accelerate import PartialState
+
+    state = PartialState()
+    state.destroy_process_group()  # a process that ends with its group open may abort
+    return bool(state.is_main_process)

@@ -1,0 +1,126 @@
+"""`convzoo inspect`: what is in a dataset, or in a model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convzoo.cli import options
+
+EXAMPLES = """
+convzoo inspect data/fashion-mnist --gpus 8 --output inspection
+convzoo inspect runs/quickstart/model
+convzoo inspect user/cnn-prelu-imagenet --image cat.jpg --output activations --json report.json
+"""
+FEEDING, MODEL = "Feeding GPUs (datasets)", "Models"
+
+
+def inspect(  # noqa: PLR0913  the options of a command are its parameters
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="Dataset or model: folder or Hub id.")
+    ],
+    *,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Image whose activations are drawn.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    splits: options.Splits = None,
+    limit: Annotated[
+        int,
+        options.at_least(
+            0,
+            "At most N images of each split; 0 for all.",
+            show_default=False,
+            rich_help_panel=options.DATASET,
+        ),
+    ] = 0,
+    name: options.Name = "",
+    revision: options.Revision = "",
+    image_column: options.ImageColumn = "",
+    label_column: options.LabelColumn = "",
+    gpus: Annotated[
+        int, options.at_least(1, "Number of GPUs to feed.", rich_help_panel=FEEDING)
+    ] = 1,
+    images_per_second_per_gpu: Annotated[
+        float, typer.Option(metavar="R", help="What one GPU trains.", rich_help_panel=FEEDING)
+    ] = 2500,
+    crop: Annotated[
+        int,
+        options.at_least(
+            0,
+            "Side of training crops, in pixels; 0 for 224.",
+            show_default=False,
+            rich_help_panel=FEEDING,
+        ),
+    ] = 0,
+    output: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for figures (PNG).",
+            show_default=False,
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = "",
+    json: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[FILE]",
+            help="Write all numbers to a JSON file; without FILE, or with -, print them instead of "
+            "the text.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what is in a dataset, or in a model.
+
+    Of a dataset: counts, sizes, damage, and whether this machine feeds the GPUs with it. Of a
+    model: layers, multiply-adds, slopes, scales, and the activations of an image.
+    """
+    options.start(quiet)
+    from convzoo.inspection.model import inspect_model, is_model
+    from convzoo.inspection.model_report import model_report_text
+
+    if is_model(what):
+        options.hide_bars_of_transformers()
+        of_model = inspect_model(what, image, output=output, revision=revision)
+        _tell(of_model, model_report_text(of_model), json=json)
+        return
+    from convzoo.data.opening import DatasetReference
+    from convzoo.environment import command_line
+    from convzoo.inspection.dataset import Demand, inspect_dataset
+    from convzoo.inspection.dataset_report import dataset_report_text
+
+    report = inspect_dataset(
+        DatasetReference(
+            path=what,
+            name=name,
+            revision=revision,
+            image_column=image_column,
+            label_column=label_column,
+        ),
+        command=command_line("python -m convzoo"),
+        splits=tuple(splits or ()),
+        limit=limit,
+        demand=Demand(
+            num_gpus=gpus, images_per_second_per_gpu=images_per_second_per_gpu, crop=crop
+        ),
+        output=output,
+    )
+    _tell(report, dataset_report_text(report), json=json)
+
+
+def _tell(report: Mapping[str, Any], text: str, *, json: str | None) -> None:
+    """Print the report as text, or as JSON if that goes to stdout."""
+    from convzoo.files import write_json
+
+    if json in ("", "-"):
+        options.print_json(report)
+        return
+    if json:
+        write_json(Path(json), report)
+    print(text)

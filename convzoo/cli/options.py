@@ -1,0 +1,112 @@
+"""Options that several commands have, and what they do."""
+
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from convzoo.cli.parsing import whole_number
+
+DATASET = "Dataset"
+OUTPUT = "Output"
+
+Name = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Configuration of a dataset with several.",
+        show_default=False,
+        rich_help_panel=DATASET,
+    ),
+]
+Revision = Annotated[
+    str,
+    typer.Option(
+        metavar="COMMIT",
+        help="Commit or tag on the Hub.",
+        show_default=False,
+        rich_help_panel=DATASET,
+    ),
+]
+ImageColumn = Annotated[
+    str,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of images, if there are several.",
+        show_default=False,
+        rich_help_panel=DATASET,
+    ),
+]
+LabelColumn = Annotated[
+    str,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of class numbers, if there are several.",
+        show_default=False,
+        rich_help_panel=DATASET,
+    ),
+]
+Splits = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME...", help="Only these splits; all by default.", rich_help_panel=DATASET
+    ),
+]
+ExifRotation = Annotated[
+    bool, typer.Option("--exif-rotation", help="Turn images as their EXIF data says.")
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the code that a model on the Hub brings along. Read it first.",
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        help="Show no progress bars, and of the log lines only warnings.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def at_least(least: int, help: str, **settings: Any) -> Any:
+    """An option that takes a whole number from `least` on."""
+    return typer.Option(parser=whole_number(least), metavar="N", help=help, **settings)
+
+
+def start(quiet: bool) -> None:
+    """Set up log lines and progress bars, before a command imports its libraries."""
+    import logging
+
+    logging.basicConfig(format="%(message)s")
+    # HTTP clients log each request at INFO.
+    logging.getLogger("convzoo").setLevel(logging.WARNING if quiet else logging.INFO)
+    # A dataset needs no card, and each of its splits would be told so.
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+
+
+def hide_bars_of_transformers() -> None:
+    """Loading and writing a few tensors needs no progress bars."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable: Callable[[], None] = disable_progress_bar  # Transformers has no types there
+    disable()
+
+
+def print_json(result: Any) -> None:
+    """Print a result as JSON, spelled as in result files."""
+    import json
+
+    print(json.dumps(result, indent=2))
