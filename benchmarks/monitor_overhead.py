@@ -52,21 +52,22 @@ class Variant:
             num_labels=10,
         )
         folder.mkdir()
-        self.monitors = Monitors(self.model, names, every_steps, folder)
+        self.monitors = Monitors(self.model, names, every_steps=every_steps, folder=folder)
         self.step, self.seconds = 1, []  # the first step would be looked at
 
     def run(self, pixels, labels):
         """One training step, timed."""
         start = time.process_time()
+        self.monitors.begin(self.step)
         self.step += 1
         mixed, targets = self.mix(pixels, labels, np.random.default_rng(self.step))
-        self.monitors.mixing(self.step, self.mix.drawn)
-        with self.monitors.watching(self.step):
+        self.monitors.mixing(self.mix.drawn)
+        with self.monitors.watching():
             F.cross_entropy(self.model(mixed).logits, targets).backward()
-        self.monitors.after_backward(self.step)
+        self.monitors.after_backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.monitors.after_step(self.step)
+        self.monitors.end()
         self.seconds.append(time.process_time() - start)
 
 

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep what it has for a process that trains on CPUs."""
+"""Tell the C library's allocator to keep what it has, for a process that trains on CPUs."""
 
 import ctypes
 import sys
@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     costs as much as the arithmetic. The process grows somewhat larger then, and never shrinks.
 
     Returns:
-        Whether it was done; False where the C library is another one.
+        True if it was done; False where the C library is another one.
     """
     if sys.platform != "linux":
         return False
@@ -22,4 +22,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # musl
         return False
-    return mallopt(_M_MMAP_MAX, 0) == 1 and mallopt(_M_TRIM_THRESHOLD, -1) == 1
+    return bool(mallopt(_M_MMAP_MAX, 0) == 1 and mallopt(_M_TRIM_THRESHOLD, -1) == 1)

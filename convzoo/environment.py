@@ -1,4 +1,4 @@
-"""What a measurement must say about the machine and the software that made it."""
+"""Describe the machine and the software that made a measurement."""
 
 import datetime
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,9 +26,9 @@ _PACKAGES = (
 )
 
 
-def describe_environment() -> dict:
-    """Python, processor, accelerator, package versions and commit, for result files."""
-    versions = {}
+def describe_environment() -> dict[str, Any]:
+    """Name Python, processor, accelerator, package versions and commit, for result files."""
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
@@ -46,17 +47,17 @@ def describe_environment() -> dict:
 
 
 def now() -> str:
-    """The time, in UTC, ISO 8601 to the second."""
+    """Return the time, in UTC, ISO 8601 to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def command_line(program: str) -> str:
-    """`program` with the arguments of this process, as one would type it."""
+    """Write `program` with the arguments of this process, as one would type it."""
     return f"{program} {shlex.join(sys.argv[1:])}".strip()
 
 
-def _commit():
-    """Commit of this checkout, "-dirty" where files differ from it; None outside a checkout."""
+def _commit() -> str | None:
+    """Name the commit of this checkout, "-dirty" where files differ; None outside a checkout."""
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return None
@@ -68,7 +69,7 @@ def _commit():
     return done.stdout.strip() or None
 
 
-def _processor_name():
+def _processor_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,32 +1,38 @@
-"""Files and folders that are whole or not there: atomic writes, hashes, locks."""
+"""Write files and folders that are either whole or not there; hash and lock them."""
 
-import atexit
 import hashlib
 import json
 import os
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
+MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1  # of the JSON files that convzoo writes; readers refuse any other one
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
+    """Hash a file; returns the hexadecimal sha256."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def write_json(path: Path, content) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that a reader never sees half of it."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader never sees half of it."""
+    """Write a text file so that a reader never sees half of it.
+
+    Raises:
+        OSError: if the disk is full or not writable; the file is then as it was before.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -35,16 +41,13 @@ def write_text(path: Path, text: str) -> None:
         raise OSError(f"{path} could not be written; {error}") from error
 
 
-MANIFEST = "manifest.json"
-
-
-def write_folder(folder: Path, fill, manifest: bool = False) -> None:
+def write_folder(folder: Path, fill: Callable[[Path], object], *, manifest: bool = False) -> None:
     """Create or replace `folder` in one step.
 
     Args:
         folder: where the result will be.
         fill: called with the path of an empty folder aside, which it fills.
-        manifest: also write a manifest of sizes and hashes.
+        manifest: also write a manifest of hashes.
 
     Raises:
         OSError: if the disk is full or not writable; `folder` is then as it was before.
@@ -60,7 +63,7 @@ def write_folder(folder: Path, fill, manifest: bool = False) -> None:
         if manifest:
             files = sorted(path for path in aside.rglob("*") if path.is_file())
             hashes = {path.relative_to(aside).as_posix(): file_sha256(path) for path in files}
-            (aside / MANIFEST).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
+            write_json(aside / MANIFEST, hashes)
         for path in [*aside.rglob("*"), aside]:
             _sync(path)
         shutil.rmtree(old, ignore_errors=True)
@@ -76,31 +79,17 @@ def write_folder(folder: Path, fill, manifest: bool = False) -> None:
         raise OSError(f"{folder} could not be written, nothing there changed; {error}") from error
 
 
-def lock_folder(folder: Path, patience_seconds: float = 15.0) -> int | None:
-    """Take a folder for this process, until it ends.
-
-    A killed process lets go at once, its data workers a few seconds later: hence the patience.
+def lock_folder(folder: Path, refusal: Exception, *, patience_seconds: float = 0.0) -> int | None:
+    """Take a folder for this process, until it ends or closes the lock.
 
     Args:
-        folder: the run folder; created if it is not there, and removed at the end if it is empty.
+        folder: an existing folder.
+        refusal: raised when another process has the folder.
         patience_seconds: how long to wait for another process to end.
 
     Returns:
-        What holds the lock: an open file descriptor, or None on Windows, which has no such lock.
-
-    Raises:
-        OSError: if the folder cannot be made.
-        ValueError: if another process has the folder.
+        The open file descriptor that holds the lock, or None on Windows, which has no such lock.
     """
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        atexit.register(_remove_empty, created)
-    except OSError as error:
-        raise OSError(
-            f"run.output_dir must be a folder that can be written; {folder} cannot be made "
-            f"({error.strerror}). Set run.output_dir to another one"
-        ) from error
     try:
         import fcntl
     except ImportError:
@@ -112,22 +101,24 @@ def lock_folder(folder: Path, patience_seconds: float = 15.0) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
         except BlockingIOError as error:
-            if time.monotonic() > deadline:
+            if time.monotonic() >= deadline:
                 os.close(descriptor)
-                raise ValueError(
-                    f"{folder} must be used by one training at a time; another process has it. "
-                    f"Wait for it, or stop it"
-                ) from error
+                raise refusal from error
             time.sleep(0.2)
 
 
-def _remove_empty(folders):
-    with suppress(OSError):  # one that is not empty
-        for folder in folders:
-            folder.rmdir()
+@contextmanager
+def locked_folder(folder: Path, refusal: Exception) -> Iterator[None]:
+    """Hold `lock_folder` while the block runs."""
+    descriptor = lock_folder(folder, refusal)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _sync(path):
+def _sync(path: Path) -> None:
     if os.name == "nt":
         return  # Windows opens no folders
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,14 +1,17 @@
-"""Signals that end a run: SIGTERM from a scheduler, Ctrl-C from a person.
+"""Handle the signals that end a run: SIGTERM from a scheduler, Ctrl-C from a person.
 
 A process that is told to end finishes its step, saves a checkpoint and exits with status 0; a
 second Ctrl-C ends it at once. The data workers, which get the same signals, live on until it has
-saved.
+saved. A process that ends by an error takes its workers with it at once.
 """
 
+import atexit
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
+from types import FrameType
 
 import torch
 from accelerate import Accelerator
@@ -32,13 +35,13 @@ class StopRequest:
         if "ACCELERATE_MIXED_PRECISION" in os.environ:  # set by `accelerate launch`
             follow_parent()
 
-    def _remember(self, number, frame):
+    def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number).name
         if number == signal.SIGINT:  # SIGTERM may come twice: from a scheduler, and follow_parent
             signal.signal(number, signal.SIG_DFL)
 
     def agreed(self, steps_done: int) -> bool:
-        """Whether all processes stop now; all must call it after each step."""
+        """Tell whether all processes stop now; all must ask after each step."""
         if self.accelerator.num_processes == 1:
             return self.signal is not None
         if steps_done % AGREE_EVERY_STEPS:
@@ -59,7 +62,27 @@ def follow_parent() -> None:
 
 
 def outlive_signals(worker_id: int) -> None:
-    """A DataLoader's `worker_init_fn`: the training process ends its workers when it has saved."""
+    """Let a data worker live on when the processes are told to end; a `worker_init_fn`.
+
+    The training process ends its workers when it has saved, or, with `_end_workers`, when it ends
+    in any other way.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_SECONDS))
+
+
+def _end_workers() -> None:
+    """Kill data workers that are left when this process ends.
+
+    Else multiprocessing would send them SIGTERM, which they outlive, and wait for them. Registered
+    after its own handler, this one runs before it.
+    """
+    if left := [child for child in multiprocessing.active_children() if child.daemon]:
+        if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise an error about their end
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for child in left:
+            child.kill()
+
+
+atexit.register(_end_workers)

@@ -142,6 +142,12 @@ def test_every_module_has_its_test_file(package):
         "dataset_report": "inspection_dataset",
         "model_report": "inspection_model",
         "card": "resizing_command",
+        "run": "train_accelerate",
+        "run_data": "train_accelerate",
+        "run_folder": "train_accelerate",
+        "run_log": "train_accelerate",
+        "learner": "train_accelerate",
+        "batch_transform": "train_accelerate",
     }
     for path in (ROOT / package).rglob("*.py"):
         if path.stem == "__init__" or "metrics" in path.parts or package == "hub_cards":

@@ -1,6 +1,7 @@
 import copy
 import json
 import logging
+import re
 
 import pytest
 import torch
@@ -176,6 +177,20 @@ def test_frozen_statistics_survive_accelerate_copies_and_synchronised_batch_norm
         assert not one.stages[0][0].bn1.training and one.stages[1][0].bn1.training
 
 
+def test_freezing_replaces_batch_norms_and_keeps_names_order_and_tensors(pretrained):
+    model = build_model(recipe_of(pretrained["cnn"]), list("vw"))
+    norm, trained = model.stem.bn, model.stages[1][0].bn1
+    state, parameters = model.state_dict(keep_vars=True), list(model.parameters())
+    freeze(model, 2)
+    assert model.stem.bn is not norm and type(norm) is nn.BatchNorm2d  # its class is as it was
+    assert model.stages[1][0].bn1 is trained
+    after = model.state_dict(keep_vars=True)
+    assert list(after) == list(state)
+    assert all(after[name] is state[name] for name in state)
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert (model.stem.bn.eps, model.stem.bn.momentum) == (norm.eps, norm.momentum)
+
+
 def test_biases_that_batch_norms_cancel_have_no_gradient_and_are_not_trained(pretrained):
     torch.manual_seed(0)
     model = build_model(recipe_of(pretrained["cnn"]), list("abcde")).double()
@@ -272,9 +287,10 @@ def test_channels_are_repeated_and_rescaled_as_in_timm():
         ("cnn", {"finetune": {"frozen_stages": 4}}, ["frozen_stages", "-1..3", "4"]),
     ],
 )
-def test_what_does_not_fit_the_pretrained_model_is_named(pretrained, family, sections, words):
-    with pytest.raises(ValueError) as caught:
-        build_model(recipe_of(pretrained[family], **sections), list("abc"))
+def test_what_does_not_fit_the_pretrained_model_is_named(pretrained, family, *, sections, words):
+    recipe = recipe_of(pretrained[family], **sections)
+    with pytest.raises(ValueError, match=re.escape(words[0])) as caught:
+        build_model(recipe, list("abc"))
     for word in words:
         assert word in str(caught.value)
 
@@ -365,7 +381,7 @@ def test_a_checkpoint_of_the_original_starts_a_run_from_the_hub_at_a_revision(tm
     assert newest[1] - pinned[1] == pytest.approx(state[first].numel(), rel=1e-4)
 
 
-def test_a_fine_tuning_goes_on_without_its_pretrained_model(tiny_recipe, tmp_path):
+def test_a_fine_tuning_is_resumed_without_its_pretrained_model(tiny_recipe, tmp_path):
     model = build_model(load_recipe(tiny_recipe), list(COLOURS))
     model.save_pretrained(tmp_path / "checkpoint")
     tables = recipe_to_tables(load_recipe(tiny_recipe))

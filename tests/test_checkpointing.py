@@ -22,7 +22,7 @@ def fill(aside):
 
 state = {"x": torch.zeros(50_000)} if sys.argv[2] == "state" else {}
 try:
-    save_checkpoint(pathlib.Path(sys.argv[1]), 9, 2, fill, state)
+    save_checkpoint(pathlib.Path(sys.argv[1]), 9, fill=fill, state=state, keep=2)
 except OSError as error:
     print(error)
 """
@@ -38,7 +38,8 @@ def fill(aside):
 def checkpoints(tmp_path):
     folder = tmp_path / "checkpoints"
     for step in (5, 20, 100):
-        save_checkpoint(folder, step, 2, fill, {"value": torch.full((3,), float(step))})
+        state = {"value": torch.full((3,), float(step))}
+        save_checkpoint(folder, step, fill=fill, state=state, keep=2)
     return folder
 
 
@@ -54,7 +55,7 @@ def test_the_newest_are_kept_and_the_newest_is_found(checkpoints):
     "name", ["weights", "training_state.pt", "manifest.json", "examples/one.png"]
 )
 @pytest.mark.parametrize("damage", ["cut", "changed", "deleted"])
-def test_a_damaged_newest_checkpoint_is_skipped_and_named(checkpoints, name, damage, caplog):
+def test_a_damaged_newest_checkpoint_is_skipped_and_named(checkpoints, name, *, damage, caplog):
     path = checkpoints / "step_00000100" / name
     data = path.read_bytes()
     if damage == "deleted":
@@ -71,9 +72,11 @@ def test_a_crash_while_writing_leaves_no_trace(checkpoints):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(checkpoints, 200, 2, crash, {})
+        save_checkpoint(checkpoints, 200, fill=crash, state={}, keep=2)
     assert latest_checkpoint(checkpoints).name == "step_00000100"
-    save_checkpoint(checkpoints, 200, 2, fill, {})  # and the remains do not disturb the next try
+    save_checkpoint(
+        checkpoints, 200, fill=fill, state={}, keep=2
+    )  # and the remains do not disturb the next try
     assert latest_checkpoint(checkpoints).name == "step_00000200"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step_00000100", "step_00000200"]
 
@@ -121,7 +124,7 @@ def test_checkpoints_of_a_run_that_was_not_continued_go(checkpoints):
     path = checkpoints / "step_00000100" / "weights"
     path.write_bytes(b"damaged")
     assert latest_checkpoint(checkpoints).name == "step_00000020"
-    save_checkpoint(checkpoints, 60, 1, fill, {})
+    save_checkpoint(checkpoints, 60, fill=fill, state={}, keep=1)
     assert [path.name for path in checkpoints.iterdir()] == ["step_00000060"]
 
 

@@ -14,6 +14,7 @@ class Broken(Dataset):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_message_is_the_same_from_a_worker(workers):
-    with pytest.raises(ValueError) as caught:
-        next(iter(DataLoader(Broken(), batch_size=2, num_workers=workers)))
+    loader = DataLoader(Broken(), batch_size=2, num_workers=workers)
+    with pytest.raises(ValueError, match="row 0 of a file") as caught:
+        next(iter(loader))
     assert user_message(caught.value) == "row 0 of a file:\nno image"

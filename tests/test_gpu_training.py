@@ -44,7 +44,7 @@ def cpu_losses(tiny_recipe, tmp_path_factory):
     ],
 )
 def test_the_first_losses_are_those_of_a_cpu(
-    precision, compiled, tolerance, cpu_losses, tiny_recipe, tmp_path
+    precision, compiled, *, tolerance, cpu_losses, tiny_recipe, tmp_path
 ):
     overrides = (f"train.mixed_precision={precision}", f"train.compile={str(compiled).lower()}")
     losses = train_on_gpu(tiny_recipe, tmp_path, "model.drop_path_rate=0.0", *overrides)
@@ -53,7 +53,7 @@ def test_the_first_losses_are_those_of_a_cpu(
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
-def test_a_deterministic_run_goes_on_to_the_very_same_weights(precision, tiny_recipe, tmp_path):
+def test_a_deterministic_run_is_resumed_to_the_very_same_weights(precision, tiny_recipe, tmp_path):
     overrides = ("train.deterministic=true", f"train.mixed_precision={precision}")
     overrides += ("train.keep_checkpoints=9", "train.ema_decay=0.9", "data.num_workers=2")
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"

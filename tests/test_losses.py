@@ -19,11 +19,12 @@ SOFT = torch.tensor([[0.7, 0.3, 0.0], [0.1, 0.15, 0.75]])
         (0.1, 0.2, 0.6351929094441653, 0.8018595761108319),
     ],
 )
-def test_binary_cross_entropy_is_timms(smoothing, threshold, hard, soft):
+def test_binary_cross_entropy_is_timms(smoothing, threshold, *, hard, soft):
     """Recorded from BinaryCrossEntropy of timm 1.0.31; soft labels are not smoothed again."""
     settings = Train(loss="bce", label_smoothing=smoothing, bce_target_threshold=threshold)
-    assert classification_loss(LOGITS, HARD, settings, 3).item() == pytest.approx(hard, rel=1e-6)
-    assert classification_loss(LOGITS, SOFT, settings, 3).item() == pytest.approx(soft, rel=1e-6)
+    for labels, expected in ((HARD, hard), (SOFT, soft)):
+        loss = classification_loss(LOGITS, labels, settings=settings, num_classes=3)
+        assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -31,9 +32,9 @@ def test_cross_entropy_in_closed_form(smoothing):
     log_probabilities = LOGITS - LOGITS.exp().sum(1, keepdim=True).log()
     target = torch.eye(3)[HARD] * (1 - smoothing) + smoothing / 3
     settings = Train(label_smoothing=smoothing)
-    loss = classification_loss(LOGITS, HARD, settings, 3)
+    loss = classification_loss(LOGITS, HARD, settings=settings, num_classes=3)
     torch.testing.assert_close(loss, -(target * log_probabilities).sum(1).mean())
-    loss = classification_loss(LOGITS, SOFT, settings, 3)
+    loss = classification_loss(LOGITS, SOFT, settings=settings, num_classes=3)
     torch.testing.assert_close(loss, -(SOFT * log_probabilities).sum(1).mean())
 
 
@@ -41,8 +42,11 @@ def test_cross_entropy_in_closed_form(smoothing):
 @pytest.mark.parametrize("labels", [HARD, SOFT], ids=["hard", "soft"])
 def test_a_batch_is_the_mean_of_its_images(loss, labels):
     settings = Train(loss=loss, label_smoothing=0.1)
-    rows = [classification_loss(LOGITS[i : i + 1], labels[i : i + 1], settings, 3) for i in (0, 1)]
-    whole = classification_loss(LOGITS, labels, settings, 3)
+    rows = [
+        classification_loss(LOGITS[i : i + 1], labels[i : i + 1], settings=settings, num_classes=3)
+        for i in (0, 1)
+    ]
+    whole = classification_loss(LOGITS, labels, settings=settings, num_classes=3)
     torch.testing.assert_close(whole, torch.stack(rows).mean())
 
 
@@ -52,7 +56,7 @@ def test_half_precision_logits_give_a_float32_loss_inside_autocast(loss):
     logits = torch.linspace(-3, 3, 4000).reshape(4, 1000).bfloat16()
     labels, settings = torch.tensor([1, 999, 5, 500]), Train(loss=loss, label_smoothing=0.1)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = classification_loss(logits, labels, settings, 1000)
+        loss = classification_loss(logits, labels, settings=settings, num_classes=1000)
     assert loss.dtype == torch.float32
-    expected = classification_loss(logits.double(), labels, settings, 1000)
+    expected = classification_loss(logits.double(), labels, settings=settings, num_classes=1000)
     torch.testing.assert_close(loss, expected.float(), rtol=1e-5, atol=0)

@@ -70,13 +70,13 @@ def test_memory_grows_by_what_is_allocated():
 
 def curve_lines(keys):
     train = ("loss", "learning_rate", "images_per_second", "data_wait_fraction", "memory_gb")
-    held_out = ("eval_loss", "eval_top1_accuracy", "eval_top5_accuracy")
+    validation = ("eval_loss", "eval_top1_accuracy", "eval_top5_accuracy")
     lines = []
     for step in range(1, 30):
         values = {key: 0.5 / step**0.5 for key in train if key in keys}
         lines.append({"step": step, "epoch": step / 10, **values})
         if step % 10 == 0:
-            values = {key: 0.9 - 1 / step for key in held_out if key in keys}
+            values = {key: 0.9 - 1 / step for key in validation if key in keys}
             lines.append({"step": step, "epoch": step / 10, **values})
     return lines
 

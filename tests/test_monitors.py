@@ -13,7 +13,13 @@ from convzoo.training.metrics_log import read_metrics
 from convzoo.training.monitors import Monitors, gradient_statistics
 from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
 
-TINY = dict(num_labels=3, num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2])
+TINY = {
+    "num_labels": 3,
+    "num_channels": 1,
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16],
+    "depths": [1, 2],
+}
 QLNET_NAMES = ("gradients", "batch_norm", "residual_ratio", "weight_change")
 
 
@@ -32,31 +38,32 @@ def batch(step):
     return torch.randn(6, 1, 12, 12, generator=rng), torch.randint(0, 3, (6,), generator=rng)
 
 
-def train(model, monitors, steps, parts=1, called=None):
+def train(model, monitors, steps, *, count=1, called=None):
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     torch.manual_seed(1)
     for step in steps:
         pixels, labels = batch(step)
-        with monitors.watching(step):
-            for x, y in zip(pixels.chunk(parts), labels.chunk(parts), strict=True):
-                loss = F.cross_entropy((called or model)(x).logits, y) / parts
+        monitors.begin(step - 1)
+        with monitors.watching():
+            for x, y in zip(pixels.chunk(count), labels.chunk(count), strict=True):
+                loss = F.cross_entropy((called or model)(x).logits, y) / count
                 loss.backward()
-        monitors.after_backward(step)
+        monitors.after_backward()
         optimizer.step()
         optimizer.zero_grad()
-        monitors.after_step(step)
+        monitors.end()
 
 
 def look(folder):
     return read_metrics(folder / "monitors.jsonl")
 
 
-@pytest.mark.parametrize("build, names", [(cnn, MONITORS), (qlnet, QLNET_NAMES)])
+@pytest.mark.parametrize(("build", "names"), [(cnn, MONITORS), (qlnet, QLNET_NAMES)])
 def test_a_watched_run_has_the_weights_and_random_numbers_of_one_without(tmp_path, build, names):
     results = []
     for chosen in ((), names):
         model = build(drop_path_rate=0.5) if build is cnn else build()
-        train(model, Monitors(model, chosen, 2, tmp_path), range(1, 6))
+        train(model, Monitors(model, chosen, every_steps=2, folder=tmp_path), range(1, 6))
         results.append((model.state_dict(), torch.rand(3)))
     (plain, random), (watched, random_watched) = results
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
@@ -71,20 +78,24 @@ def test_nothing_is_hooked_or_written_when_nothing_is_chosen_or_between_looks(tm
     def hooks():
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
-    none = Monitors(model, (), 1, tmp_path)
-    other_process = Monitors(model, MONITORS, 1, tmp_path, enabled=False)
+    none = Monitors(model, (), every_steps=1, folder=tmp_path)
+    other_process = Monitors(model, MONITORS, every_steps=1, folder=tmp_path, enabled=False)
     for monitors in (none, other_process):
-        with monitors.watching(1):
+        monitors.begin(0)
+        with monitors.watching():
             assert hooks() == 0
-        monitors.after_backward(1)
-        monitors.after_step(1)
+        monitors.after_backward()
+        monitors.end()
     assert list(tmp_path.iterdir()) == []
-    monitors = Monitors(model, ["residual_ratio"], 10, tmp_path)
-    with monitors.watching(10):
+    monitors = Monitors(model, ["residual_ratio"], every_steps=10, folder=tmp_path)
+    monitors.begin(9)
+    with monitors.watching():
         assert hooks() > 0
-    with monitors.watching(11):
+    monitors.begin(10)
+    with monitors.watching():
         assert hooks() == 0
-    with pytest.raises(ZeroDivisionError), monitors.watching(20):
+    monitors.begin(19)
+    with pytest.raises(ZeroDivisionError), monitors.watching():
         1 / 0  # noqa: B018
     assert hooks() == 0
 
@@ -146,17 +157,17 @@ def test_the_residual_ratio_is_that_of_the_blocks_computed_by_hand(tmp_path, bui
             nn.init.constant_(block.bn3.weight, 0.7)
     with torch.no_grad():
         expected = ratios_by_hand(model, batch(1)[0])
-    train(model, Monitors(model, ["residual_ratio"], 1, tmp_path), [1])
+    train(model, Monitors(model, ["residual_ratio"], every_steps=1, folder=tmp_path), [1])
     (line,) = look(tmp_path)
     found = {name: value["ratio"] for name, value in line["residual_ratio"].items()}
     assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("build", [cnn, qlnet])
-def test_activation_checkpointing_and_parts_of_a_batch_give_the_same_ratios(tmp_path, build):
+def test_activation_checkpointing_and_micro_batches_give_the_same_ratios(tmp_path, build):
     found = []
-    for number, (checkpointing, parts) in enumerate([(False, 1), (True, 1), (True, 3)]):
-        model = build().eval()  # batch norms see no difference between parts and the whole
+    for number, (checkpointing, count) in enumerate([(False, 1), (True, 1), (True, 3)]):
+        model = build().eval()  # batch norms see no difference between micro-batches and the whole
         for block in model.modules():
             block.training = hasattr(block, "shortcut")  # which checkpointing asks for
             if block.training:
@@ -165,7 +176,12 @@ def test_activation_checkpointing_and_parts_of_a_batch_give_the_same_ratios(tmp_
             model.activation_checkpointing_enable()
         folder = tmp_path / str(number)
         folder.mkdir()
-        train(model, Monitors(model, ["residual_ratio"], 1, folder), [1], parts)
+        train(
+            model,
+            Monitors(model, ["residual_ratio"], every_steps=1, folder=folder),
+            [1],
+            count=count,
+        )
         found.append({n: v["ratio"] for n, v in look(folder)[0]["residual_ratio"].items()})
     assert found[1] == found[0]
     assert found[2] == pytest.approx(found[0], rel=1e-5)
@@ -181,7 +197,9 @@ def test_a_model_inside_ddp_is_watched(tmp_path):
             model, folder = cnn(), tmp_path / name
             folder.mkdir()
             wrapped = nn.parallel.DistributedDataParallel(model) if name == "ddp" else model
-            monitors = Monitors(model, ["gradients", "residual_ratio"], 1, folder)
+            monitors = Monitors(
+                model, ["gradients", "residual_ratio"], every_steps=1, folder=folder
+            )
             train(model, monitors, [1, 2], called=wrapped)
             found.append(look(folder))
     finally:
@@ -199,7 +217,10 @@ def test_slopes_scales_and_batch_norms_are_described(tmp_path):
         model.stem.bn.running_var.copy_(torch.tensor([1, 4, 1, 1, 1e-20, 1, 1, 1]))
         model.stem.bn.running_mean.fill_(-2)
         model.stem.bn.weight[0] = 0
-    Monitors(model, ["slopes", "residual_scales", "batch_norm"], 1, tmp_path).after_step(1)
+    names = ["slopes", "residual_scales", "batch_norm"]
+    monitors = Monitors(model, names, every_steps=1, folder=tmp_path)
+    monitors.begin(0)
+    monitors.end()
     (line,) = look(tmp_path)
     assert line["slopes"]["stem.act"] == {"min": -0.5, "mean": 0.5, "max": 1.5, "outside": 0.25}
     assert line["residual_scales"]["stages.0.0"]["scale"] == pytest.approx(math.log(1 + math.e**2))
@@ -210,13 +231,14 @@ def test_slopes_scales_and_batch_norms_are_described(tmp_path):
 
 def test_weight_change_is_relative_to_the_larger_norm_and_counts_from_the_last_look(tmp_path):
     model = cnn()
-    monitors = Monitors(model, ["weight_change"], 5, tmp_path, start_step=7)
+    monitors = Monitors(model, ["weight_change"], every_steps=5, folder=tmp_path, start_step=7)
     with torch.no_grad():
         model.classifier.weight.mul_(1.25)
         model.stem.conv.weight.mul_(0.5)
         model.stem.conv.bias.fill_(3)  # from 0
-    monitors.after_step(10)
-    monitors.after_step(15)
+    for step in (9, 14):
+        monitors.begin(step)
+        monitors.end()
     first, second = look(tmp_path)
     assert (first["since_step"], second["since_step"]) == (7, 10)
     change = {name: value["relative"] for name, value in first["weight_change"].items()}
@@ -228,9 +250,9 @@ def test_weight_change_is_relative_to_the_larger_norm_and_counts_from_the_last_l
     assert second["weight_change"]["classifier.weight"]["relative"] == 0
 
 
-@pytest.mark.parametrize("mode, draws", [("batch", 1), ("elem", 6)])
+@pytest.mark.parametrize(("mode", "draws"), [("batch", 1), ("elem", 6)])
 def test_mixing_tells_what_the_labels_show(tmp_path, mode, draws):
-    monitors = Monitors(cnn(), ["mixing"], 1, tmp_path)
+    monitors = Monitors(cnn(), ["mixing"], every_steps=1, folder=tmp_path)
     mix = MixupCutmix(
         mixup_alpha=0.8,
         cutmix_alpha=1.0,
@@ -243,8 +265,9 @@ def test_mixing_tells_what_the_labels_show(tmp_path, mode, draws):
     labels = torch.arange(6)  # row i meets row 5 - i: all differ
     for step in range(1, 21):
         _, targets = mix(torch.zeros(6, 1, 12, 12), labels, np.random.default_rng(step))
-        monitors.mixing(step, mix.drawn)
-        monitors.after_step(step)
+        monitors.begin(step - 1)
+        monitors.mixing(mix.drawn)
+        monitors.end()
         noted = look(tmp_path)[-1]["mixing"]
         own = targets[range(6), labels][:draws].tolist()
         assert noted["share"] == pytest.approx(own, abs=1e-5)
@@ -259,19 +282,24 @@ def test_mixing_tells_what_the_labels_show(tmp_path, mode, draws):
 
 def test_a_resumed_run_looks_at_each_step_once(tmp_path):
     model = cnn()
-    train(model, Monitors(model, ["gradients"], 2, tmp_path), range(1, 9))
-    train(model, Monitors(model, ["gradients"], 2, tmp_path, start_step=5), range(6, 9))
+    train(model, Monitors(model, ["gradients"], every_steps=2, folder=tmp_path), range(1, 9))
+    train(
+        model,
+        Monitors(model, ["gradients"], every_steps=2, folder=tmp_path, start_step=5),
+        range(6, 9),
+    )
     assert [line["step"] for line in look(tmp_path)] == [1, 2, 4, 6, 8]
 
 
 def test_broken_gradients_are_valid_json(tmp_path):
     model = cnn()
-    monitors = Monitors(model, ["gradients"], 1, tmp_path)
+    monitors = Monitors(model, ["gradients"], every_steps=1, folder=tmp_path)
     model(batch(1)[0]).logits.sum().backward()
     model.classifier.weight.grad[0, 0] = math.nan
     model.stem.conv.weight.grad = None  # as of a frozen layer
-    monitors.after_backward(1)
-    monitors.after_step(1)
+    monitors.begin(0)
+    monitors.after_backward()
+    monitors.end()
     text = (tmp_path / "monitors.jsonl").read_text()
     strict = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert strict["gradients"]["classifier"] == {"finite": False}
@@ -282,4 +310,4 @@ def test_broken_gradients_are_valid_json(tmp_path):
 def test_a_monitor_that_finds_nothing_in_the_model_is_an_error(tmp_path, name):
     model = AlexNet(AlexNetConfig(stem="small", num_labels=3, classifier_hidden_size=8))
     with pytest.raises(ValueError, match=f"monitor '{name}' looks at .*; AlexNet has none"):
-        Monitors(model, [name], 1, tmp_path)
+        Monitors(model, [name], every_steps=1, folder=tmp_path)

@@ -56,7 +56,7 @@ def test_who_is_decayed_in_the_prelu_network(rule, decayed):
     model = on_meta(CNN, CNNConfig())
     kind = kinds(model)
     counts = {0.0: {}, 0.02: {}}
-    for group in parameter_groups(model, 0.02, rule):
+    for group in parameter_groups(model, 0.02, weight_decay_on=rule):
         for parameter in group["params"]:
             bag = counts[group["weight_decay"]]
             bag[kind[parameter]] = bag.get(kind[parameter], 0) + 1
@@ -70,7 +70,7 @@ def test_qlnet_decays_its_53_kernels_and_not_the_other_105_tensors():
 
 
 def test_alexnet_after_2012_decays_everything():
-    (group,) = parameter_groups(on_meta(AlexNet, AlexNetConfig()), 5e-4, "all")
+    (group,) = parameter_groups(on_meta(AlexNet, AlexNetConfig()), 5e-4, weight_decay_on="all")
     assert group["weight_decay"] == 5e-4 and len(group["params"]) == 16
 
 
@@ -86,7 +86,7 @@ def test_frozen_parameters_are_left_out(model):
 
 def test_the_learning_rate_falls_from_stage_to_stage_towards_the_input():
     model = on_meta(CNN, CNNConfig())
-    groups = parameter_groups(model, 0.1, "kernels", 0.5, stage_of(model))
+    groups = parameter_groups(model, 0.1, layer_decay=0.5, stage_of=stage_of(model))
     scale = {parameter: group["lr_scale"] for group in groups for parameter in group["params"]}
     expected = {"embedder": 1 / 32, "stages.0": 1 / 16, "stages.3": 1 / 2, "classifier": 1.0}
     for name, parameter in model.named_parameters():
@@ -111,7 +111,7 @@ def test_settings_reach_the_optimizer(model, name):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
-def test_an_optimizer_goes_on_bit_for_bit(name, tmp_path):
+def test_an_optimizer_is_resumed_bit_for_bit(name, tmp_path):
     """Ten steps, or four, a saved state in a new optimizer, and six."""
 
     def start():
@@ -160,9 +160,12 @@ def test_slopes_are_clamped_and_nothing_else(model):
 def test_cosine_with_warmup_meets_the_prelu_networks_schedule():
     published = golden("schedules")["seed000"]
     schedule = Schedule(warmup_epochs=10, min_learning_rate=published["floor"])
-    total, per_epoch = published["total_steps"], published["optimizer_steps_per_epoch"]
+    length = {
+        "total_steps": published["total_steps"],
+        "steps_per_epoch": published["optimizer_steps_per_epoch"],
+    }
     for step, expected in published["learning_rate_by_step"].items():
-        ours = learning_rate_at(int(step), published["peak"], schedule, total, per_epoch)
+        ours = learning_rate_at(int(step), published["peak"], schedule, **length)
         assert ours == pytest.approx(expected, rel=1e-7, abs=1e-15)
 
 
@@ -177,11 +180,11 @@ def test_cosine_by_epochs_meets_qlnets_schedule(images):
         per_epoch=True,
     )
     per_epoch = images / 192
-    total = math.ceil(240 * per_epoch)
+    length = {"total_steps": math.ceil(240 * per_epoch), "steps_per_epoch": per_epoch}
     for epoch, expected in published["learning_rate_by_epoch"].items():
         first, last = math.ceil(int(epoch) * per_epoch), math.ceil((int(epoch) + 1) * per_epoch) - 1
         for step in (first, last):
-            ours = learning_rate_at(step, published["peak"], schedule, total, per_epoch)
+            ours = learning_rate_at(step, published["peak"], schedule, **length)
             assert ours == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
@@ -218,7 +221,9 @@ def test_cosine_by_epochs_meets_qlnets_schedule(images):
 def test_schedules_meet_timm(schedule, total, expected):
     """Recorded from CosineLRScheduler of timm 1.0.31."""
     for step, rate in expected.items():
-        assert learning_rate_at(step, 0.1, schedule, total, 1) == pytest.approx(rate, rel=1e-9)
+        assert learning_rate_at(
+            step, 0.1, schedule, total_steps=total, steps_per_epoch=1
+        ) == pytest.approx(rate, rel=1e-9)
 
 
 def torch_rates(count, scheduler_class, **settings):
@@ -249,8 +254,12 @@ def torch_rates(count, scheduler_class, **settings):
             (
                 lr_scheduler.OneCycleLR,
                 {
-                    **{"max_lr": 0.1, "total_steps": 140, "cycle_momentum": False},
-                    **{"pct_start": 0.5, "div_factor": 10, "final_div_factor": 100},
+                    "max_lr": 0.1,
+                    "total_steps": 140,
+                    "cycle_momentum": False,
+                    "pct_start": 0.5,
+                    "div_factor": 10,
+                    "final_div_factor": 100,
                 },
             ),
         ),
@@ -268,7 +277,10 @@ def torch_rates(count, scheduler_class, **settings):
 def test_schedules_meet_torch(schedule, theirs):
     scheduler_class, settings = theirs
     expected = torch_rates(140, scheduler_class, **settings)
-    ours = [learning_rate_at(step, 0.1, schedule, 140, 7) for step in range(140)]
+    ours = [
+        learning_rate_at(step, 0.1, schedule, total_steps=140, steps_per_epoch=7)
+        for step in range(140)
+    ]
     assert ours == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
@@ -284,24 +296,38 @@ def test_a_plateau_meets_torch(seed):
     scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=1e-2)
     for count in range(1, len(history) + 1):
         scheduler.step(history[count - 1])
-        ours = learning_rate_at(count * 7, 0.1, schedule, 420, 7, history[:count])
+        ours = learning_rate_at(
+            count * 7,
+            0.1,
+            schedule,
+            total_steps=420,
+            steps_per_epoch=7,
+            plateau_history=history[:count],
+        )
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
     assert ours < 0.05  # it was reduced more than once
 
 
 def test_constant_and_warmup_start_in_closed_form():
     schedule = Schedule(name="constant", warmup_learning_rate=0.1, warmup_epochs=2)
-    rates = [learning_rate_at(step, 0.5, schedule, 10, 2) for step in range(10)]
+    rates = [
+        learning_rate_at(step, 0.5, schedule, total_steps=10, steps_per_epoch=2)
+        for step in range(10)
+    ]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4] + [0.5] * 6)
-    cosine = [learning_rate_at(step, 1.0, Schedule(), 4, 1) for step in range(4)]
+    cosine = [
+        learning_rate_at(step, 1.0, Schedule(), total_steps=4, steps_per_epoch=1)
+        for step in range(4)
+    ]
     assert cosine == pytest.approx([1.0, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)])
 
 
 @pytest.mark.parametrize("name", ["cosine", "constant", "step", "plateau", "one_cycle", "restarts"])
 def test_every_schedule_is_finite_and_below_the_peak_in_short_and_uneven_runs(name):
     for total, per_epoch in itertools.product((1, 2, 3, 50), (0.4, 1.0, 7.3)):
+        length = {"total_steps": total, "steps_per_epoch": per_epoch}
         for warmup, first in itertools.product((0, 2.5), (True, False)):
             schedule = Schedule(name=name, warmup_epochs=warmup, warmup_first=first, cycle_epochs=1)
             for step in range(total):
-                rate = learning_rate_at(step, 0.1, schedule, total, per_epoch)
+                rate = learning_rate_at(step, 0.1, schedule, **length)
                 assert 0 <= rate <= 0.1 + 1e-12

@@ -135,8 +135,8 @@ def rate(name, epoch, images=IMAGENET):
         math.ceil(epoch * per_epoch),
         recipe.optimizer.learning_rate,
         recipe.schedule,
-        math.ceil(recipe.train.epochs * per_epoch),
-        per_epoch,
+        total_steps=math.ceil(recipe.train.epochs * per_epoch),
+        steps_per_epoch=per_epoch,
     )
 
 

@@ -18,7 +18,7 @@ logging.basicConfig(format="%(message)s")
 PartialState(cpu=True)
 folder, names, first, last = Path(sys.argv[1]), sys.argv[2].split(","), *map(int, sys.argv[3:])
 config = {"optimizer": {"betas": [0, 1]}, "model": {"note": "long " * 1000}}
-trackers = Trackers(names, folder, "tiny", config)
+trackers = Trackers(names, folder, run_name="tiny", config=config)
 for step in range(first, last + 1):
     trackers.log(step, epoch=step / 2, loss=1 / step, memory_gb=None)
     if step % 2 == 0:
@@ -119,7 +119,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (7000, resource.RLIM_INFINITY))
 
 def test_a_tracker_that_cannot_start_does_not_stop_training(folder, caplog):
     (folder / "tensorboard").write_text("a file where a folder should be")
-    trackers = Trackers(["tensorboard"], folder, "tiny", {})
+    trackers = Trackers(["tensorboard"], folder, run_name="tiny", config={})
     assert "tensorboard failed and is left out from now on" in caplog.text
     trackers.log(step=1, loss=1.0)
     trackers.finish()
@@ -127,7 +127,7 @@ def test_a_tracker_that_cannot_start_does_not_stop_training(folder, caplog):
 
 def test_a_missing_package_is_named_with_its_command(folder):
     with pytest.raises(ValueError, match=r"aim is not\. Run: pip install aim"):
-        Trackers(["tensorboard", "aim"], folder, "tiny", {})
+        Trackers(["tensorboard", "aim"], folder, run_name="tiny", config={})
 
 
 def test_without_trackers_nothing_is_imported_or_written(folder):
@@ -136,7 +136,7 @@ import sys
 from pathlib import Path
 from convzoo.training.trackers import Trackers
 
-trackers = Trackers((), Path(sys.argv[1]), "tiny", {})
+trackers = Trackers((), Path(sys.argv[1]), run_name="tiny", config={})
 trackers.log(1, loss=1.0)
 trackers.finish()
 assert not {"accelerate", "tensorboard", "trackio", "wandb"} & set(sys.modules)

@@ -1,14 +1,13 @@
 """Training through the real launcher, in processes of their own."""
 
+import itertools
 import json
-import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from fractions import Fraction
 
 import numpy as np
 import psutil
@@ -17,11 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from convzoo.data.opening import open_split
-from convzoo.files import file_sha256, lock_folder
+from convzoo.files import file_sha256
 from convzoo.recipe.files import load_recipe
 from convzoo.training.building import build_model
 from convzoo.training.checkpointing import latest_checkpoint, load_state
 from convzoo.training.metrics_log import read_metrics
+from convzoo.training.run_folder import make_and_lock
 from tests.support.clients import (
     ENVIRONMENT,
     ROOT,
@@ -32,7 +32,7 @@ from tests.support.clients import (
 )
 from tests.support.hub_server import HubServer
 from tests.support.images import coloured_images, write_split
-from train_accelerate import completes
+from train_accelerate import seed_step
 
 A_FEW_STEPS = ("train.epochs=0.2", "schedule.warmup_epochs=0")
 # Without batch norm a training step is the same for any number of processes, up to rounding.
@@ -141,18 +141,6 @@ def test_the_log_has_every_step_and_evaluation(finished_run):
     assert first["learning_rate"] == 0.0  # step 0 of the warm-up
 
 
-@pytest.mark.parametrize(("images", "batch"), [(1_281_167, 128), (61, 12), (61, 60), (3, 12)])
-@pytest.mark.parametrize("epochs", [1.0, 0.7, 3.0])
-def test_what_comes_every_few_epochs_does_not_drift(images, batch, epochs):
-    per_epoch = Fraction(images, batch)
-    exact = Fraction(str(epochs)) * per_epoch
-    expected = sorted({max(1, math.ceil(number * exact)) for number in range(1, 13)})
-    last = expected[-1]
-    found = [step for step in range(1, last + 1) if completes(step, epochs * float(per_epoch))]
-    assert found == expected
-    assert not completes(1, 0.0)
-
-
 def test_training_results_agree_with_the_run(finished_run, tiny_recipe, colour_data):
     model = finished_run[0] / "model"
     results = json.loads((model / "train_results.json").read_text())
@@ -222,10 +210,10 @@ def end_after_first_checkpoint(recipe, output, *overrides, processes=1, ends="ev
 
 
 @pytest.mark.parametrize("family", ["cnn", "alexnet"])
-def test_a_killed_run_goes_on_to_the_very_same_weights(
-    family, tiny_recipe, alexnet_recipe, tmp_path
+def test_a_killed_run_is_resumed_to_the_very_same_weights(
+    family, tiny_recipe, *, alexnet_recipe, tmp_path
 ):
-    """Batch norm, drop path, dropout, momentum, averaged weights and all augmentation go on."""
+    """With batch norm, drop path, dropout, momentum, averaged weights and all augmentation."""
     recipe = alexnet_recipe(dropout=0.5, log_every=7)  # checkpoints fall between log steps
     if family == "cnn":
         text = tiny_recipe.read_text().replace("epochs = 3", "epochs = 24")
@@ -271,7 +259,7 @@ def test_losses_do_not_depend_on_the_number_of_processes(alone, tmp_path, proces
     assert ours == pytest.approx(theirs, rel=2e-2, abs=1e-4)  # rounding adds up over the steps
 
 
-def test_a_run_killed_on_two_processes_goes_on_with_one(alone, tmp_path):
+def test_a_run_killed_on_two_processes_is_resumed_on_one(alone, tmp_path):
     recipe, expected = alone
     end_after_first_checkpoint(recipe, tmp_path, processes=2)
     assert "resuming from" in train(recipe, f"run.output_dir={tmp_path}").stderr
@@ -283,7 +271,7 @@ def test_a_run_killed_on_two_processes_goes_on_with_one(alone, tmp_path):
 
 
 @pytest.mark.parametrize("ends", ["everyone", "launcher"])
-def test_a_terminated_run_saves_and_goes_on_to_the_same_weights(ends, alone, tmp_path):
+def test_a_terminated_run_saves_and_is_resumed_to_the_same_weights(ends, alone, tmp_path):
     """Data workers get the signal, too; a launcher alone cannot pass it on."""
     recipe, expected = alone
     rare = ("data.num_workers=2", "train.checkpoint_every_epochs=5")
@@ -308,7 +296,8 @@ def test_an_evaluation_gives_way_to_a_signal_and_is_made_up_for(processes, alone
     often += ["train.checkpoint_every_epochs=1", "train.eval_batch_size=100", "run.name=alexnet"]
     output = tmp_path / "runs"
     said = end_after_first_checkpoint(recipe, output, *often, processes=processes, by="terminate")
-    assert "stopped by" in said and "after step 5 of 10" in said and "held-out" not in said
+    assert "stopped by" in said and "after step 5 of 10" in said
+    assert "validation loss" not in said
     state = load_state(latest_checkpoint(output / "alexnet/checkpoints"))
     assert state["step"] == 5 and state["evaluation_due"] and not state["eval_history"]
     write_split(tmp_path / "many", "test", images, labels)
@@ -317,7 +306,7 @@ def test_an_evaluation_gives_way_to_a_signal_and_is_made_up_for(processes, alone
     assert [line["step"] for line in lines if "eval_loss" in line] == [5, 10]
 
 
-def test_a_held_out_image_that_cannot_be_read_costs_no_training(alone, tmp_path):
+def test_a_validation_image_that_cannot_be_read_costs_no_training(alone, tmp_path):
     recipe, expected = alone
     source = load_recipe(recipe).data.path
     broken = shutil.copytree(source, tmp_path / "broken")
@@ -330,7 +319,7 @@ def test_a_held_out_image_that_cannot_be_read_costs_no_training(alone, tmp_path)
     kept = latest_checkpoint(folder / "checkpoints")
     state = load_state(kept)
     assert state["step"] == 11 and state["evaluation_due"]  # 2 epochs of 61 / 12 steps
-    done = train(recipe, *often)  # the same training images elsewhere, good held-out ones
+    done = train(recipe, *often)  # the same training images elsewhere, good ones of validation
     assert "resuming from" in done.stderr
     weights = "model/model.safetensors"
     assert file_sha256(folder / weights) == file_sha256(expected / weights)
@@ -391,6 +380,52 @@ def test_compiled_and_checkpointed_steps_give_the_same_losses(alone, tmp_path):
     assert keys[0] == keys[1]  # no _orig_mod.
 
 
+def test_a_step_has_the_random_numbers_of_its_run_step_and_process():
+    """The seed is NumPy's for the three numbers, on any version of Python."""
+    seeds = {}
+    for numbers in itertools.product((0, 42), (0, 1, 10**6), (0, 1)):
+        seed_step(*numbers)
+        seeds[numbers] = torch.initial_seed()
+    assert seeds[42, 0, 0] == 11_465_652_750_463_011_511
+    assert len(set(seeds.values())) == len(seeds)
+
+
+FAILS_LATER = """
+import runpy, sys
+import torch
+from convzoo.training import losses
+
+count, loss = 0, losses.classification_loss
+
+def failing(*arguments, **settings):
+    global count
+    count += 1
+    if count == 3:
+        raise torch.OutOfMemoryError("no memory left in step 3")
+    return loss(*arguments, **settings)
+
+losses.classification_loss = failing
+sys.argv = ["train_accelerate.py", *sys.argv[1:]]
+runpy.run_path("train_accelerate.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_unexpected_error_ends_everything_at_once(alexnet_recipe, tmp_path, processes):
+    """Data workers outlive signals for two minutes, but not the training that needs them."""
+    script = tmp_path / "fails.py"
+    script.write_text(FAILS_LATER)
+    settings = (f"run.output_dir={tmp_path}", "data.num_workers=2")
+    arguments = launch_arguments(processes, script, alexnet_recipe(0.0), *settings)
+    started = time.monotonic()
+    done = run(*arguments, check=False)
+    assert done.returncode == 1 and time.monotonic() - started < 60
+    assert done.stderr.count("OutOfMemoryError: no memory left in step 3") >= 1
+    assert "Traceback" in done.stderr and "in train\n" in done.stderr
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(script) in (p.info["cmdline"] or ())]
+    assert not left
+
+
 def test_an_average_that_never_moves_publishes_the_first_weights(tiny_recipe, tmp_path):
     overrides = (f"run.output_dir={tmp_path}", "train.ema_decay=1.0", "train.ema_warmup=false")
     train(tiny_recipe, *overrides, "train.epochs=1")
@@ -410,10 +445,10 @@ def test_the_best_checkpoint_stays_and_is_a_whole_model(tiny_recipe, colour_data
     train(tiny_recipe, f"run.output_dir={tmp_path}", *overrides, "train.epochs=6")
     folder = tmp_path / "tiny"
     best = json.loads((folder / "model/train_results.json").read_text())["best_evaluation"]
-    held_out = [line for line in read_metrics(folder / "metrics.jsonl") if "eval_loss" in line]
-    accuracies = [line["eval_top1_accuracy"] for line in held_out]
+    evaluations = [line for line in read_metrics(folder / "metrics.jsonl") if "eval_loss" in line]
+    accuracies = [line["eval_top1_accuracy"] for line in evaluations]
     assert best["top1_accuracy"] == pytest.approx(max(accuracies), rel=1e-5)
-    if best["step"] < held_out[-1]["step"]:  # the last one is in model/
+    if best["step"] < evaluations[-1]["step"]:  # the last one is in model/
         checkpoint = folder / "checkpoints" / f"step_{best['step']:08d}"
         run("-m", "convzoo", "evaluate", checkpoint, "--data", colour_data, "--split", "test")
         result = json.loads((checkpoint / "eval_results.json").read_text())["results"][0]
@@ -507,12 +542,12 @@ def test_a_finished_model_is_pushed(tiny_recipe, tmp_path):
     )
 
 
-def test_a_folder_in_use_is_not_trained_in(alexnet_recipe, tmp_path, monkeypatch):
-    descriptor = lock_folder(tmp_path / "alexnet")
+def test_a_folder_in_use_is_not_trained_in(tmp_path):
+    descriptor = make_and_lock(tmp_path / "alexnet")
     with pytest.raises(ValueError, match="another process has it"):
-        lock_folder(tmp_path / "alexnet", patience_seconds=0.3)
+        make_and_lock(tmp_path / "alexnet", patience_seconds=0.3)
     os.close(descriptor)
-    os.close(lock_folder(tmp_path / "alexnet", patience_seconds=0.3))
+    os.close(make_and_lock(tmp_path / "alexnet", patience_seconds=0.3))
 
 
 def test_a_corrected_command_starts_in_the_same_folder(alexnet_recipe, tmp_path):

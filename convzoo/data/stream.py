@@ -8,7 +8,7 @@ are needed, and keeps images encoded until their turn.
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -194,7 +194,9 @@ def worker_share(share: Share) -> Share:
     return share.part(worker.id, worker.num_workers)
 
 
-def train_batches(stream: TrainStream, num_workers: int, *, pin: bool = False) -> Iterator[Batch]:
+def train_batches(
+    stream: TrainStream, num_workers: int, *, pin: bool = False
+) -> Generator[Batch, None, None]:
     """Yield one process's batch per step.
 
     Args:

@@ -12,10 +12,8 @@ import dataclasses
 import functools
 import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,7 +21,7 @@ from tqdm import tqdm
 from convzoo.data.opening import DatasetReference, leave_out_advice, open_splits
 from convzoo.data.split import Split
 from convzoo.environment import describe_environment, now
-from convzoo.files import write_json
+from convzoo.files import locked_folder, write_json
 from convzoo.resizing.card import dataset_card
 from convzoo.resizing.rows import Presize, row_converter
 from convzoo.resizing.shards import REPORT, Report, final_name, next_row, write_shards
@@ -80,7 +78,8 @@ def preprocess(
     _check_labels(opened)
     folder = target.with_name(f".{target.name}.partial")
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_user_of(folder):
+    refusal = OSError(f"{folder} must have one writer; another process is writing it")
+    with locked_folder(folder, refusal):
         config = DatasetReference.of(source).name
         new = functools.partial(_new, opened, command, settings=settings, config=config)
         report = _begin_or_continue(folder, settings, new)
@@ -150,23 +149,6 @@ def _finished_report(output: Path, settings: Report) -> Report:
         )
     logger.info("%s is complete already", output)
     return report
-
-
-@contextmanager
-def _only_user_of(folder: Path) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise OSError(f"{folder} must have one writer; another process is writing it") from error
-    finally:
-        os.close(descriptor)  # frees the lock, as the end of the process does
 
 
 def _new(splits: Sequence[Split], command: str, *, settings: Report, config: str) -> Report:

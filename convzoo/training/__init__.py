@@ -1,1 +1,1 @@
-"""What a training step changes, and where a run stands."""
+"""Train: everything that a run is made of, and what begins, saves and publishes it."""

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of several processes.
+"""Share batch-norm statistics between processes.
 
 Each process normalises with the statistics of its own share of a batch, and its running statistics
 follow those. Running statistics are linear in the batches' statistics, so the mean over processes
@@ -25,9 +25,10 @@ def share_statistics(model: nn.Module, accelerator: Accelerator, how: str) -> No
     running = [
         buffer
         for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
         if any(parameter.requires_grad for parameter in module.parameters())  # not frozen
         for buffer in (module.running_mean, module.running_var)
+        if buffer is not None
     ]
     if running:
         flat = torch.cat(running)  # one message for all layers

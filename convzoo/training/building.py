@@ -1,4 +1,4 @@
-"""A recipe and a dataset to a model and its image processor.
+"""Build the model and the image processor of a recipe.
 
 A fresh model needs the recipe only. A fine-tuned one starts from `finetune.pretrained`: its
 configuration and weights stay, but for the fields that [model] gives, for the classifier where the
@@ -8,6 +8,7 @@ classes differ, and for the first convolution where the number of colour channel
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedModel
@@ -16,6 +17,7 @@ import modeling
 from convzoo.labels import unique_names
 from convzoo.recipe.settings import Preprocessing, Recipe
 from convzoo.training.finetuning import family_of, freeze, pretrained_model
+from modeling import ConvZooModel
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +25,12 @@ logger = logging.getLogger(__name__)
 def build_model(
     recipe: Recipe, label_names: Sequence[str], checkpoint: Path | None = None
 ) -> PreTrainedModel:
-    """The model that a recipe starts from.
+    """Build the model that a recipe starts from.
 
     Args:
         recipe: the sections run, model and finetune are read, and preprocessing for a warning.
         label_names: one name for each class; repeated ones are numbered.
-        checkpoint: of a run that goes on; its configuration then stands for the recipe's, and for
+        checkpoint: of a run to resume; its configuration then stands for the recipe's, and for
             that of a pretrained model, which need not be there any more. Its weights are not read.
 
     Returns:
@@ -41,13 +43,13 @@ def build_model(
             its weights, or `finetune.frozen_stages` leaves nothing to train.
     """
     labels = unique_names(label_names)
-    names = {
+    names: dict[str, Any] = {
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }
     if checkpoint:
         config = AutoConfig.from_pretrained(checkpoint)
-        model = modeling.FAMILIES[type(config)](config)
+        model: ConvZooModel = modeling.FAMILIES[type(config)](config)
     elif recipe.finetune.pretrained:
         model = pretrained_model(recipe, names)
     else:
@@ -61,7 +63,7 @@ def build_model(
 def build_processor(
     settings: Preprocessing, num_channels: int = 3
 ) -> "modeling.ConvZooImageProcessor":
-    """The image processor that is published with the model.
+    """Build the image processor that is published with the model.
 
     Args:
         settings: the evaluation protocol.

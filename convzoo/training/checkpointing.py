@@ -1,4 +1,4 @@
-"""Model folders and checkpoints that are either whole or not there.
+"""Write model folders and checkpoints that are either whole or not there, and find the newest.
 
 A checkpoint is a complete, loadable model folder plus `training_state.pt`. Everything is written
 to a folder aside, synced to disk, listed with its sha256 in `manifest.json`, and only then
@@ -9,18 +9,27 @@ does not agree with its manifest is skipped, and said so.
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+import modeling
 from convzoo.files import MANIFEST, file_sha256, write_folder
 
 logger = logging.getLogger(__name__)
 STATE = "training_state.pt"
 
 
-def save_model(folder: Path, model: PreTrainedModel, processor, recipe_toml: str) -> None:
+def save_model(
+    folder: Path,
+    model: PreTrainedModel,
+    *,
+    processor: "modeling.ConvZooImageProcessor",
+    recipe_toml: str,
+) -> None:
     """Write what every model folder has: weights, configuration, code, processor, recipe."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -28,7 +37,13 @@ def save_model(folder: Path, model: PreTrainedModel, processor, recipe_toml: str
 
 
 def save_checkpoint(
-    folder: Path, step: int, keep: int, fill, state: dict, keep_step: int | None = None
+    folder: Path,
+    step: int,
+    *,
+    fill: Callable[[Path], object],
+    state: dict[str, Any],
+    keep: int,
+    keep_step: int | None = None,
 ) -> Path:
     """Write `folder/step_<step>` and delete all but the `keep` newest up to it.
 
@@ -37,16 +52,16 @@ def save_checkpoint(
     Args:
         folder: the run's checkpoints.
         step: optimizer steps that were done.
-        keep: how many checkpoints stay.
         fill: called with a folder to write the model into.
         state: tensors and plain values for `load_state`.
+        keep: how many checkpoints stay.
         keep_step: a step whose checkpoint stays in any case.
 
     Returns:
         The new checkpoint.
     """
 
-    def fill_all(aside):
+    def fill_all(aside: Path) -> None:
         fill(aside)
         torch.save(state | {"step": step}, aside / STATE)
 
@@ -75,7 +90,7 @@ def recover(folder: Path) -> None:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that agrees with its manifest, or None if there is none at all.
+    """Find the newest checkpoint that agrees with its manifest, or None if there is none at all.
 
     Raises:
         OSError: if a file of a checkpoint is there and cannot be read.
@@ -96,25 +111,26 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def has_checkpoint(folder: Path, best: dict) -> bool:
-    """Whether the checkpoint of an evaluation, {"step": ..., ...} or {}, is there."""
+def has_checkpoint(folder: Path, best: dict[str, Any]) -> bool:
+    """Tell whether the checkpoint of an evaluation, {"step": ..., ...} or {}, is there."""
     return bool(best) and _path(folder, best["step"]).is_dir()
 
 
-def load_state(checkpoint: Path) -> dict:
-    """The `state` of `save_checkpoint`, with `step`."""
-    return torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """Load the `state` of `save_checkpoint`, with `step`."""
+    content: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+    return content
 
 
-def _path(folder, step):
+def _path(folder: Path, step: int) -> Path:
     return folder / f"step_{step:08d}"
 
 
-def _checkpoints(folder):
+def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_" + "[0-9]" * 8))
 
 
-def _problem(checkpoint):
+def _problem(checkpoint: Path) -> str | None:
     try:
         hashes = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
         for name, sha256 in hashes.items():

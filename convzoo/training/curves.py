@@ -2,23 +2,24 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 
-def plot_curves(metrics: list[dict], title: str, path: Path) -> None:
+def plot_curves(metrics: list[dict[str, Any]], title: str, path: Path) -> None:
     """Draw what a metrics log holds against epochs into a PNG.
 
     Args:
         metrics: lines of a metrics log; panels without values stay away.
-        title: above the image.
+        title: above the plot.
         path: the PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = [  # title, its curves as (key, label, factor)
-        ("loss", [("loss", "training", 1), ("eval_loss", "held-out", 1)]),
+        ("loss", [("loss", "training", 1), ("eval_loss", "validation", 1)]),
         (
-            "held-out accuracy, %",
+            "validation accuracy, %",
             [("eval_top1_accuracy", "top-1", 100), ("eval_top5_accuracy", "top-5", 100)],
         ),
         ("learning rate", [("learning_rate", "", 1)]),
@@ -41,7 +42,7 @@ def plot_curves(metrics: list[dict], title: str, path: Path) -> None:
                 axis.plot(*zip(*points, strict=True), style, markersize=3, label=label)
         if curves[0][1]:
             axis.legend()
-        if name != "loss" and not name.startswith("held-out"):
+        if name != "loss" and not name.startswith("validation"):
             axis.set_ylim(0, 1.05 * axis.dataLim.ymax or 1)
         axis.set_title(name, fontsize=11)
         axis.set_xlabel("epoch")

@@ -1,4 +1,4 @@
-"""What training sets in PyTorch for the device that it runs on: memory, speed, repeatable bits."""
+"""Set PyTorch up for the device that it trains on: memory, speed, repeatable bits."""
 
 import logging
 import os
@@ -13,7 +13,9 @@ from convzoo.allocator import keep_freed_memory
 logger = logging.getLogger(__name__)
 
 
-def prepare_device(device: torch.device, mixed_precision: str, deterministic: bool = False) -> None:
+def prepare_device(
+    device: torch.device, mixed_precision: str, *, deterministic: bool = False
+) -> None:
     """Set PyTorch up for training, before the first tensor is on the device.
 
     On CPUs freed memory is kept, and results are repeatable as they are. On GPUs cuDNN tries its
@@ -45,8 +47,10 @@ def prepare_device(device: torch.device, mixed_precision: str, deterministic: bo
             torch.use_deterministic_algorithms(True)
     if mixed_precision == "bf16" and not has_fast_bf16(device):
         logger.warning(
-            "train.mixed_precision='bf16' is emulated on this %s, and slower than 'no'%s",
-            *(("GPU", " or 'fp16'") if device.type == "cuda" else ("CPU", "")),
+            "train.mixed_precision='bf16' is emulated on this %s",
+            "GPU, and slower than 'no' or 'fp16'"
+            if device.type == "cuda"
+            else "CPU, and slower than 'no'",
         )
 
 
@@ -90,9 +94,10 @@ def check_compiler(device: torch.device) -> None:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16, rather than converting to and from float32."""
+    """Tell whether the device computes in bfloat16, rather than converting to and from float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        has_onednn = torch.backends.mkldnn.is_available()
+        return bool(has_onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return True

@@ -1,8 +1,9 @@
 """A moving average of the weights, which is evaluated and published instead of the last ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ class ModelEma:
     warm-up.
     """
 
-    def __init__(self, model: torch.nn.Module, decay: float, warmup: bool = True):
+    def __init__(self, model: torch.nn.Module, decay: float, *, warmup: bool = True):
         self.decay = decay
         self.warmup = warmup
         self.num_updates = 0
@@ -44,7 +45,7 @@ class ModelEma:
 
     @contextmanager
     def applied_to(self, model: torch.nn.Module) -> Iterator[None]:
-        """The model has the averaged weights in this block, and its own bits after it.
+        """Give the model the averaged weights in this block, and its own bits back after it.
 
         What the block changes, such as batch-norm statistics, is changed in the average.
         """
@@ -57,12 +58,12 @@ class ModelEma:
             _copy(self.averages.values(), tensors)
             _copy(tensors, own)
 
-    def state_dict(self) -> dict:
-        """The number of updates, and the averages by name (not copies)."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of updates, and the averages by name (not copies)."""
         return {"num_updates": self.num_updates, "averages": self.averages}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Go on from a saved state, wherever its tensors are.
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from a saved state, wherever its tensors are.
 
         Raises:
             ValueError: if it is of another model.
@@ -78,12 +79,12 @@ class ModelEma:
         _copy(self.averages.values(), [averages[name] for name in self.averages])
 
 
-def _floating(model):
-    """Parameters and floating buffers by name."""
+def _floating(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Collect parameters and floating buffers by name."""
     named = chain(model.named_parameters(), model.named_buffers())
     return {name: tensor for name, tensor in named if tensor.is_floating_point()}
 
 
 @torch.no_grad()
-def _copy(targets, sources):
+def _copy(targets: Iterable[torch.Tensor], sources: Iterable[torch.Tensor]) -> None:
     torch._foreach_copy_(list(targets), list(sources))

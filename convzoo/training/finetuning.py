@@ -2,20 +2,23 @@
 
 import itertools
 import logging
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
 
 import modeling
-from convzoo.recipe.settings import Recipe, family_fields, num_channels
+from convzoo.recipe.settings import Preprocessing, Recipe, family_fields, num_channels
+from modeling import ConvZooConfig, ConvZooModel
 
 logger = logging.getLogger(__name__)
 FIRST_CONVOLUTION = "stem.conv.weight"  # in all families
 
 
-def pretrained_model(recipe: Recipe, names: dict) -> PreTrainedModel:
-    """The model of `finetune.pretrained`, with the recipe's own fields and labels."""
+def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
+    """Adapt the model of `finetune.pretrained`: it gets the recipe's own fields and labels."""
     path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
     try:
         found = AutoConfig.from_pretrained(path, revision=revision)
@@ -40,7 +43,7 @@ def pretrained_model(recipe: Recipe, names: dict) -> PreTrainedModel:
         path, revision=revision, dtype=torch.float32
     )
     fields = {name: getattr(trained.config, name) for name in family_fields(family)}
-    _check_overrides(recipe, family, fields, path)
+    _check_overrides(recipe, family, fields=fields)
     config = family(**{**fields, **recipe.model.config, **names})
     if config.num_channels != num_channels(recipe.model):
         raise ValueError(
@@ -62,13 +65,16 @@ def pretrained_model(recipe: Recipe, names: dict) -> PreTrainedModel:
     return model
 
 
-def family_of(model_type: str) -> type[PreTrainedConfig]:
-    """The configuration class of a family."""
+def family_of(model_type: str) -> type[ConvZooConfig]:
+    """Find the configuration class of a family."""
     return next(family for family in modeling.FAMILIES if family.model_type == model_type)
 
 
-def _check_overrides(recipe, family, fields, path):
+def _check_overrides(
+    recipe: Recipe, family: type[ConvZooConfig], *, fields: Mapping[str, Any]
+) -> None:
     """Raise ValueError for a field in [model] with which weights would be missing or too many."""
+    path = recipe.finetune.pretrained
     for key in recipe.model.config:
         if key not in fields:
             raise ValueError(
@@ -89,14 +95,14 @@ def _check_overrides(recipe, family, fields, path):
             )
 
 
-def _shapes(config: PreTrainedConfig):
+def _shapes(config: ConvZooConfig) -> dict[str, torch.Size]:
     with torch.device("meta"):
         model = modeling.FAMILIES[type(config)](config)
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def _warn_of_other_pixels(settings, path, revision):
-    """A pretrained model that sees other pixels than it was trained with starts far from good."""
+def _warn_of_other_pixels(settings: Preprocessing, path: str, revision: str) -> None:
+    """Warn where a pretrained model will see other pixels than those it was trained with."""
     try:
         processor = AutoImageProcessor.from_pretrained(path, revision=revision)
     except OSError:  # weights of the original CNN come without one
@@ -113,7 +119,7 @@ def _warn_of_other_pixels(settings, path, revision):
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """The weight of a first convolution for images of another number of colour channels.
+    """Adapt the weight of a first convolution to images of another number of colour channels.
 
     One channel gets the sum over the old ones, as if it were each of them; more channels get the
     old ones in turn, times old / new number. Source: `adapt_input_conv` of timm 1.0
@@ -135,7 +141,7 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def stage_of(model: PreTrainedModel) -> dict[str, int]:
-    """The depth of each parameter: 0 in the stem, 1 in the first stage, ..., most in the head.
+    """Number the stage of each parameter: 0 in the stem, then 1 and so on, the most in the head.
 
     The linear layers fc6 and fc7 of AlexNet count as a stage each.
 
@@ -157,8 +163,23 @@ def stage_of(model: PreTrainedModel) -> dict[str, int]:
 class FrozenBatchNorm2d(nn.BatchNorm2d):
     """Batch norm that normalises with its running statistics, and keeps them, in training too."""
 
-    def train(self, mode: bool = True):  # noqa: D102
+    def train(self, mode: bool = True) -> Self:  # noqa: D102
         return super().train(False)
+
+    @classmethod
+    def like(cls, norm: nn.modules.batchnorm._BatchNorm) -> Self:
+        """Make one with the same parameters and statistics, not copies."""
+        with torch.device("meta"):
+            frozen = cls(
+                norm.num_features,
+                norm.eps,
+                norm.momentum,
+                affine=norm.affine,
+                track_running_stats=norm.track_running_stats,
+            )
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            setattr(frozen, name, getattr(norm, name))
+        return frozen.eval()
 
 
 def freeze(model: PreTrainedModel, stages: int) -> None:
@@ -184,11 +205,11 @@ def freeze(model: PreTrainedModel, stages: int) -> None:
     for name, parameter in model.named_parameters():
         if stage[name] < (head if stages == -1 else stages):
             parameter.requires_grad_(False)
-    for module in model.modules():
-        frozen = not any(parameter.requires_grad for parameter in module.parameters())
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and frozen:
-            module.__class__ = FrozenBatchNorm2d  # an own class survives train() and deepcopy()
-            module.eval()
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            frozen = not any(parameter.requires_grad for parameter in child.parameters())
+            if isinstance(child, nn.modules.batchnorm._BatchNorm) and frozen:
+                setattr(module, name, FrozenBatchNorm2d.like(child))
 
 
 def freeze_cancelled_biases(model: nn.Module) -> None:

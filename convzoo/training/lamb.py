@@ -4,7 +4,11 @@ Written here because no installed library has the variant of the recipes: NVIDIA
 corrects both moments' bias, decays inside the trust ratio and leaves undecayed tensors to Adam.
 """
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
+from torch import Tensor
 
 
 class Lamb(torch.optim.Optimizer):
@@ -24,13 +28,23 @@ class Lamb(torch.optim.Optimizer):
     timm 1.0.31, optim/lamb.py.
     """
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0):
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure=None):
-        """One step over all parameters that have a gradient.
+    def step(  # type: ignore[override]  # torch.no_grad hides the overloads of Optimizer.step
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
+        """Take one step over all parameters that have a gradient.
 
         Args:
             closure: computes the loss again; None as in most training loops.
@@ -46,13 +60,13 @@ class Lamb(torch.optim.Optimizer):
                 self._update(parameters, group)
         return loss
 
-    def _update(self, parameters, group):
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
         for parameter in parameters:
             if not self.state[parameter]:
                 for key in ("exp_avg", "exp_avg_sq"):
                     self.state[parameter][key] = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]  # which none is
         averages = [self.state[parameter]["exp_avg"] for parameter in parameters]
         squares = [self.state[parameter]["exp_avg_sq"] for parameter in parameters]
         torch._foreach_lerp_(averages, gradients, 1 - beta1)

@@ -1,15 +1,15 @@
 """The training loss."""
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from convzoo.recipe.settings import Train
 
 
 def classification_loss(
-    logits: Tensor, labels: Tensor, settings: Train, num_classes: int
+    logits: Tensor, labels: Tensor, *, settings: Train, num_classes: int
 ) -> Tensor:
-    """Cross entropy, or one binary cross entropy per class; the mean over the images.
+    """Compute the cross entropy, or one binary cross entropy per class; the mean over the images.
 
     Args:
         logits: (N, num_classes), any floating type; the loss is computed in float32.

@@ -1,8 +1,9 @@
-"""The metrics log of a run (one JSON object a line) and the image of its training curves."""
+"""Write and read the metrics log of a run: one JSON object a line."""
 
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,14 +20,14 @@ class MetricsLog:
         enabled: False on all processes but one.
     """
 
-    def __init__(self, path: Path, keep_until: int, enabled: bool = True):
+    def __init__(self, path: Path, keep_until: int, *, enabled: bool = True):
         self.path = path
         self.enabled = enabled
         if enabled:
             lines = [json.dumps(line) for line in read_metrics(path) if line["step"] <= keep_until]
             write_text(path, "".join(line + "\n" for line in lines))
 
-    def write(self, **values) -> None:
+    def write(self, **values: Any) -> None:
         """Append one line; floats are rounded to 6 significant digits, null if not finite."""
         if not self.enabled:
             return
@@ -37,7 +38,7 @@ class MetricsLog:
             raise OSError(f"{self.path} could not be written; {error}") from error
 
 
-def _rounded(value):
+def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -47,8 +48,8 @@ def _rounded(value):
     return value
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """All whole lines of a metrics log, [] if there is none; a half-written line is left out."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read all whole lines of a metrics log, [] if there is none; half a line is left out."""
     if not path.is_file():
         return []
     lines = []
@@ -61,9 +62,9 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 def memory_gb() -> float:
-    """Memory of this process, GB: the peak of its GPU's tensors, or without GPU what it holds."""
+    """Measure memory, GB: the peak of this process's GPU tensors, or without GPU what it holds."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     import psutil  # comes with accelerate
 
-    return psutil.Process().memory_info().rss / 1e9
+    return float(psutil.Process().memory_info().rss) / 1e9

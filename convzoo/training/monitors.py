@@ -11,13 +11,14 @@ compilation, so "residual_ratio" needs train.compile = false; the other monitors
 """
 
 import math
-from collections.abc import Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convzoo.health import dead_channels, slope_statistics
@@ -25,7 +26,7 @@ from convzoo.training.metrics_log import MetricsLog
 
 
 class Monitors:
-    """What a run looks at, every so many steps and at its first step.
+    """Look inside a model at the first step of a run, and then every so many steps.
 
     | name | for each | numbers |
     | --- | --- | --- |
@@ -39,6 +40,8 @@ class Monitors:
     | weight_change | parameter | relative: norm of the change since the last look (since_step) over
       the larger of the norms then and now; keeps a copy of all weights on their device |
     | mixing | step | kind, share that images keep, box of CutMix: for each draw |
+
+    A step calls `begin`, then what it comes to: `mixing`, `watching`, `after_backward`, `end`.
 
     Args:
         model: the bare model, not its DDP or compiled wrapper.
@@ -56,6 +59,7 @@ class Monitors:
         self,
         model: nn.Module,
         names: Sequence[str],
+        *,
         every_steps: int,
         folder: Path,
         start_step: int = 0,
@@ -63,22 +67,32 @@ class Monitors:
     ):
         self.names = set(names) if enabled else set()
         self.every_steps = every_steps
+        self.line: dict[str, Any] | None = None  # None where the step is not looked at
         if not self.names:
             return
+        self._find_layers(model)
+        self._check_there_is_something(type(model).__name__)
+        self.log = MetricsLog(folder / "monitors.jsonl", start_step)
+        if "weight_change" in self.names:
+            self._keep_weights(start_step)
+
+    def _find_layers(self, model: nn.Module) -> None:
+        self.parameters = dict(model.named_parameters())
         self.kernels = {
             name.removesuffix(".weight"): parameter
-            for name, parameter in model.named_parameters()
+            for name, parameter in self.parameters.items()
             if parameter.ndim > 1 and parameter.requires_grad
         }
-        self.parameters = dict(model.named_parameters())
         modules = dict(model.named_modules())
         norm_classes = (nn.BatchNorm2d, nn.SyncBatchNorm)
         self.norms = {n: m for n, m in modules.items() if isinstance(m, norm_classes)}
         self.slopes = {n: m.weight for n, m in modules.items() if isinstance(m, nn.PReLU)}
         self.blocks = {n: m for n, m in modules.items() if hasattr(m, "shortcut")}
-        self.scales = {
+        self.scales: dict[str, Tensor] = {
             n: m.residual_scale for n, m in self.blocks.items() if hasattr(m, "residual_scale")
         }
+
+    def _check_there_is_something(self, model_name: str) -> None:
         needed = {
             "gradients": (self.kernels, "kernels that are trained"),
             "batch_norm": (self.norms, "batch norms"),
@@ -87,33 +101,26 @@ class Monitors:
             "residual_ratio": (self.blocks, "residual blocks"),
         }
         for name in sorted(self.names & set(needed)):
-            if not needed[name][0]:
+            layers, description = needed[name]
+            if not layers:
                 raise ValueError(
-                    f"monitor {name!r} looks at {needed[name][1]}; {type(model).__name__} has "
-                    f"none. Take it out of monitor.names"
+                    f"monitor {name!r} looks at {description}; {model_name} has none. Take it out "
+                    f"of monitor.names"
                 )
-        self.log = MetricsLog(folder / "monitors.jsonl", start_step)
-        self.line = {}
-        if "weight_change" in self.names:
-            self._keep_weights(start_step)
 
-    def looks(self, step: int) -> bool:
-        """Whether anything is looked at in a step, counted from 1."""
-        return bool(self.names) and (step == 1 or step % self.every_steps == 0)
+    def begin(self, step: int) -> None:
+        """Begin a step; its number is how many steps were done before it."""
+        self.step = step + 1  # done when the line is written
+        looks = self.names and (step == 0 or self.step % self.every_steps == 0)
+        self.line = {} if looks else None
 
-    def watching(self, step: int):
-        """Context for the forward and backward passes of a step, all its parts together."""
-        hooks = "residual_ratio" in self.names and self.looks(step)
-        return self._hooked() if hooks else nullcontext()
-
-    def mixing(self, step: int, drawn: tuple[np.ndarray, np.ndarray]) -> None:
+    def mixing(self, drawn: tuple[np.ndarray, np.ndarray]) -> None:
         """Note how a batch was mixed.
 
         Args:
-            step: counted from 1.
             drawn: what `MixupCutmix.draw` returned: shares (n,), boxes (n, 4).
         """
-        if "mixing" not in self.names or not self.looks(step):
+        if self.line is None or "mixing" not in self.names:
             return
         shares, boxes = drawn[0].tolist(), drawn[1].tolist()
         noted = self.line.setdefault("mixing", {"kind": [], "share": [], "box": []})
@@ -123,15 +130,21 @@ class Monitors:
             noted["share"].append(share)
             noted["box"].append([top, bottom, left, right] if cut else None)
 
-    def after_backward(self, step: int, loss_scale: float = 1.0) -> None:
-        """Look at the gradients; call it before they are clipped.
+    def watching(self) -> AbstractContextManager[None]:
+        """Return the context of a step's forward and backward passes, all its micro-batches."""
+        if self.line is None or "residual_ratio" not in self.names:
+            return nullcontext()
+        return self._hooked(self.line)
+
+    def after_backward(self, scaler: torch.amp.GradScaler | None = None) -> None:
+        """Look at the gradients before they are clipped.
 
         Args:
-            step: counted from 1.
-            loss_scale: what the gradients are still multiplied by (the fp16 scaler's scale).
+            scaler: of fp16, whose scale the gradients still have; None without one.
         """
-        if "gradients" not in self.names or not self.looks(step):
+        if self.line is None or "gradients" not in self.names:
             return
+        loss_scale = scaler.get_scale() if scaler else 1.0
         self.line["gradients"] = {
             name: gradient_statistics(kernel.grad, loss_scale)
             for name, kernel in self.kernels.items()
@@ -139,47 +152,47 @@ class Monitors:
         }
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
+    def end(self) -> None:
         """Look at the weights after the optimizer's step, and write the line."""
-        if not self.looks(step):
+        line, self.line = self.line, None
+        if line is None:
             return
         if "batch_norm" in self.names:
-            self.line["batch_norm"] = {n: _norm_statistics(m) for n, m in self.norms.items()}
+            line["batch_norm"] = {n: _norm_statistics(m) for n, m in self.norms.items()}
         if "slopes" in self.names:
-            self.line["slopes"] = {n: slope_statistics(w) for n, w in self.slopes.items()}
+            line["slopes"] = {n: slope_statistics(w) for n, w in self.slopes.items()}
         if "residual_scales" in self.names:
-            self.line["residual_scales"] = {
+            line["residual_scales"] = {
                 name: {"scale": F.softplus(scale).item()} for name, scale in self.scales.items()
             }
         if "weight_change" in self.names:
-            self.line["since_step"] = self.kept_step
-            self.line["weight_change"] = {
+            line["since_step"] = self.kept_step
+            line["weight_change"] = {
                 name: {"relative": _relative_change(self.kept[name], new)}
                 for name, new in self.parameters.items()
             }
-            self._keep_weights(step)
-        self.log.write(step=step, **self.line)
-        self.line = {}
+            self._keep_weights(self.step)
+        self.log.write(step=self.step, **line)
 
-    def _keep_weights(self, step):
+    def _keep_weights(self, step: int) -> None:
         self.kept = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.kept_step = step
 
     @contextmanager
-    def _hooked(self):
-        """Sum squares of branches and shortcuts.
+    def _hooked(self, line: dict[str, Any]) -> Iterator[None]:
+        """Sum squares of branches and shortcuts, and put their ratios into the line.
 
         Activation checkpointing runs a block a second time, which adds to both or to none.
         """
-        squares = {name: [0.0, 0.0] for name in self.blocks}
+        squares: dict[str, list[Tensor | float]] = {name: [0.0, 0.0] for name in self.blocks}
         # In training mode bn3 has multiplied by the scale (`CNNBlock.forward`).
         scales = {
             name: 1.0 if self.blocks[name].training else F.softplus(scale).item()
             for name, scale in self.scales.items()
         }
 
-        def adder(name, index):
-            def add(module, inputs, output):
+        def adder(name: str, index: int) -> Callable[[nn.Module, Any, Tensor], None]:
+            def add(module: nn.Module, inputs: Any, output: Tensor) -> None:
                 norm = torch.linalg.vector_norm(output.detach(), dtype=torch.float32)
                 squares[name][index] += norm.square()
 
@@ -194,16 +207,16 @@ class Monitors:
         finally:
             for handle in handles:
                 handle.remove()
-        self.line["residual_ratio"] = {}
+        line["residual_ratio"] = {}
         for name, (branch, shortcut) in squares.items():
             ratio = _ratio(branch, shortcut)
             ratio = None if ratio is None else scales.get(name, 1.0) * math.sqrt(ratio)
-            self.line["residual_ratio"][name] = {"ratio": ratio}
+            line["residual_ratio"][name] = {"ratio": ratio}
 
 
 @torch.no_grad()
-def gradient_statistics(gradient: Tensor, loss_scale: float = 1.0) -> dict:
-    """Numbers of one kernel's gradient.
+def gradient_statistics(gradient: Tensor, loss_scale: float = 1.0) -> dict[str, Any]:
+    """Describe one kernel's gradient in numbers.
 
     Args:
         gradient: of any shape.
@@ -240,7 +253,8 @@ def gradient_statistics(gradient: Tensor, loss_scale: float = 1.0) -> dict:
     return statistics
 
 
-def _norm_statistics(norm):
+def _norm_statistics(norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> dict[str, float]:
+    assert norm.running_mean is not None and norm.running_var is not None
     variance, mean = norm.running_var.float(), norm.running_mean.float()
     return {
         "mean": mean.abs().mean().item(),
@@ -251,11 +265,11 @@ def _norm_statistics(norm):
     }
 
 
-def _relative_change(old, new):
+def _relative_change(old: Tensor, new: Tensor) -> float | None:
     return _ratio((new - old).norm(), torch.maximum(old.norm(), new.norm()))
 
 
-def _ratio(part, whole):
-    """A number, None if the whole is 0."""
+def _ratio(part: Tensor | float, whole: Tensor | float) -> float | None:
+    """Divide; None if the whole is 0."""
     part, whole = float(part), float(whole)
     return part / whole if whole else None

@@ -1,14 +1,15 @@
-"""Parameter groups, optimizer, and the learning rate as a pure function of the step."""
+"""Group the parameters, build the optimizer, and keep PReLU slopes within limits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from convzoo.recipe.settings import Optimizer
 from convzoo.training.lamb import Lamb
 
-# Who is decayed: parameter name and tensor -> yes or no.
-DECAYED = {
+# Weight-decay rules: (name, parameter) -> bool.
+DECAYED: dict[str, Callable[[str, torch.Tensor], bool]] = {
     # The number of dimensions decides: it exempts norm gains, biases, residual scales and PReLU
     # slopes (He et al., "Delving Deep into Rectifiers", arXiv:1502.01852, section 2: decay drives
     # slopes to 0).
@@ -21,11 +22,12 @@ DECAYED = {
 def parameter_groups(
     model: torch.nn.Module,
     weight_decay: float,
+    *,
     weight_decay_on: str = "kernels",
     layer_decay: float = 1.0,
     stage_of: Mapping[str, int] | None = None,
-) -> list[dict]:
-    """The trainable parameters by weight decay and stage; frozen ones are left out.
+) -> list[dict[str, Any]]:
+    """Group the trainable parameters by weight decay and stage; frozen ones are left out.
 
     Args:
         model: any module.
@@ -38,7 +40,7 @@ def parameter_groups(
     Returns:
         Groups for a torch optimizer, each with `lr_scale`: its learning rate over the head's.
     """
-    groups: dict[tuple[bool, float], list] = {}
+    groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             later = max(stage_of.values()) - stage_of[name] if stage_of else 0
@@ -53,15 +55,20 @@ def parameter_groups(
 def build_optimizer(
     model: torch.nn.Module,
     settings: Optimizer,
+    *,
     layer_decay: float = 1.0,
     stage_of: Mapping[str, int] | None = None,
 ) -> torch.optim.Optimizer:
-    """The recipe's optimizer over `parameter_groups`.
+    """Build the recipe's optimizer over `parameter_groups`.
 
     Before each step, a group's `lr` is to be set to the learning rate times its `lr_scale`.
     """
     groups = parameter_groups(
-        model, settings.weight_decay, settings.weight_decay_on, layer_decay, stage_of
+        model,
+        settings.weight_decay,
+        weight_decay_on=settings.weight_decay_on,
+        layer_decay=layer_decay,
+        stage_of=stage_of,
     )
     if settings.name == "sgd":
         return torch.optim.SGD(
@@ -70,7 +77,7 @@ def build_optimizer(
             momentum=settings.momentum,
             nesterov=settings.nesterov,
         )
-    kind = {"adamw": torch.optim.AdamW, "lamb": Lamb}[settings.name]
+    kind = torch.optim.AdamW if settings.name == "adamw" else Lamb
     return kind(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps)
 
 
@@ -79,7 +86,7 @@ def clamp_slopes(model: torch.nn.Module, limits: tuple[float, float]) -> None:
     """Clamp the PReLU slopes that are trained to [low, high]; to be called after each step."""
     low, high = limits
     prelus = [module for module in model.modules() if isinstance(module, torch.nn.PReLU)]
-    slopes = [prelu.weight for prelu in prelus if prelu.weight.requires_grad]
+    slopes: list[torch.Tensor] = [prelu.weight for prelu in prelus if prelu.weight.requires_grad]
     if slopes:
         torch._foreach_clamp_min_(slopes, low)
         torch._foreach_clamp_max_(slopes, high)

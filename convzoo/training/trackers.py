@@ -1,6 +1,6 @@
 """TensorBoard, Trackio and Weights & Biases, through Accelerate; none of them can stop training.
 
-They get what is in metrics.jsonl, which stays the record of a run. A resumed run goes on in the
+They get what is in metrics.jsonl, which stays the record of a run. A resumed run continues the
 same graphs. It repeats the steps since its checkpoint, and none of the three can take points back,
 so `trackers.json` in the run folder remembers what each was sent: a point is sent once.
 
@@ -12,10 +12,15 @@ import importlib.util
 import json
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from convzoo.files import write_json
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
 
 logger = logging.getLogger(__name__)
 
@@ -37,32 +42,36 @@ class Trackers:
         ValueError: if the package of a tracker is not installed.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path, run_name: str, config: dict):
+    def __init__(
+        self, names: Sequence[str], folder: Path, *, run_name: str, config: dict[str, Any]
+    ):
         missing = [name for name in names if not importlib.util.find_spec(name)]
         if missing:
             raise ValueError(
                 f"run.trackers must be installed; {', '.join(missing)} is not. "
                 f"Run: pip install {' '.join(missing)}"
             )
-        self.active = {}
+        self.active: dict[str, GeneralTracker] = {}
         if not names:
             return
         self.record_path = folder / "trackers.json"
-        self.record = {"id": uuid.uuid4().hex[:8], "sent": {}}
+        self.record: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "sent": {}}
         if self.record_path.is_file():
             self.record = json.loads(self.record_path.read_text(encoding="utf-8"))
         for name in names:
-            self._attempt(name, self._start, name, folder, run_name, config)
+            self._attempt(
+                name, partial(self._start, name, folder, run_name=run_name, config=config)
+            )
 
-    def log(self, step: int, **values: float) -> None:
-        """Send a line of metrics; what a tracker got before the run was resumed, it gets not again.
+    def log(self, step: int, **values: float | None) -> None:
+        """Send a line of metrics. Points that were already sent are skipped.
 
         Args:
             step: optimizer steps done.
             values: numbers; None is left out.
         """
         for name in list(self.active):
-            self._attempt(name, self._send, name, step, values)
+            self._attempt(name, partial(self._send, name, step, values))
 
     def finish(self) -> None:
         """Write what they still hold."""
@@ -70,7 +79,7 @@ class Trackers:
             self._attempt(name, self.active[name].finish)
         self.active = {}
 
-    def _start(self, name, folder, run_name, config):
+    def _start(self, name: str, folder: Path, *, run_name: str, config: dict[str, Any]) -> None:
         from accelerate import tracking
 
         identity = self.record["id"]
@@ -82,7 +91,7 @@ class Trackers:
             )
         else:
             tracker = tracking.WandBTracker(
-                *(PROJECT,), name=run_name, id=identity, config=config, resume="allow", dir=folder
+                PROJECT, name=run_name, id=identity, config=config, resume="allow", dir=folder
             )
         tracker.start()
         if name == "tensorboard" and name not in self.record["sent"]:
@@ -90,7 +99,7 @@ class Trackers:
         self.active[name] = tracker
         self.record["sent"].setdefault(name, {})
 
-    def _send(self, name, step, values):
+    def _send(self, name: str, step: int, values: dict[str, float | None]) -> None:
         sent = self.record["sent"][name]
         new = {
             key: value
@@ -102,9 +111,9 @@ class Trackers:
             sent.update(dict.fromkeys(new, step))
             write_json(self.record_path, self.record)
 
-    def _attempt(self, name, action, *arguments):
+    def _attempt(self, name: str, action: Callable[[], object]) -> None:
         try:
-            action(*arguments)
+            action()
         except Exception as error:
             self.active.pop(name, None)
             logger.warning("%s failed and is left out from now on; %s", name, error)

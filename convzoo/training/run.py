@@ -1,0 +1,333 @@
+"""A run's life around the loop: start the processes, begin or resume, save, publish, end."""
+
+import logging
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from transformers.utils.logging import disable_progress_bar
+
+from convzoo.data.examples import save_examples
+from convzoo.data.share import Share
+from convzoo.data.stream import TrainStream
+from convzoo.data.unreadable import UnreadableImages
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json, write_text
+from convzoo.recipe.files import recipe_to_toml
+from convzoo.recipe.settings import Recipe
+from convzoo.training import checkpointing
+from convzoo.training.batch_transform import BatchTransform
+from convzoo.training.curves import plot_curves
+from convzoo.training.devices import check_compiler, prepare_device
+from convzoo.training.learner import AFTER_DIVERGENCE, Learner, build_learner
+from convzoo.training.metrics_log import read_metrics
+from convzoo.training.monitors import Monitors
+from convzoo.training.progress import Plan, State
+from convzoo.training.run_data import RunData, open_run_data, open_stream
+from convzoo.training.run_log import RunLog
+
+logger = logging.getLogger("train")
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A training run on one process: who takes part, where it stands, what it changes and writes.
+
+    Attributes:
+        recipe: what is to be done; the run writes into its folder.
+        accelerator: the processes.
+        data: splits and order.
+        plan: how many steps there are, and after which of them something rare happens.
+        state: the steps that are done, and what came of them.
+        learner: model, optimizer and averaged weights.
+        stream: this process's samples.
+        transform: from a batch of them to the model's input.
+        unreadable: the training images that could not be read.
+        monitors: looks inside the model.
+        log: bar, metrics and trackers.
+    """
+
+    recipe: Recipe
+    accelerator: Accelerator
+    data: RunData
+    plan: Plan
+    state: State
+    learner: Learner
+    stream: TrainStream
+    transform: BatchTransform
+    unreadable: UnreadableImages
+    monitors: Monitors
+    log: RunLog
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Micro-batches of a step: as many on each process, and few enough that none is empty."""
+        train, repeats = self.recipe.train, self.recipe.augmentation.repeats
+        images = train.global_batch_size // repeats // self.accelerator.num_processes
+        return int(min(train.accumulation_steps, images * repeats))
+
+    def save(self) -> None:
+        """Write a checkpoint of this step."""
+        self.learner.synchronise()
+        self._share_unreadable()
+        if self.accelerator.is_main_process:
+            train, best = self.recipe.train, self.state.best
+            content = self.learner.state_dict() | self.state.state_dict()
+            with self.learner.published():
+                checkpointing.save_checkpoint(
+                    self.recipe.folder / "checkpoints",
+                    self.state.step,
+                    fill=self.learner.save_model,
+                    state=content,
+                    keep=train.keep_checkpoints,
+                    keep_step=best.get("step") if train.keep_best else None,
+                )
+        self.accelerator.wait_for_everyone()
+
+    def check_losses(self, losses: list[float]) -> None:
+        """Stop at the first step whose loss is not finite, and name its images in a file.
+
+        Args:
+            losses: of the steps that were done last.
+
+        Raises:
+            FloatingPointError: if one is not finite.
+        """
+        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if bad is None:
+            return
+        step = self.state.step - len(losses) + bad
+        report = self.recipe.folder / "nonfinite_batch.json"
+        if self.accelerator.is_main_process:
+            order = self.data.order
+            positions = order.positions(step, Share()).tolist()
+            names = [self.data.train.where(*order.row(position)) for position in positions]
+            write_json(report, {"step": step, "loss": str(losses[bad]), "images": names})
+        raise FloatingPointError(
+            f"the training loss must be finite; it is {losses[bad]} in step {step}, whose images "
+            f"{report} names. {AFTER_DIVERGENCE}"
+        )
+
+    def publish(self) -> None:
+        """Write the finished model folder, with training curves and results."""
+        self.learner.synchronise()
+        self._share_unreadable()
+        if self.accelerator.is_main_process:
+            folder = self.recipe.folder
+            lines = read_metrics(folder / "metrics.jsonl")
+            plot_curves(lines, self.recipe.run.name, folder / "training_curve.png")
+            with self.learner.published():
+                write_folder(folder / "model", self._fill_model_folder)
+            logger.info("model, curves and training results: %s", folder / "model")
+
+    def end(self) -> None:
+        """Let go of trackers, model and processes, once all processes have come here."""
+        self.accelerator.wait_for_everyone()
+        self.log.trackers.finish()
+        self.learner.release()
+        self.accelerator.end_training()
+
+    def _share_unreadable(self) -> None:
+        """Let every process know, and the state hold, what each could not read."""
+        self.unreadable.know(dict(gather_object(list(self.unreadable.reasons.items()))))
+        self.state.unreadable = self.unreadable.reasons
+
+    def _fill_model_folder(self, folder: Path) -> None:
+        self.learner.save_model(folder)
+        for name in ("metrics.jsonl", "training_curve.png"):
+            shutil.copy(self.recipe.folder / name, folder / name)
+        data = self.recipe.data
+        if self.data.validation and data.examples:
+            save_examples(
+                self.data.validation,
+                folder / "examples",
+                count=data.examples,
+                exif_rotation=data.exif_rotation,
+            )
+        weights = file_sha256(folder / "model.safetensors")
+        write_json(folder / "train_results.json", self._results() | {"model_sha256": weights})
+
+    def _results(self) -> dict[str, Any]:
+        """Collect the content of train_results.json, all but the hash of the weights."""
+        train, state = self.recipe.train, self.state
+        lines = read_metrics(self.recipe.folder / "metrics.jsonl")
+        images_seen = self.plan.total_steps * train.global_batch_size
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "recipe": self.recipe.run.name,
+            "command": command_line("accelerate launch -q train_accelerate.py"),
+            "date": now(),
+            "dataset": self.data.train.describe() | {"config": self.recipe.data.name or None},
+            "epochs": train.epochs,
+            "optimizer_steps": self.plan.total_steps,
+            "images_seen": images_seen,
+            "duration_seconds": round(state.elapsed_seconds, 1),
+            "images_per_second": round(images_seen / state.elapsed_seconds, 1),
+            "final_train_loss": [line["loss"] for line in lines if "loss" in line][-1],
+            "num_processes": self.accelerator.num_processes,
+            "global_batch_size": train.global_batch_size,
+            "mixed_precision": train.mixed_precision,
+            "seed": self.recipe.run.seed,
+            "num_parameters": self.learner.bare_model.num_parameters(),
+            "best_evaluation": state.best or None,
+            "unreadable_images": {
+                "count": len(state.unreadable),
+                "examples": dict(list(state.unreadable.items())[:20]),
+            },
+            "environment": describe_environment(),
+        }
+
+
+# ---- start -------------------------------------------------------------------------------------
+def start_processes(recipe: Recipe) -> Accelerator:
+    """Set up processes, logging and device.
+
+    Raises:
+        ValueError: if the recipe asks for what cannot work on them.
+    """
+    settings = recipe.train
+    # What `accelerate config` says of precision and compilation, the recipe says.
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision, dynamo_backend="no")
+    if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes were launched, and each would train alone. On "
+            f"CPUs set ACCELERATE_USE_CPU=true"
+        )
+    disable_progress_bar()  # of Transformers, for each file it writes
+    logging.basicConfig(format="%(message)s")
+    level = logging.INFO if accelerator.is_main_process else logging.WARNING
+    for name in ("train", "convzoo", "hub_cards"):  # not all: HTTP clients log each request at INFO
+        logging.getLogger(name).setLevel(level)
+    # Silence "Repo card metadata block was not found".
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
+    prepare_device(
+        accelerator.device, settings.mixed_precision, deterministic=settings.deterministic
+    )
+    _check_settings(recipe, accelerator)
+    return accelerator
+
+
+def _check_settings(recipe: Recipe, accelerator: Accelerator) -> None:
+    settings = recipe.train
+    if settings.global_batch_size // recipe.augmentation.repeats < accelerator.num_processes:
+        raise ValueError(
+            f"train.global_batch_size must be at least the number of processes, "
+            f"{accelerator.num_processes}, times augmentation.repeats; got "
+            f"{settings.global_batch_size}"
+        )
+    if settings.compile:
+        check_compiler(accelerator.device)
+    if settings.compile and "residual_ratio" in recipe.monitor.names:
+        raise ValueError(
+            "monitor.names must not have 'residual_ratio' with train.compile: compiled blocks call "
+            "no hooks. Leave one of them out"
+        )
+    augmentation = recipe.augmentation
+    mixes = augmentation.mixup_alpha or augmentation.cutmix_alpha
+    if "mixing" in recipe.monitor.names and not mixes:
+        raise ValueError(
+            "monitor.names must not have 'mixing' without augmentation.mixup_alpha or cutmix_alpha"
+        )
+    if settings.batch_norm_statistics == "sync" and accelerator.device.type == "cpu":
+        raise ValueError(
+            "train.batch_norm_statistics must be 'average' or 'first' on CPUs; PyTorch's "
+            "synchronised batch norm needs GPUs"
+        )
+
+
+# ---- begin or resume ---------------------------------------------------------------------------
+def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
+    """Build a run that stands where it should: 1. at the newest whole checkpoint, 2. at step 0.
+
+    Raises:
+        OSError: if data, pretrained model or checkpoint cannot be read.
+        ValueError: if something does not fit the recipe, the checkpoint or the other processes.
+    """
+    data = open_run_data(recipe)
+    plan = Plan.of(recipe, data.train.num_rows)
+    checkpoint = checkpointing.latest_checkpoint(recipe.folder / "checkpoints")
+    saved = checkpointing.load_state(checkpoint) if checkpoint else None
+    state = State(data_fingerprint=data.train.fingerprint)
+    if checkpoint and saved:
+        state = _resume(recipe, data, checkpoint=checkpoint, saved=saved)
+    unreadable = UnreadableImages(int(recipe.data.max_unreadable_share * data.train.num_rows))
+    unreadable.know(state.unreadable)
+    learner = build_learner(
+        recipe, data.label_names, accelerator=accelerator, checkpoint=checkpoint, saved=saved
+    )
+    if len(set(gather_object([(state.step, state.data_fingerprint)]))) > 1:
+        raise ValueError(
+            f"all processes must see the same run folder and data; they would start at different "
+            f"steps. Put {recipe.folder} on a file system that all share"
+        )
+    stream = open_stream(recipe, data, plan=plan, start_step=state.step, accelerator=accelerator)
+    monitors = Monitors(
+        learner.bare_model,
+        recipe.monitor.names,
+        every_steps=recipe.monitor.every_steps,
+        folder=recipe.folder,
+        start_step=state.step,
+        enabled=accelerator.is_main_process,
+    )
+    run = Run(
+        recipe=recipe,
+        accelerator=accelerator,
+        data=data,
+        plan=plan,
+        state=state,
+        learner=learner,
+        stream=stream,
+        transform=BatchTransform(
+            recipe, len(data.label_names), accelerator=accelerator, monitors=monitors
+        ),
+        unreadable=unreadable,
+        monitors=monitors,
+        log=RunLog(recipe, plan, state=state, accelerator=accelerator),
+    )
+    _tell_plan(run)
+    if accelerator.is_main_process:
+        write_text(recipe.folder / "recipe.toml", recipe_to_toml(recipe))
+    return run
+
+
+def _resume(recipe: Recipe, data: RunData, *, checkpoint: Path, saved: dict[str, Any]) -> State:
+    """Take the state of a checkpoint, if it is one of these training images."""
+    state = State.of(saved)
+    if state.data_fingerprint != data.train.fingerprint:
+        raise ValueError(
+            f"{recipe.data.path} must be the data that {checkpoint} was trained on; it has "
+            f"changed. Restore it, or set run.name for a new run"
+        )
+    if recipe.train.keep_best and not checkpointing.has_checkpoint(checkpoint.parent, state.best):
+        state.best = {}  # it was not kept so far
+    state.evaluation_due = state.evaluation_due and data.validation is not None
+    logger.info("resuming from %s", checkpoint)
+    return state
+
+
+def _tell_plan(run: Run) -> None:
+    recipe, data, order = run.recipe, run.data, run.data.order
+    logger.info(
+        "%s: %s parameters, %d images, %d steps of %d images on %d process(es), %s",
+        recipe.run.name,
+        f"{run.learner.bare_model.num_parameters():,}",
+        data.train.num_rows,
+        run.plan.total_steps,
+        recipe.train.global_batch_size,
+        run.accelerator.num_processes,
+        run.accelerator.device,
+    )
+    readers = run.accelerator.num_processes * max(1, recipe.data.num_workers)
+    logger.info(
+        "order: each image once in %d epoch(s), batches mix %d row groups; %d reader(s) open a row "
+        "group at most %.2f times in that",
+        recipe.augmentation.repeats,
+        min(order.num_lanes * order.window_groups, len(data.train.groups)),
+        readers,
+        order.read_amplification(readers),
+    )

@@ -1,0 +1,118 @@
+"""The data of a run: its splits, opened and checked, and the order of the training images."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from convzoo.data.classes import log_classes
+from convzoo.data.opening import DatasetReference, open_split
+from convzoo.data.order import DataOrder
+from convzoo.data.row_cache import RowCache
+from convzoo.data.share import Share
+from convzoo.data.split import Split
+from convzoo.data.stream import TrainStream
+from convzoo.data.subset import subset
+from convzoo.images.train_transform import TrainTransform
+from convzoo.recipe.settings import Recipe, num_channels
+from convzoo.training.progress import Plan
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The images that a run is trained and evaluated on.
+
+    Attributes:
+        train: the training split, or the part of it that the recipe chooses.
+        validation: the split that is evaluated on, or None.
+        order: which training image is which sample of the run.
+    """
+
+    train: Split
+    validation: Split | None
+    order: DataOrder
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """One name for each class."""
+        return self.train.label_names
+
+
+def open_run_data(recipe: Recipe) -> RunData:
+    """Open the splits that a recipe names.
+
+    Raises:
+        FileNotFoundError: if there is no such dataset.
+        ValueError: if they do not fit each other or the batch.
+    """
+    data, batch_size = recipe.data, recipe.train.global_batch_size
+    train = subset(
+        _open(recipe, data.train_split),
+        data.classes,
+        fraction=data.fraction,
+        limit=data.limit,
+        seed=recipe.run.seed,
+    )
+    validation = None
+    if data.eval_split:
+        validation = _open(recipe, data.eval_split)
+        validation = subset(validation, data.classes, limit=data.eval_limit, spaced=True)
+        if validation.label_names != train.label_names:
+            raise ValueError(
+                f"splits {data.train_split} and {data.eval_split} of {data.path} must have the "
+                f"same classes in the same order; they differ. Set data.eval_split to another one"
+            )
+    log_classes(train)
+    images_per_step = batch_size // recipe.augmentation.repeats
+    if images_per_step > train.num_rows:
+        raise ValueError(
+            f"train.global_batch_size must be at most the number of training images, "
+            f"{train.num_rows}, times augmentation.repeats; got {batch_size}"
+        )
+    order = DataOrder(
+        train.group_rows,
+        train.group_bytes,
+        global_batch_size=images_per_step,
+        memory_bytes=data.shuffle_memory_mb * 2**20,
+        seed=recipe.run.seed,
+    )
+    return RunData(train, validation, order)
+
+
+def open_stream(
+    recipe: Recipe, data: RunData, *, plan: Plan, start_step: int, accelerator: Accelerator
+) -> TrainStream:
+    """Open this process's stream of augmented samples, from a step on."""
+    growing_steps = round(recipe.augmentation.growing_epochs * plan.steps_per_epoch)
+    transform = TrainTransform(
+        recipe.augmentation,
+        recipe.preprocessing,
+        num_channels=num_channels(recipe.model),
+        growing_steps=growing_steps,
+    )
+    return TrainStream(
+        data.train,
+        data.order,
+        transform=transform,
+        share=Share(accelerator.process_index, accelerator.num_processes),
+        steps=range(start_step, plan.total_steps),
+        exif_rotation=recipe.data.exif_rotation,
+    )
+
+
+def _open(recipe: Recipe, split: str) -> Split:
+    """Open a split; one on the Hub keeps what was read in the recipe's cache."""
+    data = recipe.data
+    dataset = DatasetReference(
+        data.path,
+        name=data.name,
+        revision=data.revision,
+        image_column=data.image_column,
+        label_column=data.label_column,
+    )
+    source = open_split(dataset, split)
+    if not (source.is_remote and data.cache_dir):
+        return source
+    cache = RowCache(Path(data.cache_dir), int(data.cache_gb * 1e9))
+    return dataclasses.replace(source, cache=cache)

@@ -1,0 +1,129 @@
+"""Configuration of CNN, a ResNet-50 whose activations are PReLUs."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class CNNConfig(PreTrainedConfig):
+    """Shape and regularisation of a CNN; the defaults are the 1000-class PReLU network.
+
+    Args:
+        num_channels: colour channels of the input images.
+        embedding_size: channels that leave the stem.
+        hidden_sizes: channels that leave each stage.
+        depths: blocks of each stage.
+        bottleneck_expansion: channels that leave a block / channels of its 3x3 convolution.
+        stem: "imagenet" (7x7 convolution and max pooling, both of stride 2) or "small" (3x3
+            convolution of stride 1, for images of about 32 pixels).
+        use_prelu: PReLU activations; False means ReLU.
+        prelu_channel_wise: one PReLU slope for each channel; False means one for each layer.
+        prelu_init: PReLU slope at the start of training.
+        conv_bias: biases in the convolutions in front of batch norms, as the original has them.
+        batch_norm_momentum: weight of the newest batch in the running statistics, in (0, 1].
+        batch_norm_eps: added to the variance by the batch norms.
+        drop_path_rate: probability, in [0, 1), that training skips the last block for an image;
+            it grows linearly from 0 at the first block.
+        kwargs: `num_labels` or `num_classes` (1000 without either and without `id2label`), and the
+            fields that every Transformers configuration has.
+
+    Raises:
+        ValueError: if a field, or the number of labels, breaks its rule.
+    """
+
+    model_type = "cnn"
+    attribute_map = {"num_classes": "num_labels"}
+
+    num_channels: int = 3
+    embedding_size: int = 64
+    hidden_sizes: list[int] | tuple[int, ...] = (256, 512, 1024, 2048)
+    depths: list[int] | tuple[int, ...] = (3, 4, 6, 3)
+    bottleneck_expansion: int = 4
+    stem: str = "imagenet"
+    use_prelu: bool = True
+    prelu_channel_wise: bool = True
+    prelu_init: float | int = 0.25
+    conv_bias: bool = True
+    batch_norm_momentum: float | int = 0.1
+    batch_norm_eps: float | int = 1e-5
+    drop_path_rate: float | int = 0.0
+
+    def __post_init__(self, **kwargs):
+        # The first published config.json of this family also describes the file it came with.
+        for legacy_key in ("architecture", "use_builtin_conv", "input_size", "num_parameters"):
+            kwargs.pop(legacy_key, None)
+        counts = [kwargs.pop(key, None) for key in ("num_labels", "num_classes")]
+        counts = {count for count in counts if count is not None}
+        if self.id2label is not None:
+            counts.add(len(self.id2label))
+        if len(counts) > 1:
+            raise ValueError(
+                "num_labels, num_classes and the length of id2label must be equal; got "
+                f"{sorted(counts)}. Give one of them."
+            )
+        if self.id2label is None:
+            kwargs["num_labels"] = counts.pop() if counts else 1000
+        super().__post_init__(**kwargs)
+        if self.label2id is None:
+            self.label2id = {label: index for index, label in self.id2label.items()}
+        self.hidden_sizes, self.depths = list(self.hidden_sizes), list(self.depths)
+        self._check()
+
+    def _check(self):
+        sizes = ("num_channels", "embedding_size", "bottleneck_expansion", "hidden_sizes", "depths")
+        for name in sizes:
+            value = getattr(self, name)
+            if min(value if isinstance(value, list) else [value], default=0) < 1:
+                raise ValueError(f"{name} must be positive; got {value}")
+        if len(self.hidden_sizes) != len(self.depths):
+            raise ValueError(
+                "hidden_sizes and depths must have one entry for each stage; got "
+                f"{self.hidden_sizes} and {self.depths}"
+            )
+        if any(size % self.bottleneck_expansion for size in self.hidden_sizes):
+            raise ValueError(
+                "hidden_sizes must be multiples of bottleneck_expansion "
+                f"({self.bottleneck_expansion}); got {self.hidden_sizes}"
+            )
+        if self.stem not in ("imagenet", "small"):
+            raise ValueError(f'stem must be "imagenet" or "small"; got "{self.stem}"')
+        if not 0 < self.batch_norm_momentum <= 1:
+            raise ValueError(
+                f"batch_norm_momentum must be in (0, 1]; got {self.batch_norm_momentum}"
+            )
+        if self.batch_norm_eps <= 0:
+            raise ValueError(f"batch_norm_eps must be positive; got {self.batch_norm_eps}")
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1); got {self.drop_path_rate}")
+        if sorted(self.id2label) != list(range(self.num_labels)):
+            raise ValueError(f"id2label must have the keys 0, 1, 2, ...; got {list(self.id2label)}")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """Build the configuration from a dictionary and from the fields among the keywords.
+
+        Args:
+            config_dict: the contents of a config.json.
+            kwargs: fields that replace those of the dictionary (another number of labels also
+                replaces its label names); the rest is for `PreTrainedConfig.from_dict`.
+
+        Returns:
+            The configuration; with `return_unused_kwargs` a pair of it and the unused keywords.
+        """
+        fields = {*cls.__dataclass_fields__, "num_labels", "num_classes"} - {"dtype"}
+        given = {key: kwargs.pop(key) for key in list(kwargs) if key in fields}
+        stored_count = len(config_dict.get("id2label") or ())
+        count = given.get("num_labels", given.get("num_classes", stored_count))
+        if "id2label" in given or count != stored_count:
+            label_keys = ("id2label", "label2id", "num_labels", "num_classes")
+            config_dict = {k: v for k, v in config_dict.items() if k not in label_keys}
+        return super().from_dict({**config_dict, **given}, **kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What config.json holds: the label names, too, where they equal Transformers' default."""
+        return {**super().to_diff_dict(), "id2label": self.id2label, "label2id": self.label2id}
+
+
+__all__ = ["CNNConfig"]
