@@ -35,6 +35,7 @@ lint: .venv/ready  ## check style and spelling
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 	$(BIN) -m codespell_lib
+	$(BIN) -m mypy
 
 # One thread for each of two processes: threads that share a core wait for each other, and a network of
 # a few thousand weights then takes a hundred times as long.
