@@ -120,7 +120,7 @@ def compare_rand_augment(pictures) -> None:
 def compare_trivial_augment(pictures) -> None:
     """Every operation at every magnitude and sign."""
     space = autoaugment.TrivialAugmentWide()._augmentation_space(31)
-    assert list(sorted(space)) == sorted(ours.TRIVIAL_AUGMENT_WIDE)
+    assert sorted(space) == sorted(ours.TRIVIAL_AUGMENT_WIDE)
     for name, (magnitudes, signed) in space.items():
         theirs = [s * m for m in magnitudes.ravel().tolist() for s in ((1, -1) if signed else (1,))]
         arguments = ours.TRIVIAL_AUGMENT_WIDE[name]

@@ -83,7 +83,9 @@ def main() -> None:
                 and run.get("num_processes", 1) == args.processes
             ]
             if seed not in [run["seed"] for run in runs]:
-                runs.append(run_once(model, args.data, settings, seed, args.processes))
+                runs.append(
+                    run_once(model, args.data, settings, seed=seed, processes=args.processes)
+                )
                 write_json(path, record(model, args.epochs, runs))
         print(model, [run["top1_accuracy"] for run in runs], flush=True)
 
@@ -107,8 +109,8 @@ def record(model: str, epochs: float, runs: list[dict]) -> dict:
     }
 
 
-def run_once(model: str, data: str, settings: list[str], seed: int, processes: int) -> dict:
-    """Train with one seed; the last line of the log has the held-out accuracy."""
+def run_once(model: str, data: str, settings: list[str], *, seed: int, processes: int) -> dict:
+    """Train with one seed; the last line of the log has the validation accuracy."""
     script, name, _ = MODELS[model]
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / f"{name}.toml"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
@@ -78,7 +78,9 @@ def main() -> None:
             ("fast", fast_crop(args.crop, SCALE)),
         ):
             started = time.process_time()
-            accuracy = train_once(seed, prepare, train, test, args.epochs, args.crop)
+            accuracy = train_once(
+                seed, prepare, train=train, test=test, epochs=args.epochs, size=args.crop
+            )
             seconds = round(time.process_time() - started, 1)
             report["runs"].append(
                 {"path": name, "seed": seed, "top1_accuracy": accuracy, "cpu_seconds": seconds}
@@ -135,6 +137,7 @@ def fast_crop(size: int, scale: tuple[float, float], flip: float = 0.5) -> Prepa
 def train_once(
     seed: int,
     prepare: Prepare,
+    *,
     train: list[tuple[bytes, int]],
     test: list[tuple[bytes, int]],
     epochs: int,

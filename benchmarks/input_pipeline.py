@@ -37,24 +37,24 @@ if spec := importlib.util.find_spec("torchvision"):
         for _operator in ("nms", "qnms"):
             _library.define(f"{_operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
 
-import datasets  # noqa: E402
-import simplejpeg  # noqa: E402
-from PIL import Image  # noqa: E402
+import datasets
+import simplejpeg
+from PIL import Image
 
-from convzoo.data.opening import open_split  # noqa: E402
-from convzoo.data.order import DataOrder  # noqa: E402
-from convzoo.data.share import Share  # noqa: E402
-from convzoo.data.split import Split  # noqa: E402
-from convzoo.data.stream import TrainStream, eval_rows, train_batches  # noqa: E402
-from convzoo.environment import describe_environment, now  # noqa: E402
-from convzoo.files import write_json  # noqa: E402
+from convzoo.data.opening import open_split
+from convzoo.data.order import DataOrder
+from convzoo.data.share import Share
+from convzoo.data.split import Split
+from convzoo.data.stream import TrainStream, eval_rows, train_batches
+from convzoo.environment import describe_environment, now
+from convzoo.files import write_json
 from convzoo.images.crops import random_resized_box, resize
-from convzoo.images.decoding import decode_rgb, open_for_cropping  # noqa: E402
-from convzoo.images.erasing import erase  # noqa: E402
+from convzoo.images.decoding import decode_rgb, open_for_cropping
+from convzoo.images.erasing import erase
 from convzoo.images.normalize import Normalize
-from convzoo.images.policies import parse_policy  # noqa: E402
+from convzoo.images.policies import parse_policy
 from convzoo.images.train_transform import TrainTransform, sample_rng
-from convzoo.recipe.settings import Augmentation, Preprocessing  # noqa: E402
+from convzoo.recipe.settings import Augmentation, Preprocessing
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 20
@@ -118,9 +118,11 @@ def measure_folder(path: str, rounds: int) -> dict:
         }
         print(run)
         passes = [len(batches)] * 3
-        run["crop"] = compare(crop_variants(), batches, rounds)
-        run["crop_policy_erasing"] = compare(policy_variants(), batches, rounds)
-        run["streamed_crop"] = compare(streamed_variants(source), passes, rounds, len(batches))
+        run["crop"] = compare(crop_variants(), batches, rounds=rounds)
+        run["crop_policy_erasing"] = compare(policy_variants(), batches, rounds=rounds)
+        run["streamed_crop"] = compare(
+            streamed_variants(source), passes, rounds=rounds, batches_per_block=len(batches)
+        )
     return run
 
 
@@ -164,7 +166,7 @@ def difference_from_pillow(encoded: list[bytes]) -> dict:
     return {"largest": largest, "mean": round(float(np.mean(means)), 4)}
 
 
-def compare(variants: dict, blocks: list, rounds: int, batches_per_block: int = 1) -> dict:
+def compare(variants: dict, blocks: list, *, rounds: int, batches_per_block: int = 1) -> dict:
     """Measure variants in turns.
 
     Args:

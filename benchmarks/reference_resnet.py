@@ -15,8 +15,8 @@ from transformers.models.resnet import modeling_resnet
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import modeling  # noqa: E402
-import train_accelerate  # noqa: E402
+import modeling
+import train_accelerate
 
 BOTTLENECK = modeling_resnet.ResNetBottleNeckLayer
 

@@ -31,8 +31,10 @@ def main() -> None:
     labels = np.repeat(np.arange(CLASSES), PER_CLASS)
     perfect = measure(np.random.default_rng(0).permutation(labels)[: BATCH * BATCHES])
     rows = [{"order": "perfect shuffling", **perfect}]
-    for megabytes in (512, 2048, 8192):
-        rows.append({"order": f"ours, {megabytes} MB", **measure(ours(labels, megabytes))})
+    rows.extend(
+        {"order": f"ours, {megabytes} MB", **measure(ours(labels, megabytes))}
+        for megabytes in (512, 2048, 8192)
+    )
     for size in (1000, 4600, 10_000):
         name = f"datasets, shards and a buffer of {size} rows ({size * 0.11:.0f} MB)"
         rows.append({"order": name, **measure(of_datasets(labels, size))})

@@ -15,6 +15,7 @@ thread and fewer than 16 images PyTorch runs 1x1 convolutions by another, slower
 """
 
 import argparse
+import itertools
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from convzoo.allocator import keep_freed_memory
@@ -183,7 +184,7 @@ class Step:
         self.optimizer.step()
         self.optimizer.zero_grad()
         marks.append(time.process_time())
-        return tuple(end - start for start, end in zip(marks, marks[1:], strict=False))
+        return tuple(end - start for start, end in itertools.pairwise(marks))
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def choose(labels: np.ndarray, split: str, num_per_class: int) -> list[int]:
 
 
 def write_shards(
-    folder: Path, split: str, images: np.ndarray, labels: np.ndarray, num_shards: int
+    folder: Path, split: str, *, images: np.ndarray, labels: np.ndarray, num_shards: int
 ) -> list[Path]:
     """Write one split as parquet shards named as on the Hub, images as PNG.
 
@@ -214,7 +214,13 @@ def main(argv: list[str] | None = None) -> None:
     for split, (images, labels) in arrays.items():
         chosen = choose(labels, split, NUM_PER_CLASS[split])
         folder = arguments.output / "data"
-        for path in write_shards(folder, split, images[chosen], labels[chosen], NUM_SHARDS[split]):
+        for path in write_shards(
+            folder,
+            split,
+            images=images[chosen],
+            labels=labels[chosen],
+            num_shards=NUM_SHARDS[split],
+        ):
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             print(f"{digest}  {path.relative_to(arguments.output)}")
 

@@ -184,14 +184,18 @@ def test_choose_follows_the_hash_of_the_position():
 def test_write_shards_keeps_every_pixel_and_repeats_its_bytes(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (1205, 4, 6), dtype=np.uint8)
     labels = (np.arange(1205) % 10).astype(np.uint8)
-    paths = make_fashion_mnist.write_shards(tmp_path / "first", "test", pixels, labels, 2)
+    paths = make_fashion_mnist.write_shards(
+        tmp_path / "first", "test", images=pixels, labels=labels, num_shards=2
+    )
     assert [path.name for path in paths] == [f"test-0000{i}-of-00002.parquet" for i in range(2)]
     assert [pq.read_metadata(path).num_row_groups for path in paths] == [2, 2]
     rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
     decoded = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows])
     np.testing.assert_array_equal(decoded, pixels)
     assert [row["label"] for row in rows] == labels.tolist()
-    again = make_fashion_mnist.write_shards(tmp_path / "again", "test", pixels, labels, 2)
+    again = make_fashion_mnist.write_shards(
+        tmp_path / "again", "test", images=pixels, labels=labels, num_shards=2
+    )
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
 
 

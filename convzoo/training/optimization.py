@@ -1,6 +1,6 @@
 """Group the parameters, build the optimizer, and keep PReLU slopes within limits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,11 +78,12 @@ def build_optimizer(
             nesterov=settings.nesterov,
         )
     kind = torch.optim.AdamW if settings.name == "adamw" else Lamb
-    return kind(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps)
+    first, second = settings.betas
+    return kind(groups, lr=settings.learning_rate, betas=(first, second), eps=settings.eps)
 
 
 @torch.no_grad()
-def clamp_slopes(model: torch.nn.Module, limits: tuple[float, float]) -> None:
+def clamp_slopes(model: torch.nn.Module, limits: Sequence[float]) -> None:
     """Clamp the PReLU slopes that are trained to [low, high]; to be called after each step."""
     low, high = limits
     prelus = [module for module in model.modules() if isinstance(module, torch.nn.PReLU)]
