@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from graphlib import TopologicalSorter
 
 import pytest
 import yaml
@@ -104,6 +105,27 @@ def test_no_test_file_imports_another():
             module = node.module if isinstance(node, ast.ImportFrom) else ""
             if module and module.startswith("tests."):
                 assert module.startswith("tests.support."), f"{path} imports {module}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Also not for types alone, and not inside functions."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+    }
+    arrows = {}
+    for module, path in files.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                level = node.level and module.rpartition(".")[0]
+                base = f"{level}.{node.module}" if level else node.module
+                found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+        arrows[module] = found & files.keys()
+    TopologicalSorter(arrows).prepare()  # raises CycleError, which names the modules
 
 
 @pytest.mark.parametrize("package", PACKAGES)

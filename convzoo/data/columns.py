@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -16,9 +16,26 @@ from convzoo.data.remote import READERS, read_file
 if TYPE_CHECKING:
     import datasets
 
-    from convzoo.data.tables import Tables
-
 Footers = Mapping[str, pq.FileMetaData]  # of each file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """The files of a dataset, as `datasets` sorts them.
+
+    Attributes:
+        path: the folder or Hub id it was asked for by.
+        files: addresses of the files of each split.
+        features: columns and their types as the dataset's card says, or None.
+        commit: of a Hub dataset.
+        root: address of the folder that has its README.
+    """
+
+    path: str
+    files: Mapping[str, Sequence[str]]
+    features: "datasets.Features | None"
+    commit: str
+    root: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +70,7 @@ def find_image_column(features: "datasets.Features", *, wanted: str, path: str) 
 
 
 def find_labels(
-    tables: "Tables", features: "datasets.Features", *, wanted: str, footers: Footers
+    tables: Tables, features: "datasets.Features", *, wanted: str, footers: Footers
 ) -> Labels:
     """Find the column of labels, and the names of the classes.
 
@@ -129,7 +146,7 @@ def _find_column(
     raise ValueError(message)
 
 
-def _plain_labels(tables: "Tables", column: str, *, feature: object) -> Labels:
+def _plain_labels(tables: Tables, column: str, *, feature: object) -> Labels:
     """Read the values of a column of texts, whole numbers or booleans in all splits."""
     kind = getattr(feature, "dtype", "") or type(feature).__name__
     if not re.fullmatch(r"u?int\d+|bool|(large_)?string", str(kind)):

@@ -12,10 +12,11 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from convzoo.data.classes import log_once
+from convzoo.data.columns import Tables
 from convzoo.data.folder_listing import Listing, list_folder
 from convzoo.data.folders import UnlabelledSplitError, folder_layout, open_folder
 from convzoo.data.split import Split
-from convzoo.data.tables import Tables, load_tables, open_table, read_card
+from convzoo.data.tables import load_tables, open_table, read_card
 
 logger = logging.getLogger(__name__)
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

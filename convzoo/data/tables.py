@@ -3,9 +3,8 @@
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import fsspec
 import pyarrow.parquet as pq
 
 from convzoo.data.classes import check_class_names
-from convzoo.data.columns import check_image_columns, find_image_column, find_labels
+from convzoo.data.columns import Tables, check_image_columns, find_image_column, find_labels
 from convzoo.data.folder_listing import Listing
 from convzoo.data.folders import fingerprint
 from convzoo.data.image_paths import image_file_bytes
@@ -26,25 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 MAGIC = ("*", "?", "[", "]", "::")  # what file systems take for patterns and chains
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tables:
-    """The files of a dataset, as `datasets` sorts them.
-
-    Attributes:
-        path: the folder or Hub id it was asked for by.
-        files: addresses of the files of each split.
-        features: columns and their types as the dataset's card says, or None.
-        commit: of a Hub dataset.
-        root: address of the folder that has its README.
-    """
-
-    path: str
-    files: Mapping[str, Sequence[str]]
-    features: "datasets.Features | None"
-    commit: str
-    root: str
 
 
 def load_tables(path: str, listing: Listing | None, *, name: str, revision: str) -> Tables:
