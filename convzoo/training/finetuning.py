@@ -45,6 +45,7 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     fields = {name: getattr(trained.config, name) for name in family_fields(family)}
     _check_overrides(recipe, family, fields=fields)
     config = family(**{**fields, **recipe.model.config, **names})
+    config._commit_hash = found._commit_hash  # where its weights come from, None for a folder
     if config.num_channels != num_channels(recipe.model):
         raise ValueError(
             f"model.num_channels must be set when it is not 3: {path} has {config.num_channels} "
