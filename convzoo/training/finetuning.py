@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
 
 import modeling
+from convzoo.recipe.rules import check_fields
 from convzoo.recipe.settings import Preprocessing, Recipe, family_fields, num_channels
 from modeling import ConvZooConfig, ConvZooModel
 
@@ -44,6 +45,7 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     )
     fields = {name: getattr(trained.config, name) for name in family_fields(family)}
     _check_overrides(recipe, family, fields=fields)
+    check_fields(family, {**fields, **recipe.model.config}, "the recipe")
     config = family(**{**fields, **recipe.model.config, **names})
     config._commit_hash = found._commit_hash  # where its weights come from, None for a folder
     if config.num_channels != num_channels(recipe.model):
@@ -83,7 +85,7 @@ def _check_overrides(
                 f"with the fields {', '.join(fields)}"
             )
     changes = {k: v for k, v in recipe.model.config.items() if k != "num_channels"}
-    family(**{**fields, **changes})  # its own validation names field, value and rule
+    check_fields(family, {**fields, **changes}, "the recipe")
     for key, value in changes.items():
         try:
             fits = _shapes(family(**{**fields, key: value})) == _shapes(family(**fields))
