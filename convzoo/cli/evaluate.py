@@ -112,14 +112,14 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
         return
     if output:
         write_json(Path(output), result)
-    logger.info("result: %s", _where_it_is_kept(model, output))
+    logger.info("result: %s", where_it_is_kept(model, output))
     if as_json:
         options.print_json(result)
     else:
         print(result_sentence(model, data, result))
 
 
-def _where_it_is_kept(model: str, output: str | None) -> str:
+def where_it_is_kept(model: str, output: str | None) -> str:
     """Say where a result was written. A model on the Hub has no folder that could keep it."""
     from convzoo.evaluation.results import FILE
 

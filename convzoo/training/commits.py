@@ -86,7 +86,7 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
         return {s: {k: str(content[s][k]) for k in ("id", "revision", "commit")} for s in content}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise ValueError(
             f"{path} must have the commits that the run began with; it is damaged ({error!r}). "
             f"Delete it, and the run takes the commits that its recipe names"

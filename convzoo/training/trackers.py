@@ -60,7 +60,7 @@ class Trackers:
             try:
                 record = json.loads(self.record_path.read_bytes())
                 self.record = {"id": str(record["id"]), "sent": dict(record["sent"])}
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, LookupError, TypeError):
                 logger.warning("%s is damaged; the trackers begin new graphs", self.record_path)
         for name in names:
             self._attempt(
