@@ -53,9 +53,9 @@ def check_fields(family: type, fields: Mapping[str, Any], source: str) -> None:
     except StrictDataclassFieldValidationError as error:
         key = str(error).split("'")[1]
         kind = family.__annotations__[key]
+        name = kind.__name__ if isinstance(kind, type) else str(kind).partition(" | tuple")[0]
         raise ValueError(
-            f"{key} in {source} [model] must be of type {getattr(kind, '__name__', kind)}; got "
-            f"{fields[key]!r}"
+            f"{key} in {source} [model] must be of type {name}; got {fields[key]!r}"
         ) from error
 
 

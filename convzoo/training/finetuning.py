@@ -3,11 +3,13 @@
 import itertools
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 import modeling
 from convzoo.recipe.rules import check_fields
@@ -22,6 +24,8 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     """Adapt the model of `finetune.pretrained`: it gets the recipe's own fields and labels."""
     path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
     try:
+        commit = _commit(path, revision)
+        revision = commit or revision  # weights and processor are of the same one
         found = AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:  # ValueError: a folder without config.json
         raise OSError(
@@ -47,7 +51,7 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     _check_overrides(recipe, family, fields=fields)
     check_fields(family, {**fields, **recipe.model.config}, "the recipe")
     config = family(**{**fields, **recipe.model.config, **names})
-    config._commit_hash = found._commit_hash  # where its weights come from, None for a folder
+    config._commit_hash = commit  # Transformers keeps it out of config.json
     if config.num_channels != num_channels(recipe.model):
         raise ValueError(
             f"model.num_channels must be set when it is not 3: {path} has {config.num_channels} "
@@ -66,6 +70,16 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     state[FIRST_CONVOLUTION] = adapt_channels(state[FIRST_CONVOLUTION], config.num_channels)
     model.load_state_dict(model.state_dict() | state)
     return model
+
+
+def _commit(path: str, revision: str) -> str | None:
+    """Find the commit of a revision of a model on the Hub; None for a folder."""
+    if Path(path).is_dir():
+        return None
+    commit: str | None = extract_commit_hash(
+        cached_file(path, "config.json", revision=revision), None
+    )
+    return commit
 
 
 def family_of(model_type: str) -> type[ConvZooConfig]:
