@@ -427,13 +427,13 @@ def test_grey_images_of_12_bits_in_16_are_warned_of_once(
 ):
     monkeypatch.setattr(decoding.DARK_IMAGES, "warned", False)
     pixels = np.linspace(0, brightest, 400).astype(np.uint16).reshape(20, 20)
-    for number in range(4):
-        path = tmp_path / "scans" / "test" / ("green", "red")[number % 2] / f"{number}.png"
+    for number in range(6):
+        path = tmp_path / "scans" / "test" / list(COLOURS)[number % 3] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
-    evaluate(model_folder, tmp_path / "scans", classes=None)
+    evaluate(model_folder, tmp_path / "scans")
     assert caplog.text.count("uses at most 12: it is nearly black") == warned
-    assert caplog.text.count("scans/test/green/0.png has 16 bits") == warned
+    assert caplog.text.count("scans/test/blue/2.png has 16 bits") == warned
 
 
 @pytest.mark.parametrize("options", [(), ("--output", "result.json")])
