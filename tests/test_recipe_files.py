@@ -42,7 +42,7 @@ def test_overrides_are_toml_values_or_words():
         ("model.depths=3", ["depths in ", "[model] must be of type list[int]", "got 3"]),
         ("model.hidden_sizes=['a']", ["hidden_sizes", "of type list[int]", "got ['a']"]),
         ("model.embedding_size=true", ["embedding_size", "of type int; got True"]),
-        ("model.prelu_init=wide", ["prelu_init", "of type float; got 'wide'"]),
+        ("model.prelu_init=wide", ["prelu_init", "of type float | int; got 'wide'"]),
         ("model.use_prelu=0", ["use_prelu", "of type bool; got 0"]),
         ("model.model_type=resnet", ["cnn, alexnet, qlnet", "resnet"]),
         ("train.epochs=many", ["epochs", "float", "many"]),
