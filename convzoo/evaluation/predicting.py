@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from transformers import BaseImageProcessor
 from convzoo.data.share import Share
 from convzoo.data.split import Split
 from convzoo.data.stream import eval_rows, worker_share
-from convzoo.images.decoding import open_rgb
+from convzoo.images.decoding import DARK_IMAGES, open_rgb
 from convzoo.images.ten_crop import ten_crop
 from convzoo.signals import outlive_signals
 
@@ -114,11 +115,11 @@ class EvalStream(IterableDataset[Batch]):
         num_channels = getattr(self.processor, "num_channels", 3)
         batch = []
         for index, data, label in eval_rows(self.source, share):
+            DARK_IMAGES.look(data, partial(self._where, index))
             try:
                 image = open_rgb(data, num_channels, exif_rotation=self.protocol.exif_rotation)
             except ValueError as error:
-                where = self.source.where(*self.source.locate(index))
-                raise ValueError(f"{where}: {error}") from error
+                raise ValueError(f"{self._where(index)}: {error}") from error
             batch.append((index, label, content_digest(data, label), image))
             if len(batch) == self.protocol.batch_size:
                 yield self._collate(batch)
@@ -128,13 +129,29 @@ class EvalStream(IterableDataset[Batch]):
 
     def _collate(self, batch: list[tuple[int, int, bytes, Image.Image]]) -> Batch:
         index, labels, digests, images = zip(*batch, strict=True)
-        shown = self.processor(list(images), return_tensors="pt", **self.options)
+        try:
+            shown = self.processor(list(images), return_tensors="pt", **self.options)
+        except ValueError:
+            self._name_the_image(batch)
+            raise
         return {
             "pixel_values": shown["pixel_values"],
             "labels": torch.tensor(labels),
             "index": np.array(index),
             "digests": digests,
         }
+
+    def _name_the_image(self, batch: list[tuple[int, int, bytes, Image.Image]]) -> None:
+        """Raise the processor's error about one image of a batch, with the image's name."""
+        for index, _, _, image in batch:
+            try:
+                self.processor([image], return_tensors="pt", **self.options)
+            except ValueError as error:
+                reason = str(error).removeprefix("images[0] ")
+                raise ValueError(f"{self._where(index)}: {reason}. Leave it out") from error
+
+    def _where(self, index: int) -> str:
+        return self.source.where(*self.source.locate(index))
 
 
 def predict_split(

@@ -3,13 +3,16 @@
 import itertools
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 import modeling
+from convzoo.recipe.rules import check_fields
 from convzoo.recipe.settings import Preprocessing, Recipe, family_fields, num_channels
 from modeling import ConvZooConfig, ConvZooModel
 
@@ -21,6 +24,8 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     """Adapt the model of `finetune.pretrained`: it gets the recipe's own fields and labels."""
     path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
     try:
+        commit = _commit(path, revision)
+        revision = commit or revision  # weights and processor are of the same one
         found = AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:  # ValueError: a folder without config.json
         raise OSError(
@@ -44,7 +49,9 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     )
     fields = {name: getattr(trained.config, name) for name in family_fields(family)}
     _check_overrides(recipe, family, fields=fields)
+    check_fields(family, {**fields, **recipe.model.config}, "the recipe")
     config = family(**{**fields, **recipe.model.config, **names})
+    config._commit_hash = commit  # Transformers keeps it out of config.json
     if config.num_channels != num_channels(recipe.model):
         raise ValueError(
             f"model.num_channels must be set when it is not 3: {path} has {config.num_channels} "
@@ -65,6 +72,16 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     return model
 
 
+def _commit(path: str, revision: str) -> str | None:
+    """Find the commit of a revision of a model on the Hub; None for a folder."""
+    if Path(path).is_dir():
+        return None
+    commit: str | None = extract_commit_hash(
+        cached_file(path, "config.json", revision=revision), None
+    )
+    return commit
+
+
 def family_of(model_type: str) -> type[ConvZooConfig]:
     """Find the configuration class of a family."""
     return next(family for family in modeling.FAMILIES if family.model_type == model_type)
@@ -82,7 +99,7 @@ def _check_overrides(
                 f"with the fields {', '.join(fields)}"
             )
     changes = {k: v for k, v in recipe.model.config.items() if k != "num_channels"}
-    family(**{**fields, **changes})  # its own validation names field, value and rule
+    check_fields(family, {**fields, **changes}, "the recipe")
     for key, value in changes.items():
         try:
             fits = _shapes(family(**{**fields, key: value})) == _shapes(family(**fields))

@@ -52,6 +52,12 @@ class Learner:
     recipe: Recipe
     accelerator: Accelerator
 
+    @property
+    def pretrained_commit(self) -> str | None:
+        """Commit of the Hub that the model started from, where that was in this process."""
+        commit: str | None = getattr(self.bare_model.config, "_commit_hash", None)
+        return commit
+
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the rate of the next step; a group takes it times its own `lr_scale`."""
         for group in self.optimizer.param_groups:
