@@ -95,9 +95,7 @@ def test_erasing_noise_is_a_function_of_the_sample_not_of_the_batch():
 
 @pytest.mark.parametrize("fill", ["mean", "noise"])
 @pytest.mark.parametrize("max_count", [1, 3])
-@pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_what_gpus_fill_at_once_has_the_bits_of_box_after_box(fill, max_count, *, device):
     """The operations of a GPU run on a CPU here, and on a GPU with -m gpu."""
     rng = np.random.default_rng(3)
