@@ -146,7 +146,8 @@ def run_step(
 ) -> dict[str, Any]:
     """Run a step for so many seconds at most; returns what became of it."""
     start = time.monotonic()
-    restarts, rows, status = 0, -1, 0
+    restarts, rows = 0, -1
+    status: int | None = 0
     with (folder / f"{step.name}.log").open("ab") as log:
         while True:
             content = read(folder, step.name)
