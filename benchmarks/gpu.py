@@ -45,14 +45,16 @@ class Step:
     Attributes:
         name: of the module.
         share: of the time that is left, against the steps after it.
+        least_seconds: it gets so much, if as much is left: libraries are loaded from a cold disk.
     """
 
     name: str
     share: float
+    least_seconds: float = 0.0
 
 
 STEPS = (
-    Step("environment", 0.04),
+    Step("environment", 0.04, least_seconds=90.0),
     Step("tests", 0.2),
     Step("networks", 0.46),
     Step("input", 0.12),
@@ -76,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     done: dict[str, dict[str, Any]] = {}
     for number, step in enumerate(chosen):
         shares = sum(each.share for each in chosen[number:])
-        seconds = max(0.0, end - time.monotonic()) * step.share / shares
+        left = max(0.0, end - time.monotonic())
+        seconds = min(left, max(left * step.share / shares, step.least_seconds))
         done[step.name] = run_step(
             step, folder, seconds=seconds, options=step_options(args), environment=environment
         )
