@@ -27,7 +27,8 @@ from convzoo.training.optimization import build_optimizer
 from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
 from tests.support.clients import run, train
 
-pytestmark = pytest.mark.gpu
+# Warnings of libraries are no errors here: nobody has seen yet which ones a GPU brings.
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 
 # ---- in this process: quick, and so first ------------------------------------------------------
 TINY = {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1], "num_labels": 10}
@@ -51,6 +52,7 @@ TOLERANCES = {"no": 0.005, "bf16": 0.03, "fp16": 0.01}
 
 def losses_of(model, device, *, precision="no", compiled=False, channels_last=True, steps=4):
     """Losses of a few steps from the model's weights, of which a copy is trained."""
+    torch._dynamo.reset()  # after eight networks PyTorch would compile no more, without an error
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = copy.deepcopy(model).train().to(device, memory_format=layout)
     forward = torch.compile(model) if compiled else model
@@ -73,6 +75,15 @@ def losses_of(model, device, *, precision="no", compiled=False, channels_last=Tr
         optimizer.zero_grad()
         losses.append(loss.item())
     return losses
+
+
+@pytest.fixture(autouse=True)
+def float32_as_in_training():
+    """By TF32, as `prepare_device` has it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture(scope="module")
