@@ -219,12 +219,19 @@ def train_batches(
         if len(parts) == max(1, num_workers):
             batch: Batch = {}
             for key in ("pixels", "labels", "positions"):
-                joined = torch.cat([part[key] for part in parts])
-                batch[key] = joined.pin_memory() if pin else joined
+                batch[key] = _joined([part[key] for part in parts], pin=pin)
             for key in ("erasing", "unreadable"):
                 batch[key] = [entry for part in parts for entry in part[key]]
             yield batch
             parts = []
+
+
+def _joined(parts: list[torch.Tensor], *, pin: bool) -> torch.Tensor:
+    """Join parts of a batch; straight in pinned memory, where a second copy would follow."""
+    if not pin:
+        return torch.cat(parts)
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    return torch.cat(parts, out=parts[0].new_empty(shape, pin_memory=True))
 
 
 def eval_rows(

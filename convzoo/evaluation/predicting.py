@@ -188,13 +188,14 @@ def predict_split(
         batch_size=None,
         num_workers=protocol.num_workers,
         worker_init_fn=outlive_signals,
+        pin_memory=accelerator.device.type == "cuda",
     )
     hidden: dict[str, Any] = {} if accelerator.is_main_process else {"disable": True}
     # Where it is not hidden, TQDM_DISABLE decides.
     bar = tqdm(total=source.num_rows, desc="evaluate", unit=" images", leave=False, **hidden)
     was_training = model.training
     model.eval()
-    batches, given_up = [], False
+    on_device, given_up = [], False
     with bar, torch.inference_mode():
         for batch in loader:
             pixel_values = batch["pixel_values"].to(accelerator.device, non_blocking=True)
@@ -202,13 +203,18 @@ def predict_split(
             with accelerator.autocast():
                 logits = [model(view).logits.float() for view in views]
             scores = logits[0] if len(logits) == 1 else _log_mean_probability(logits)
-            batches.append((batch["index"], *_columns(scores, batch["labels"]), batch["digests"]))
+            columns = _columns(scores, batch["labels"])  # a GPU may not have computed them yet
+            on_device.append((batch["index"], columns, batch["digests"]))
             bar.update(len(batch["index"]) * accelerator.num_processes)
             if given_up := stopped():
                 break
     model.train(was_training)
     if any(gather_object([given_up])):
         return None
+    batches = [
+        (index, *(column.cpu().numpy() for column in columns), digests)
+        for index, columns, digests in on_device
+    ]
     return _assemble(gather_object(batches) if accelerator.num_processes > 1 else batches, source)
 
 
@@ -222,15 +228,15 @@ def _log_mean_probability(logits: list[Tensor]) -> Tensor:
     return views.logsumexp(0) - math.log(len(logits))
 
 
-def _columns(scores: Tensor, labels: Tensor) -> list[np.ndarray]:
+def _columns(scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     """Labels, ranked classes, confidences and losses of a batch."""
-    columns = (
+    on_device = labels.to(scores.device, non_blocking=True)
+    return (
         labels,
         scores.topk(min(5, scores.shape[1])).indices.int(),
         scores.softmax(-1).amax(-1),
-        F.cross_entropy(scores, labels.to(scores.device), reduction="none"),
+        F.cross_entropy(scores, on_device, reduction="none"),
     )
-    return [column.cpu().numpy() for column in columns]
 
 
 def _assemble(batches: list[Columns], source: Split) -> Predictions:

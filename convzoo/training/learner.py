@@ -168,6 +168,7 @@ def build_learner(
         recipe.optimizer,
         layer_decay=recipe.finetune.layer_decay,
         stage_of=stage_of(model),
+        fused=takes_fused_step(accelerator),
     )
     freeze_cancelled_biases(model)  # after it: older checkpoints have them in the optimizer
     if checkpoint and saved:
@@ -191,6 +192,16 @@ def build_learner(
     if checkpoint and saved:
         learner.load_state_dict(saved, checkpoint)
     return learner
+
+
+def takes_fused_step(accelerator: Accelerator) -> bool | None:
+    """Tell whether the optimizer's step shall be one kernel; None leaves it to PyTorch.
+
+    Not with the loss scaling of fp16: where it skips the first step, PyTorch 2.11's fused SGD takes
+    memory that was never written for its momentum.
+    """
+    is_gpu = accelerator.device.type == "cuda"
+    return True if is_gpu and accelerator.mixed_precision != "fp16" else None
 
 
 def _build_trainable_model(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from transformers.utils.logging import disable_progress_bar
 
 from convzoo.data.examples import save_examples
@@ -195,7 +195,12 @@ def start_processes(recipe: Recipe) -> Accelerator:
     settings = recipe.train
     # What `accelerate config` says of precision and compilation, the recipe says.
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # of it, or of its configuration
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision, dynamo_backend="no")
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        dynamo_backend="no",
+        # The gradients that are sent are those that the optimizer reads, not copies of them.
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
     if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes were launched, and each would train alone. On "
