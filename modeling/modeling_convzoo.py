@@ -22,6 +22,8 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_convzoo import ConvZooConfig
 
+IGNORED = -100  # label of rows that the loss leaves out, as in torch's cross_entropy
+
 
 class ConvZooModel(PreTrainedModel):
     """Image classifier: a stem, stages and a head.
@@ -57,13 +59,13 @@ class ConvZooModel(PreTrainedModel):
 
         Args:
             pixel_values: normalised images, (N, num_channels, H, W).
-            labels: class indices (N,) or class probabilities (N, num_labels), for the loss.
+            labels: for the loss, of the form that `classification_loss` describes.
             output_hidden_states: also return the output of the stem and of each stage.
             kwargs: ignored.
 
         Returns:
-            logits (N, num_labels); loss (mean cross entropy) when labels are given; hidden_states
-            when asked for. With num_labels 0 the logits are what the classifier would see.
+            logits (N, num_labels); loss, a mean, when labels are given; hidden_states when asked
+            for. With num_labels 0 the logits are what the classifier would see.
 
         Raises:
             ValueError: if the images or the labels do not fit the configuration.
@@ -81,7 +83,7 @@ class ConvZooModel(PreTrainedModel):
         logits = self.forward_head(x)
 
         return ImageClassifierOutputWithNoAttention(
-            loss=None if labels is None else self._loss(logits, labels),
+            loss=None if labels is None else self.loss_function(labels, logits, config=self.config),
             logits=logits,
             hidden_states=hidden_states or None,
         )
@@ -102,26 +104,18 @@ class ConvZooModel(PreTrainedModel):
                 f"{tuple(pixel_values.shape)}. The image processor of the model makes such batches."
             )
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Average the cross entropy with class indices, (N,), or probabilities, (N, num_labels)."""
-        indices = labels.shape == logits.shape[:1] and not labels.is_floating_point()
-        if not indices and not (labels.shape == logits.shape and labels.is_floating_point()):
-            raise ValueError(
-                f"labels must be integers of shape ({len(logits)},) or probabilities of shape "
-                f"{tuple(logits.shape)}; got {labels.dtype} of shape {tuple(labels.shape)}."
-            )
-        # On an accelerator this check would wait for the device.
-        if indices and labels.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = labels.aminmax()
-            last = len(self.config.id2label or ()) - 1
-            if low < 0 or high > last:
-                raise ValueError(
-                    f"labels must be in 0..{last} (config.num_labels - 1); "
-                    f"got {low.item()}..{high.item()}."
-                )
-        # Sums need more than half precision.
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        return F.cross_entropy(logits.to(dtype), labels if indices else labels.to(dtype))
+    @property
+    def loss_function(self) -> Callable[..., Tensor]:
+        """Loss of `forward`: `classification_loss`, or what was assigned instead.
+
+        Transformers calls it with labels, pooled_logits and config.
+        """
+        function: Callable[..., Tensor] = getattr(self, "_loss_function", classification_loss)
+        return function
+
+    @loss_function.setter
+    def loss_function(self, value: Callable[..., Tensor]) -> None:
+        self._loss_function = value
 
     # Activation checkpointing ------------------------------------------------------------------
 
@@ -221,10 +215,90 @@ def _faults(info: dict[str, Any], has_classifier: bool, *, new_sizes: bool) -> l
     return faults
 
 
+def classification_loss(
+    labels: Tensor, pooled_logits: Tensor, *, config: ConvZooConfig, **kwargs: Any
+) -> Tensor:
+    """Average the loss that `config.problem_type` names, in float32 or wider.
+
+    - "single_label_classification": cross entropy with class indices, (N,), where -100 is ignored,
+      or with class probabilities, (N, num_labels).
+    - "multi_label_classification": binary cross entropy with one float for each label,
+      (N, num_labels).
+    - "regression": mean squared error with numbers, (N, num_labels), or (N,) for one label.
+    - None: regression for one label, else single-label. Transformers takes floats for labels of
+      many; here they are probabilities, as MixUp makes them.
+
+    Args:
+        labels: of the form above.
+        pooled_logits: (N, num_labels).
+        config: its num_labels and problem_type are read.
+        kwargs: ignored; Transformers passes the logits under two names.
+
+    Returns:
+        The loss, a scalar; not a number where each row is ignored.
+
+    Raises:
+        ValueError: if the labels have another form or there is no classifier.
+    """
+    logits = pooled_logits.to(torch.promote_types(pooled_logits.dtype, torch.float32))
+    num_labels = len(config.id2label or ())
+    if num_labels == 0:
+        raise ValueError("labels must be absent where the model has no classifier (num_labels 0).")
+    if config.problem_type == "regression" or (config.problem_type is None and num_labels == 1):
+        if labels.shape != logits.shape and not (num_labels == 1 and labels.shape == logits.shape[:1]):
+            raise _wrong_labels("numbers", labels, logits)
+        return F.mse_loss(logits, labels.to(logits.dtype).view_as(logits))
+    probabilities = labels.is_floating_point() and labels.shape == logits.shape
+    if config.problem_type == "multi_label_classification":
+        if not probabilities:
+            raise _wrong_labels("floats", labels, logits)
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    if probabilities:
+        return F.cross_entropy(logits, labels.to(logits.dtype))
+    if labels.is_floating_point() or labels.shape != logits.shape[:1]:
+        raise _wrong_labels(f"integers of shape ({len(logits)},) or probabilities", labels, logits)
+    _check_indices(labels, num_labels)
+    return F.cross_entropy(logits, labels.long())
+
+
+def _wrong_labels(wanted: str, labels: Tensor, logits: Tensor) -> ValueError:
+    return ValueError(
+        f"labels must be {wanted} of shape {tuple(logits.shape)}; "
+        f"got {labels.dtype} of shape {tuple(labels.shape)}."
+    )
+
+
+def _check_indices(labels: Tensor, num_labels: int) -> None:
+    """Raise ValueError for a class index that is neither in the range nor ignored."""
+    # On an accelerator this check would wait for the device.
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    counted = labels[labels != IGNORED]
+    if counted.numel() and not 0 <= counted.min() <= counted.max() < num_labels:
+        raise ValueError(
+            f"labels must be in 0..{num_labels - 1} (config.num_labels - 1), or {IGNORED} to be "
+            f"ignored; got {counted.min().item()}..{counted.max().item()}."
+        )
+
+
 def classifier_layer(config: ConvZooConfig, num_features: int) -> nn.Linear | nn.Identity:
     """Make the linear layer to the logits, or Identity where `num_labels` is 0."""
     num_labels = len(config.id2label or ())
     return nn.Linear(num_features, num_labels) if num_labels else nn.Identity()
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """1x1 convolution; with a stride and fewer than 8 channels it first drops the skipped pixels.
+
+    There PyTorch 2.13 (oneDNN) writes beyond its memory in the gradients of float32 on processors
+    with AVX2 but not AVX-512, channels last.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_channels >= 8 or self.stride == (1, 1):
+            return super().forward(x)
+        height, width = self.stride
+        return F.conv2d(x[:, :, ::height, ::width], self.weight, self.bias)
 
 
 def is_tracing() -> bool:
