@@ -20,11 +20,17 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_cnn import CNNConfig
-from .modeling_convzoo import ConvZooModel, PointwiseConv2d, classifier_layer, is_tracing
+from .modeling_convzoo import (
+    WRAPPERS,
+    ConvZooModel,
+    PointwiseConv2d,
+    classifier_layer,
+    is_tracing,
+)
 
-# Names that torch.compile's wrapper and the first published checkpoints give to weights -> ours.
+# Names that wrappers and the first published checkpoints give to weights -> ours.
 WEIGHT_NAMES = {
-    r"^_orig_mod\.": "",
+    WRAPPERS: "",
     r"^conv1\.0\.": "stem.",
     r"^conv2\.": "stages.0.",
     r"^conv3\.": "stages.1.",
@@ -207,10 +213,12 @@ class CNN(ConvZooModel):
         else:
             super()._init_weights(module)
 
-    def _hint(self, faults: list[str], shapes_differ: bool) -> str:
-        if not all("act" in fault for fault in faults):
-            return super()._hint(faults, shapes_differ)
-        switch = "prelu_channel_wise" if shapes_differ else "use_prelu"
+    def _hint(self, misfits: dict[str, list[Any]]) -> str:
+        mismatched = [key for key, _, _ in misfits["mismatched_keys"]]
+        keys = [*mismatched, *misfits["missing_keys"], *misfits["unexpected_keys"]]
+        if not all("act" in key for key in keys):
+            return super()._hint(misfits)
+        switch = "prelu_channel_wise" if mismatched else "use_prelu"
         return f"Try {switch}={not getattr(self.config, switch)}."
 
 

@@ -5,6 +5,7 @@ becomes logits. The rest of its file is the network of its paper.
 """
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -22,6 +23,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_convzoo import ConvZooConfig
 
+WRAPPERS = r"^(?:_orig_mod\.|module\.)+"  # in names of weights
 IGNORED = -100  # label of rows that the loss leaves out, as in torch's cross_entropy
 
 
@@ -40,7 +42,8 @@ class ConvZooModel(PreTrainedModel):
     stages: nn.ModuleList
     classifier: nn.Linear | nn.Identity
 
-    weight_names = {r"^_orig_mod\.": ""}  # noqa: RUF012 - constant; the wrapper of torch.compile
+    # The wrappers of torch.compile and of data-parallel training put their names in front.
+    weight_names = {WRAPPERS: ""}  # noqa: RUF012 - constant
     main_input_name = "pixel_values"
     input_modalities = ("image",)  # type: ignore[assignment]  # a list would do, too
     supports_gradient_checkpointing = True
@@ -185,34 +188,69 @@ class ConvZooModel(PreTrainedModel):
             ) from error
         model, info = loaded
         model._weight_conversions = None  # or save_pretrained would write the names of the file
-        if faults := _faults(info, bool(model.config.num_labels), new_sizes=new_sizes):
+        misfits = _misfits(info, bool(model.config.num_labels), new_sizes=new_sizes)
+        if faults := _faults(misfits):
             more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
             raise ValueError(
                 f"weights in {pretrained_model_name_or_path} must fit the {cls.__name__} "
                 f"configuration exactly; got {'; '.join(faults[:10])}{more}. "
-                f"{model._hint(faults, bool(info['mismatched_keys']))}"
+                f"{model._hint(misfits)}"
             )
         return cast(Self, loaded if with_info else model)
 
-    def _hint(self, faults: list[str], shapes_differ: bool) -> str:
+    def _hint(self, misfits: dict[str, list[Any]]) -> str:
         """Say what may help when weights do not fit."""
-        return "Pass the fields that differ; ignore_mismatched_sizes=True for a new classifier."
+        missing, unexpected = misfits["missing_keys"], misfits["unexpected_keys"]
+        if prefix := missing and _common_prefix(missing, unexpected):
+            return f"Pass key_mapping={{{f'^{re.escape(prefix)}'!r}: ''}}."
+        hints, other_shapes = [], False
+        for key, found, wanted in misfits["mismatched_keys"]:
+            if key == "classifier.weight" and found[1:] == wanted[1:]:
+                hints.append(
+                    f"num_labels={found[0]}, or ignore_mismatched_sizes=True for a new classifier"
+                )
+            elif key == "stem.conv.weight" and (found[0], found[2:]) == (wanted[0], wanted[2:]):
+                hints.append(
+                    f"num_channels={found[1]}, or ignore_mismatched_sizes=True to adapt the first "
+                    "layer"
+                )
+            else:
+                other_shapes |= key != "classifier.bias"
+        if missing or unexpected or other_shapes:
+            hints.append("the fields that differ")
+        return f"Pass {'; '.join(hints)}."
 
 
-def _faults(info: dict[str, Any], has_classifier: bool, *, new_sizes: bool) -> list[str]:
-    """List what Transformers found missing, unexpected or of another shape."""
-    faults = [f"{key} is missing" for key in sorted(info["missing_keys"])]
+def _misfits(
+    info: dict[str, Any], has_classifier: bool, *, new_sizes: bool
+) -> dict[str, list[Any]]:
+    """Sort what Transformers found missing, unexpected or, without new_sizes, of another shape."""
+    unexpected = sorted(info["unexpected_keys"])
+    return {
+        "missing_keys": sorted(info["missing_keys"]),
+        "unexpected_keys": [
+            key for key in unexpected if has_classifier or not key.startswith("classifier.")
+        ],
+        "mismatched_keys": [] if new_sizes else sorted(info["mismatched_keys"]),
+    }
+
+
+def _faults(misfits: dict[str, list[Any]]) -> list[str]:
+    """Put each misfit into words."""
+    faults = [f"{key} is missing" for key in misfits["missing_keys"]]
+    faults += [f"{key} is unexpected" for key in misfits["unexpected_keys"]]
     faults += [
-        f"{key} is unexpected"
-        for key in sorted(info["unexpected_keys"])
-        if has_classifier or not key.startswith("classifier.")
+        f"{key} has shape {tuple(found)} instead of {tuple(wanted)}"
+        for key, found, wanted in misfits["mismatched_keys"]
     ]
-    if not new_sizes:
-        faults += [
-            f"{key} has shape {tuple(found)} instead of {tuple(wanted)}"
-            for key, found, wanted in sorted(info["mismatched_keys"])
-        ]
     return faults
+
+
+def _common_prefix(missing: list[str], unexpected: list[str]) -> str:
+    """Find what the file puts in front of all missing names; "" if there is no such thing."""
+    found = [name.removesuffix(missing[0]) for name in unexpected if name.endswith(missing[0])]
+    whole = (prefix for prefix in found if all(prefix + key in unexpected for key in missing))
+    return next(whole, "")
 
 
 def classification_loss(
@@ -245,7 +283,9 @@ def classification_loss(
     if num_labels == 0:
         raise ValueError("labels must be absent where the model has no classifier (num_labels 0).")
     if config.problem_type == "regression" or (config.problem_type is None and num_labels == 1):
-        if labels.shape != logits.shape and not (num_labels == 1 and labels.shape == logits.shape[:1]):
+        if labels.shape != logits.shape and not (
+            num_labels == 1 and labels.shape == logits.shape[:1]
+        ):
             raise _wrong_labels("numbers", labels, logits)
         return F.mse_loss(logits, labels.to(logits.dtype).view_as(logits))
     probabilities = labels.is_floating_point() and labels.shape == logits.shape
