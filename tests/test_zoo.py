@@ -493,6 +493,7 @@ def test_torch_compile_gives_the_same_logits_without_a_graph_break(model, x):
 
 
 @pytest.mark.slow  # of which the compiler takes all but a second
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # its own
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a C++ compiler")
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("stem", ["small", "imagenet"])
