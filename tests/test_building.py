@@ -53,7 +53,8 @@ def test_classes_and_protocol_are_published(tiny_recipe):
     model = build_model(recipe, list(COLOURS))
     assert model.config.id2label == dict(enumerate(COLOURS))
     assert model.config.label2id == {name: i for i, name in enumerate(COLOURS)}
-    processor = build_processor(recipe.preprocessing)
+    processor = build_processor(recipe.preprocessing, exif_rotation=recipe.data.exif_rotation)
+    assert processor.exif_rotation is False
     assert processor.size == {"shortest_edge": 18}
     assert processor.crop_size == {"height": 16, "width": 16}
     assert processor.resample == 2  # Pillow's bilinear

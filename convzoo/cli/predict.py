@@ -32,7 +32,8 @@ def predict(
 ) -> int:
     """Classify image files.
 
-    A file that is no image is named, the others are classified, and the exit status is 1.
+    Images are turned by their EXIF orientation, as `pipeline` of Transformers turns them. A file
+    that is no image is named, the others are classified, and the exit status is 1.
     """
     options.start(quiet)
     from convzoo.images.decoding import open_rgb
@@ -42,7 +43,7 @@ def predict(
     status = count = 0
     for file in list(_image_files(images)):  # a wrong folder stops before the first answer
         try:
-            image = open_rgb(Path(file).read_bytes())
+            image = open_rgb(Path(file).read_bytes(), exif_rotation=True)  # as `pipeline` does
         except (ValueError, OSError) as error:
             print(f"error: {file}: {getattr(error, 'strerror', '') or error}", file=sys.stderr)
             status = 1

@@ -119,6 +119,7 @@ class EvalStream(IterableDataset[Batch]):
             except ValueError as error:
                 where = self.source.where(*self.source.locate(index))
                 raise ValueError(f"{where}: {error}") from error
+            image.info.clear()  # a processor may turn by EXIF, too, but the protocol decides
             batch.append((index, label, content_digest(data, label), image))
             if len(batch) == self.protocol.batch_size:
                 yield self._collate(batch)
