@@ -4,9 +4,10 @@ A family builds `stem`, `stages` and `classifier` and says in `forward_head` how
 becomes logits. The rest of its file is the network of its paper.
 """
 
+import copy
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
@@ -160,7 +161,8 @@ class ConvZooModel(PreTrainedModel):
             args: for `PreTrainedModel.from_pretrained`.
             kwargs: fields of the configuration to replace (`num_classes`, ...) and what
                 `PreTrainedModel.from_pretrained` takes. With `ignore_mismatched_sizes=True`
-                weights of another shape, as those of a new classifier, are initialised.
+                weights of another shape, as those of a new classifier, are initialised; for
+                another number of channels the first layer is adapted, see `adapt_channels`.
 
         Returns:
             The model in evaluation mode; with `output_loading_info` also what was loaded.
@@ -196,6 +198,13 @@ class ConvZooModel(PreTrainedModel):
                 f"configuration exactly; got {'; '.join(faults[:10])}{more}. "
                 f"{model._hint(misfits)}"
             )
+        for key, found, wanted in info["mismatched_keys"]:
+            # The groups of a first convolution share the channels out.
+            if _differs_in_channels(key, found, wanted) and model.stem.conv.groups == 1:
+                options = _for_channels(found[1], model.config, kwargs=kwargs)
+                trained = cls.from_pretrained(pretrained_model_name_or_path, *args, **options)
+                weight = adapt_channels(trained.get_parameter(key), wanted[1])
+                model.get_parameter(key).data.copy_(weight)
         return cast(Self, loaded if with_info else model)
 
     def _hint(self, misfits: dict[str, list[Any]]) -> str:
@@ -209,7 +218,7 @@ class ConvZooModel(PreTrainedModel):
                 hints.append(
                     f"num_labels={found[0]}, or ignore_mismatched_sizes=True for a new classifier"
                 )
-            elif key == "stem.conv.weight" and (found[0], found[2:]) == (wanted[0], wanted[2:]):
+            elif _differs_in_channels(key, found, wanted):
                 hints.append(
                     f"num_channels={found[1]}, or ignore_mismatched_sizes=True to adapt the first "
                     "layer"
@@ -244,6 +253,44 @@ def _faults(misfits: dict[str, list[Any]]) -> list[str]:
         for key, found, wanted in misfits["mismatched_keys"]
     ]
     return faults
+
+
+def _differs_in_channels(key: str, found: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Say whether a weight is that of the first convolution, for another number of channels."""
+    return key == "stem.conv.weight" and (found[0], *found[2:]) == (wanted[0], *wanted[2:])
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """Adapt the weight of a first convolution to images of another number of colour channels.
+
+    One channel gets the sum over the old ones, as if it were each of them; more channels get the
+    old ones in turn, times old / new number. Source: `adapt_input_conv` of timm 1.0
+    (timm/models/_manipulate.py), which starts from three channels.
+
+    Args:
+        weight: (out, old channels, height, width).
+        channels: the new number.
+
+    Returns:
+        (out, channels, height, width); the same tensor if the number is the old one.
+    """
+    old = weight.shape[1]
+    if channels == old:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % old] * (old / channels)
+
+
+def _for_channels(
+    num_channels: int, config: ConvZooConfig, *, kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the keywords that load the same weights for their own number of channels."""
+    config = copy.deepcopy(config)
+    config.num_channels = num_channels
+    fields = {*config.__dataclass_fields__, "num_labels", "num_classes"} - {"dtype"}
+    options = {key: value for key, value in kwargs.items() if key not in fields}
+    return options | {"config": config, "ignore_mismatched_sizes": True}
 
 
 def _common_prefix(missing: list[str], unexpected: list[str]) -> str:

@@ -13,7 +13,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from convzoo.recipe.files import load_recipe, recipe_from_tables, recipe_to_tables
 from convzoo.training.building import build_model, build_processor
-from convzoo.training.finetuning import adapt_channels, freeze, freeze_cancelled_biases, stage_of
+from convzoo.training.finetuning import freeze, freeze_cancelled_biases, stage_of
 from modeling import (
     CNN,
     FAMILIES,
@@ -24,6 +24,7 @@ from modeling import (
     QLNet,
     QLNetConfig,
 )
+from modeling.modeling_convzoo import adapt_channels
 from tests.support.golden_weights import golden, tensor
 from tests.support.hub_server import HubServer
 from tests.support.images import COLOURS

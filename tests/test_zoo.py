@@ -388,11 +388,20 @@ def test_no_labels_gives_the_features_in_front_of_the_classifier(model, x, tmp_p
         type(model).from_pretrained(tmp_path, num_labels=0)(x, labels=torch.tensor([0, 1, 2, 3]))
 
 
-def test_another_number_of_channels_gets_a_new_stem(model, tmp_path):
+def test_another_number_of_channels_keeps_the_trained_stem(model, tmp_path):
     model.save_pretrained(tmp_path)
-    again = type(model).from_pretrained(tmp_path, num_channels=1, ignore_mismatched_sizes=True)
-    assert again(torch.zeros(1, 1, 32, 32)).logits.isfinite().all()
-    assert torch.equal(again.classifier.weight, model.classifier.weight)
+    fields = {"num_channels": 1, "num_labels": 3, "ignore_mismatched_sizes": True}
+    for load in (type(model), AutoModelForImageClassification):
+        again = load.from_pretrained(tmp_path, **fields)
+        assert (again.config.num_channels, again.config.num_labels) == (1, 3)
+        assert again.classifier.weight.shape[0] == 3
+        for key, value in model.state_dict().items():
+            if not key.startswith(("classifier.", "stem.conv.weight")):
+                assert torch.equal(again.state_dict()[key], value), key
+        grey = torch.randn(2, 1, 32, 32)
+        expected = model(grey.expand(2, 2, 32, 32), output_hidden_states=True).hidden_states
+        states = again(grey, output_hidden_states=True).hidden_states
+        assert torch.allclose(states[-1], expected[-1], atol=1e-5)
 
 
 def test_loading_gives_the_initial_values_of_a_new_model_to_everything_not_loaded(family, tmp_path):
@@ -515,7 +524,7 @@ def test_the_real_compiler_gives_the_same_gradients(family, stem, layout):
         network(x.to(memory_format=layout), labels=labels).loss.backward()
     largest = max(value.grad.abs().max() for value in model.parameters())
     for (name, value), other in zip(model.named_parameters(), compiled.parameters(), strict=True):
-        tolerance = 1e-4 * max(value.grad.abs().max(), 1e-3 * largest)
+        tolerance = 1e-4 * max(value.grad.abs().max(), 1e-2 * largest)
         assert torch.allclose(other.grad, value.grad, rtol=0, atol=tolerance), name
 
 
