@@ -34,7 +34,8 @@ def predict(
 ) -> int:
     """Classify image files.
 
-    A file that is no image is named, the others are classified, and the exit status is 1.
+    Images are turned by their EXIF orientation, as `pipeline` of Transformers turns them. A file
+    that is no image is named, the others are classified, and the exit status is 1.
     """
     options.start(quiet)
     from convzoo.images.decoding import DARK_IMAGES, open_rgb
@@ -46,7 +47,7 @@ def predict(
         try:
             data = Path(file).read_bytes()
             DARK_IMAGES.look(data, partial(str, file))
-            image = open_rgb(data)
+            image = open_rgb(data, exif_rotation=True)  # as `pipeline` does
         except (ValueError, OSError) as error:
             print(f"error: {file}: {getattr(error, 'strerror', '') or error}", file=sys.stderr)
             status = 1

@@ -120,6 +120,7 @@ class EvalStream(IterableDataset[Batch]):
                 image = open_rgb(data, num_channels, exif_rotation=self.protocol.exif_rotation)
             except ValueError as error:
                 raise ValueError(f"{self._where(index)}: {error}") from error
+            image.info.clear()  # a processor may turn by EXIF, too, but the protocol decides
             batch.append((index, label, content_digest(data, label), image))
             if len(batch) == self.protocol.batch_size:
                 yield self._collate(batch)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
 from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -15,6 +15,7 @@ import modeling
 from convzoo.recipe.rules import check_fields
 from convzoo.recipe.settings import Preprocessing, Recipe, family_fields, num_channels
 from modeling import ConvZooConfig, ConvZooModel
+from modeling.modeling_convzoo import adapt_channels
 
 logger = logging.getLogger(__name__)
 FIRST_CONVOLUTION = "stem.conv.weight"  # in all families
@@ -133,28 +134,6 @@ def _warn_of_other_pixels(settings: Preprocessing, path: str, revision: str) -> 
     ):
         if (theirs := getattr(processor, name)) != ours:
             logger.warning("%s was trained with %s %s; the recipe has %s", path, name, theirs, ours)
-
-
-def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """Adapt the weight of a first convolution to images of another number of colour channels.
-
-    One channel gets the sum over the old ones, as if it were each of them; more channels get the
-    old ones in turn, times old / new number. Source: `adapt_input_conv` of timm 1.0
-    (timm/models/_manipulate.py), which starts from three channels.
-
-    Args:
-        weight: (out, old channels, height, width).
-        channels: the new number.
-
-    Returns:
-        (out, channels, height, width); the same tensor if the number is the old one.
-    """
-    old = weight.shape[1]
-    if channels == old:
-        return weight
-    if channels == 1:
-        return weight.sum(1, keepdim=True)
-    return weight[:, torch.arange(channels) % old] * (old / channels)
 
 
 def stage_of(model: PreTrainedModel) -> dict[str, int]:

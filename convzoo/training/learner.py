@@ -185,7 +185,11 @@ def build_learner(
         bare_model=bare_model,
         optimizer=optimizer,
         ema=ModelEma(bare_model, decay, warmup=recipe.train.ema_warmup) if decay else None,
-        processor=build_processor(recipe.preprocessing, num_channels(recipe.model)),
+        processor=build_processor(
+            recipe.preprocessing,
+            num_channels(recipe.model),
+            exif_rotation=recipe.data.exif_rotation,
+        ),
         recipe=recipe,
         accelerator=accelerator,
     )
