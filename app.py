@@ -780,7 +780,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(1, f"app.py: cannot show the model {name!r}: {error}\n")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: tidied up
     with tempfile.TemporaryDirectory(prefix="convzoo-demo-") as uploads:
-        os.environ.setdefault("GRADIO_TEMP_DIR", uploads)  # else one that all such programs share
+        if not os.environ.get("GRADIO_TEMP_DIR"):  # gradio's own is shared by all such programs
+            os.environ["GRADIO_TEMP_DIR"] = uploads
         demo = build_demo(classifiers, examples)
         demo.queue(max_size=32).launch(
             server_name=args.host,

@@ -151,7 +151,7 @@ def turned():
 
 def transparent():
     image = picture(4).convert("P")
-    image.info["transparency"] = 0
+    image.info["transparency"] = image.getpixel((0, 0))
     return image
 
 
@@ -179,7 +179,8 @@ FILES = {
 def test_a_file_gets_the_scores_of_the_pipeline(client, classifier, tmp_path, name):
     image, options = FILES[name]
     image.save(tmp_path / name, **options)
-    expected = classifier(str(tmp_path / name), top_k=5)
+    with Image.open(tmp_path / name) as opened:
+        expected = classifier(opened, top_k=5)
     got, details = predict(client, tmp_path / name)
     assert [score for _, score in got] == pytest.approx([each["score"] for each in expected])
     assert [label.split(" ")[0] for label, _ in got] == [each["label"] for each in expected]
@@ -319,7 +320,7 @@ def ask(client, data, route="predict"):
     """Post to the API as no library would; the answer."""
     url = f"{client.src}gradio_api/call/{route}"
     with httpx.Client(trust_env=False, timeout=20) as http:
-        call = http.post(url, json={"data": data}).json()
+        call = http.post(url, content=json.dumps({"data": data})).json()
         return http.get(f"{url}/{call['event_id']}").text
 
 
@@ -347,7 +348,8 @@ def test_nothing_but_an_uploaded_file_is_opened(client, elsewhere, traps, name):
         text = re.sub(rf"\b{sign}(?=[/\"\\])", str(value), text)
     value = json.loads(text.replace("A/gradio_api", f"{client.src}gradio_api"))
     answer = ask(client, [value])
-    assert "event: error" in answer and app.NOT_GIVEN in answer
+    said = "no longer here" if name == "encoded traversal" else app.NOT_GIVEN
+    assert "event: error" in answer and said in answer
     assert "confidences" not in answer and not asked
 
 
@@ -410,7 +412,7 @@ def test_uploads_are_deleted_sessions_forgotten_and_nothing_left_behind(tmp_path
     for name in ("space", "temporary"):
         (tmp_path / name).mkdir()
     picture(0).save(tmp_path / "a.png")
-    place = {"TMPDIR": tmp_path / "temporary", "GRADIO_TEMP_DIR": ""}
+    place = {"TMPDIR": tmp_path / "temporary", "GRADIO_TEMP_DIR": ""}  # as if not given
     with started(tmp_path / "space", "-c", WATCHED, model_folder, **place) as (process, url):
         client = Client(url, verbose=False, analytics_enabled=False)
         (uploads,) = (tmp_path / "temporary").glob("convzoo-demo-*")
