@@ -24,6 +24,7 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 import app
+from convzoo.images.allowed_formats import ALLOWED
 from modeling import (
     CNN,
     AlexNet,
@@ -320,7 +321,8 @@ def ask(client, data, route="predict"):
     """Post to the API as no library would; the answer."""
     url = f"{client.src}gradio_api/call/{route}"
     with httpx.Client(trust_env=False, timeout=20) as http:
-        call = http.post(url, content=json.dumps({"data": data})).json()
+        body, kind = json.dumps({"data": data}), {"Content-Type": "application/json"}
+        call = http.post(url, content=body, headers=kind).json()
         return http.get(f"{url}/{call['event_id']}").text
 
 
@@ -660,8 +662,7 @@ def test_16_bit_grey_is_scaled_not_cut_off(tmp_path):
 
 
 def test_formats_are_those_of_the_other_decoders():
-    formats = pytest.importorskip("convzoo.images.allowed_formats")
-    assert app.IMAGE_FORMATS == formats.ALLOWED
+    assert app.IMAGE_FORMATS == ALLOWED
 
 
 def test_no_program_of_the_system_gets_a_file(tmp_path, monkeypatch):
@@ -675,8 +676,8 @@ def test_no_program_of_the_system_gets_a_file(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no picture: give a JPEG"):
         read(tmp_path / "eps.jpg")
     assert not (tmp_path / "called").exists()
-    with pytest.raises(OSError), Image.open(tmp_path / "eps.jpg") as image:  # the trap works
-        image.load()
+    with Image.open(tmp_path / "eps.jpg") as image, pytest.raises(OSError, match=r"cannot identify|image file|broken|truncated|ghost|Errno|error"):
+        image.load()  # the trap works
     assert (tmp_path / "called").exists()
 
 
