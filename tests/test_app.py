@@ -676,7 +676,7 @@ def test_no_program_of_the_system_gets_a_file(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no picture: give a JPEG"):
         read(tmp_path / "eps.jpg")
     assert not (tmp_path / "called").exists()
-    with Image.open(tmp_path / "eps.jpg") as image, pytest.raises(OSError, match=r"cannot identify|image file|broken|truncated|ghost|Errno|error"):
+    with Image.open(tmp_path / "eps.jpg") as image, pytest.raises(OSError, match="cannot identify"):
         image.load()  # the trap works
     assert (tmp_path / "called").exists()
 
