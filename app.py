@@ -31,14 +31,17 @@ import json
 import math
 import os
 import re
+import signal
+import stat
 import statistics
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:  # else imported where they are used: --help answers at once
     import gradio as gr
@@ -49,13 +52,31 @@ HERE = Path(__file__).resolve().parent
 QUICKSTART = HERE / "runs/quickstart/model"
 # What is downloaded of a model on the Hub.
 MODEL_FILES = ("*.json", "*.py", "*.safetensors", "README.md", "examples/*")
-# What Pillow decodes by itself; it hands other formats to programs of the system.
-IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# As in convzoo/images: Pillow would hand EPS to Ghostscript, whatever the file is called.
+IMAGE_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"),
+    *("DIB", "ICO", "JPEG2000", "PCX", "QOI", "SGI", "TGA"),
+)
+# Of HEIF files; AVIF is HEIF, too, but has brands of its own besides.
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 MAX_FILE_BYTES = 20 * 2**20
+MAX_PATH = 4096  # characters; longer ones are no paths, and take long to look at
 MAX_PIXELS = 50_000_000  # 150 MB once decoded; a file of a few kB can claim far more
 MAX_EXAMPLES = 8
 RUNS = 3  # whose median time is shown
+MAX_NAMES = 5  # classes that a title names; of more it gives the number
+DELETE_UPLOADS = (600, 3600)  # every ten minutes those that are older than an hour
+# What gradio remembers: nothing of it is used here, and a visit by the API is a session of 50 kB.
+MAX_SESSIONS = 20
+MAX_EVENTS = 100
+CARD_IMAGE = re.compile(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])?")
+CARD_LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)[^)]*\)")
+# Tags and comments, but not <https://...> and <name@host>, which are links.
+CARD_HTML = re.compile(
+    r"<(?![a-z][a-z0-9+.-]*:[^\s<>]*>|[\w.+-]+@[\w.-]+>)[a-z/!?][^>]*>", re.IGNORECASE
+)
 INVITATION = "Give a picture, or choose an example."
+NOT_GIVEN = "Only a picture that was uploaded here is read: give the file, no path and no address."
 # Of matplotlib's colour map inferno: brighter is more, also for the colour-blind.
 INFERNO = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 # Of events: those of one group wait for each other, because each uses all cores.
@@ -68,7 +89,6 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 CSS = """
 #page {max-width: 1280px; margin: 0 auto}
 #page :is(h1, h2) {overflow-wrap: anywhere} /* a path can be long */
-#picture img, #examples img {image-orientation: none} /* as stored: what the model gets */
 :is(#picture, .cam) img {width: 100%; height: 100%; object-fit: contain} /* enlarges small ones */
 .top5 .confidence-set {font-family: var(--font)}
 #examples .gallery {
@@ -79,10 +99,14 @@ CSS = """
 :is(.min_value, .max_value, .show-api, .settings, .confidence-set dt, .confidence-set dd) {
   color: var(--body-text-color) !important}
 .confidence-set:is(:hover, :focus-visible) dt {text-decoration: underline}
+/* gradio would round it to 0 % or 1 %. */
+.confidence-set:has(meter:is([aria-valuenow="0"], [style^="width: 0."])) dd {
+  visibility: hidden; white-space: nowrap}
+.confidence-set:has(meter:is([aria-valuenow="0"], [style^="width: 0."])) dd::after {
+  content: "< 1 %"; visibility: visible}
 .slopes svg {width: 100%; max-width: 640px; font-size: 9px; fill: currentColor}
 .slopes svg line {stroke: currentColor}
 """
-
 # For screen readers: gr.Examples gives its buttons no name.
 NAME_EXAMPLES = """() => document.querySelectorAll("#examples button").forEach(
     (button, index) => button.setAttribute("aria-label", `Example ${index + 1}`))"""
@@ -125,10 +149,25 @@ class Classifier:
     def likeliest(self, logits: "Tensor") -> dict[str, float]:
         """Return the five likeliest classes and their confidences, best first."""
         logits = logits / (self.temperature or 1)
-        several = self.model.config.problem_type == "multi_label_classification"
-        best = (logits.sigmoid() if several else logits.softmax(-1)).topk(min(5, len(logits)))
+        scores = logits.sigmoid() if self.is_multi_label() else logits.softmax(-1)
+        best = scores.topk(min(5, len(logits)))
         indices = best.indices.tolist()
         return dict(zip((self.labels[i] for i in indices), best.values.tolist(), strict=True))
+
+    def is_multi_label(self) -> bool:
+        """Return True if classes do not exclude each other."""
+        problem: str | None = self.model.config.problem_type
+        return problem == "multi_label_classification"
+
+    def headline(self) -> str:
+        """Say what the model is called and which classes it knows: few by name, many by number."""
+        *others, last = self.labels
+        known = f"{len(self.labels):,} classes"
+        if len(self.labels) <= MAX_NAMES:
+            known = f"{', '.join(others)} and {last}" if others else last
+        if self.is_multi_label() or not others:
+            return f"{self.title} recognises {known}"
+        return f"{self.title} tells {known} apart"
 
     def facts(self) -> str:
         """Return size and calibration of the model in a sentence."""
@@ -136,7 +175,7 @@ class Classifier:
         confidence = "uncalibrated"
         if self.temperature:
             confidence = f"calibrated (temperature {self.temperature:.2f})"
-        return f"{parameters:,} parameters, {len(self.labels)} classes, confidence {confidence}"
+        return f"{parameters:,} parameters, confidence {confidence}"
 
 
 def fetch(model: str) -> Path:
@@ -177,27 +216,67 @@ def load_classifier(name: str) -> Classifier:
         folder, trust_remote_code=True, dtype=torch.float32
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    names = [one_line(model.config.id2label[index]) for index in range(model.config.num_labels)]
+    labels = [name or f"class {index}" for index, name in enumerate(names)]
     count = Counter(labels)  # ImageNet has two classes "crane"
     labels = [f"{n} ({i})" if count[n] > 1 else n for i, n in enumerate(labels)]
-    title, card = read_card(folder)
-    title = title or re.sub(r"@[0-9a-f]{40}$", "", name)
-    classifier = Classifier(title, card, model, processor, labels, read_temperature(folder))
+    title, card = read_card(folder, "" if Path(name).is_dir() else name)
+    classifier = Classifier(
+        title=one_line(title) or re.sub(r"@[0-9a-f]{40}$", "", name),
+        card=card,
+        model=model,
+        processor=processor,
+        labels=labels,
+        temperature=read_temperature(folder),
+    )
     classifier.logits(Image.new("RGB", (64, 64)))  # the first call is slower than those to come
     return classifier
 
 
-def read_card(folder: Path) -> tuple[str, str]:
-    """Return the title and the text of the model's card, "" for what it has not.
+def one_line(text: str) -> str:
+    """Return a name on one line, without characters that steer a terminal or a page."""
+    joiners = "\u200c\u200d"  # of Persian and Indian scripts, and of emoji
+    return " ".join("".join(c if c.isprintable() or c in joiners else " " for c in text).split())
 
-    Front matter and pictures are left out: a visit to the page loads nothing from elsewhere.
+
+def plain(text: str) -> str:
+    """Escape a name, so that Markdown shows it as it is and makes no link of it."""
+    return re.sub(r"([\\`*_\[\]<>&$~:@#|]|(?<=www)\.)", r"\\\1", one_line(text), flags=re.I)
+
+
+def read_card(folder: Path, repo_id: str = "") -> tuple[str, str]:
+    """Return the title and the text of a model's card, "" for what it has not.
+
+    Front matter, pictures and all HTML are left out: a visit to the page loads nothing from
+    elsewhere. Links to other files of the model lead to the Hub, if the model is from there.
+
+    Args:
+        folder: the model.
+        repo_id: its id on the Hub, perhaps with @ and a commit, tag or branch; else "".
     """
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    text = re.sub(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])?|<(img|source|video|image)\b[^>]*>", "", text)
+    before = ""
+    while text != before:  # what is left over may form the next
+        before = text
+        text = CARD_HTML.sub("", CARD_IMAGE.sub("", text))
+        text = CARD_LINK.sub(partial(lead_to_hub, repo_id), text)
     title = re.match(r"\s*# ([^\n]+)", text)
     return (title[1], text[title.end() :]) if title else ("", text.lstrip())
+
+
+def lead_to_hub(repo_id: str, link: re.Match[str]) -> str:
+    """Return a link of a card as it is if it leads elsewhere; else one to the Hub, or its text."""
+    text, target = link.groups()
+    if re.match(r"[a-z][a-z0-9+.-]*:", target, re.I):
+        return link[0]
+    if not repo_id or target.startswith(("#", "/")):
+        return str(text)
+    from huggingface_hub.constants import ENDPOINT
+
+    name, _, revision = repo_id.partition("@")
+    return f"[{text}]({ENDPOINT}/{name}/blob/{revision or 'main'}/{target.removeprefix('./')})"
 
 
 def read_temperature(folder: Path) -> float | None:
@@ -229,23 +308,67 @@ def find_examples(model: Path) -> list[str]:
     return []
 
 
-def read_image(path: str) -> "Picture":
-    """Read a picture as RGB, turned by its EXIF orientation, as `pipeline` does.
+def open_upload(path: object) -> BinaryIO:
+    """Open what a visitor gave: a regular file below the folder of uploads, and nothing else.
+
+    Raises:
+        ValueError: if it is anything else, or was deleted; the text is for the visitor.
+    """
+    from gradio.utils import get_upload_folder
+
+    if not isinstance(path, str) or len(path) > MAX_PATH:
+        raise ValueError(NOT_GIVEN)
+    try:
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(os.path.realpath(get_upload_folder())):
+            raise ValueError(NOT_GIVEN)
+        if not stat.S_ISREG(real.stat().st_mode):
+            raise ValueError(NOT_GIVEN)
+        return real.open("rb")
+    except FileNotFoundError:
+        hours = DELETE_UPLOADS[1] // 3600
+        raise ValueError(
+            f"The picture is no longer here, it was deleted after {hours} h: give it again."
+        ) from None
+    except (OSError, ValueError):  # no path at all
+        raise ValueError(NOT_GIVEN) from None
+
+
+def read_picture(picture: dict[str, Any]) -> "Picture":
+    """Read what the page or a client gave; see `read_image`."""
+    with open_upload(picture["path"]) as file:
+        return read_image(file)
+
+
+def read_image(file: BinaryIO) -> "Picture":
+    """Read a picture as the pipeline of transformers does: RGB, turned by EXIF, without alpha.
+
+    Args:
+        file: a picture of one of IMAGE_FORMATS.
+
+    Returns:
+        The picture; its `info` has nothing but "transparent", if parts of it are.
 
     Raises:
         ValueError: if the file is too large, no picture or damaged; the text is for the visitor.
     """
     from PIL import Image, ImageOps
 
-    if os.path.getsize(path) > MAX_FILE_BYTES:
+    if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
         raise ValueError(f"The file is larger than {MAX_FILE_BYTES >> 20} MB: give a smaller one.")
+    if is_heic(file.read(128)):
+        raise ValueError("HEIC is not supported here; convert it to JPEG.")
+    file.seek(0)
+    Image.init()
+    formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as file:  # reads no pixels yet
-            if file.width * file.height > MAX_PIXELS:
+        with Image.open(file, formats=formats) as opened:  # reads no pixels yet
+            if opened.width * opened.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            deep = file.mode.startswith("I;16")  # convert() cuts such off, and does not scale
-            image = (file.point(lambda grey: grey / 256) if deep else file).convert("RGB")
-            image = ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(opened)
+            deep = upright.mode.startswith("I;16")  # convert() cuts such off, and does not scale
+            image = (upright.point(lambda grey: grey / 256) if deep else upright).convert("RGB")
+            transparent = is_transparent(upright)
     except Image.DecompressionBombError:
         limit = MAX_PIXELS // 10**6
         raise ValueError(f"The picture has more than {limit} megapixels: shrink it.") from None
@@ -253,8 +376,25 @@ def read_image(path: str) -> "Picture":
         raise ValueError(
             "The file is damaged, or no picture: give a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF."
         ) from error
-    image.info.clear()  # nothing turns the picture a second time
+    # Processors might turn the picture once more, by EXIF or XMP data.
+    image.info = {"transparent": True} if transparent else {}
     return image
+
+
+def is_heic(start: bytes) -> bool:
+    """Return True if a file starts as HEIC does, which most phones of one maker write."""
+    if start[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(start[:4]), len(start))  # of the box that names the brands
+    brands = {start[8:12], *(start[at : at + 4] for at in range(16, end, 4))}
+    return bool(brands & HEIF_BRANDS) and not brands & {b"avif", b"avis"}
+
+
+def is_transparent(image: "Picture") -> bool:
+    """Return True if some pixels are transparent, even partly."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        return min(image.convert("RGBA").getchannel("A").tobytes()) < 255
+    return False
 
 
 def grad_cam(model: Any, pixel_values: "Tensor", index: int) -> "Tensor | None":
@@ -320,12 +460,12 @@ def explain(classifier: Classifier, image: "Picture", label: str) -> tuple["Pict
         return None, "This model has no feature map by which to explain a class."
     picture = draw_heat(heat, pixel_values, classifier.processor)
     if heat.max() == 0:
-        return picture, f"No part of the picture speaks for \u201c{label}\u201d."
+        return picture, f"No part of the picture speaks for \u201c{plain(label)}\u201d."
     row, column = divmod(int(heat.argmax()), heat.shape[1])
     left, top = 100 * (column + 0.5) / heat.shape[1], 100 * (row + 0.5) / heat.shape[0]
     return picture, (
-        f"Bright parts speak for \u201c{label}\u201d, most of all {left:.0f} % from the left and "
-        f"{top:.0f} % from the top. Choose another class to see what speaks for it."
+        f"Bright parts speak for \u201c{plain(label)}\u201d, most of all {left:.0f} % from the "
+        f"left and {top:.0f} % from the top. Choose another class to see what speaks for it."
     )
 
 
@@ -409,12 +549,12 @@ def rotate(
     return rotated.likeliest(after), details
 
 
-def answer(function: Callable[..., Any], *args: Any) -> Any:
+def answer(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function; what it says about a wrong picture becomes a message of the page."""
     import gradio as gr
 
     try:
-        return function(*args)
+        return function(*args, **kwargs)
     except ValueError as error:  # processors and models have limits of their own
         raise gr.Error(str(error), print_exception=False) from error
 
@@ -430,6 +570,8 @@ def classify(classifier: Classifier, image: "Picture") -> list[Any]:
     milliseconds = 1000 * statistics.median(seconds)
     size = f"{image.width} x {image.height}"
     details = f"{milliseconds:.0f} ms (median of {RUNS} runs) for this {size} picture"
+    if image.info.get("transparent"):
+        details += ". The model does not see transparency, but the colours stored beneath it."
     return [classes, details, *explain(classifier, image, next(iter(classes)))]
 
 
@@ -439,7 +581,8 @@ def rotate_weights(
     """Answer the slider: the classes of the rotated model, and what changed."""
     if picture is None:
         return {}, INVITATION
-    classes, details = answer(rotate, classifier, answer(read_image, picture["path"]), degrees)
+    image = answer(read_picture, picture)
+    classes, details = answer(rotate, classifier, image, degrees)
     return classes, details
 
 
@@ -448,7 +591,7 @@ def add_results(classifier: Classifier, picture: "gr.Image") -> list[Any]:
     import gradio as gr
 
     def explain_choice(picture: dict[str, Any], choice: gr.SelectData) -> Any:
-        image = answer(read_image, picture["path"])
+        image = answer(read_picture, picture)
         return answer(explain, classifier, image, choice.value)
 
     top5 = gr.Label(label="Likeliest classes", elem_classes="top5")
@@ -486,6 +629,56 @@ def add_rotation(
     return turn, given, shown
 
 
+def guarded_blocks() -> "type[gr.Blocks]":
+    """Return a class of pages that look at all that is sent, before gradio does.
+
+    Gradio opens any image whose sender leaves out "meta", and downloads what has an address.
+    """
+    import gradio as gr
+
+    def checked(part: Any, value: Any) -> Any:
+        if isinstance(part, gr.Image) and value is not None:
+            path = value.get("path") if isinstance(value, dict) else None
+            answer(open_upload, path).close()
+            return {"path": path, "meta": {"_type": "gradio.FileData"}}
+        if isinstance(value, (dict, list)):  # a file in a wrong place
+            raise gr.Error(NOT_GIVEN, print_exception=False)
+        return value
+
+    class GuardedBlocks(gr.Blocks):
+        async def preprocess_data(
+            self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any
+        ) -> Any:
+            parts = [*block_fn.inputs, *(None for _ in inputs)]  # too many are ignored by gradio
+            inputs = [checked(part, value) for part, value in zip(parts, inputs, strict=False)]
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+    return GuardedBlocks
+
+
+class RouteGuard:
+    """Refuse requests that gradio would answer but the page never makes.
+
+    `file=` and `proxy=` fetch what lies elsewhere, `process_recording` gives a file to ffmpeg.
+    """
+
+    UNUSED = re.compile(r"/(file=/*[a-z][a-z0-9+.-]*:|proxy=|process_recording\b)", re.IGNORECASE)
+
+    def __init__(self, app: Callable[..., Any]):
+        self.app = app
+
+    async def __call__(
+        self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
+    ) -> None:
+        """Answer as an ASGI application does."""
+        if not self.UNUSED.search(scope.get("path", "")):
+            await self.app(scope, receive, send)
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 403, "headers": headers})
+        await send({"type": "http.response.body", "body": NOT_GIVEN.encode()})
+
+
 def build_demo(classifiers: list[Classifier], examples: list[str]) -> "gr.Blocks":
     """Build the page.
 
@@ -502,15 +695,15 @@ def build_demo(classifiers: list[Classifier], examples: list[str]) -> "gr.Blocks
         """Return for each model classes, time, and a heat map of the first with its description."""
         if picture is None:
             return [{}, INVITATION, None, ""] * len(classifiers)
-        image = answer(read_image, picture["path"])
+        image = answer(read_picture, picture)
         return [part for c in classifiers for part in answer(classify, c, image)]
 
     several = len(classifiers) > 1
-    title = "Image classifiers" if several else classifiers[0].title
+    title = "Image classifiers" if several else classifiers[0].headline()
     outputs, rotations = [], []
-    page = gr.Blocks(title=f"{title}: image classifier")
+    page = guarded_blocks()(title=title, delete_cache=DELETE_UPLOADS)
     with page, gr.Column(elem_id="page"):
-        gr.Markdown(f"# {title}" + ("" if several else f"\n{classifiers[0].facts()}"))
+        gr.Markdown(f"# {plain(title)}" + ("" if several else f"\n{classifiers[0].facts()}"))
         with gr.Row():
             with gr.Column(min_width=300):
                 picture = gr.Image(label="Picture", elem_id="picture", height=320)
@@ -519,7 +712,7 @@ def build_demo(classifiers: list[Classifier], examples: list[str]) -> "gr.Blocks
             for classifier in classifiers:
                 with gr.Column(min_width=300):
                     if several:
-                        gr.Markdown(f"## {classifier.title}\n{classifier.facts()}")
+                        gr.Markdown(f"## {plain(classifier.headline())}\n{classifier.facts()}")
                     outputs += add_results(classifier, picture)
         for classifier in classifiers:
             of_model = f": {classifier.title}" if several else ""
@@ -566,6 +759,7 @@ def main(argv: list[str] | None = None) -> None:
             "the environment variable CONVZOO_MODEL"
         )
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read by `import gradio`
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(MAX_EVENTS))
     classifiers = []
     try:
         for name in args.model:
@@ -573,15 +767,21 @@ def main(argv: list[str] | None = None) -> None:
         examples = find_examples(fetch(args.model[0]))
     except (OSError, ValueError) as error:
         parser.exit(1, f"app.py: cannot show the model {name!r}: {error}\n")
-    demo = build_demo(classifiers, examples)
-    demo.queue(max_size=32).launch(
-        server_name=args.host,
-        server_port=args.port,
-        max_file_size=MAX_FILE_BYTES,
-        footer_links=["api", "settings"],
-        run_history=False,
-        css=CSS,
-    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: tidied up
+    with tempfile.TemporaryDirectory(prefix="convzoo-demo-") as uploads:
+        if not os.environ.get("GRADIO_TEMP_DIR"):  # gradio's own is shared by all such programs
+            os.environ["GRADIO_TEMP_DIR"] = uploads
+        demo = build_demo(classifiers, examples)
+        demo.queue(max_size=32).launch(
+            server_name=args.host,
+            server_port=args.port,
+            max_file_size=MAX_FILE_BYTES,
+            state_session_capacity=MAX_SESSIONS,
+            app_kwargs={"middleware": [(RouteGuard, (), {})]},
+            footer_links=["api", "settings"],
+            run_history=False,
+            css=CSS,
+        )
 
 
 if __name__ == "__main__":

@@ -2,22 +2,29 @@
 
 import ast
 import contextlib
+import html
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import httpx
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image
 
 import app
+from convzoo.images.allowed_formats import ALLOWED
 from modeling import (
     CNN,
     AlexNet,
@@ -38,20 +45,20 @@ CARD = (
 
 
 @contextlib.contextmanager
-def serve(folder, *models):
-    """Run the app from a folder that holds nothing else of the project; yield its address."""
+def started(folder, *arguments, **environment):
+    """Run Python in a folder that holds the app alone; yield the process and its address."""
     shutil.copy(ROOT / "app.py", folder)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-u", "app.py", *models, "--port", port]
+    command = [sys.executable, "-u", *arguments, "--port", port]
     inherited = {name: value for name, value in os.environ.items() if "CONVZOO" not in name}
     inherited.pop("PYTHONPATH", None)
-    folders = {"HF_MODULES_CACHE": folder / "modules", "GRADIO_TEMP_DIR": folder / "uploads"}
+    folders = {"HF_MODULES_CACHE": folder / "modules"}
     with subprocess.Popen(
         [str(part) for part in command],
         cwd=folder,
-        env=inherited | {"HF_HUB_OFFLINE": "1"} | folders,
+        env=inherited | {"HF_HUB_OFFLINE": "1"} | folders | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -61,9 +68,16 @@ def serve(folder, *models):
             while "Running on" not in "".join(lines[-1:]):
                 lines.append(process.stdout.readline())
                 assert lines[-1], "".join(lines)
-            yield f"http://127.0.0.1:{port}"
+            yield process, f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
+
+
+@contextlib.contextmanager
+def serve(folder, *models):
+    """Run the app from a folder that holds nothing else of the project; yield its address."""
+    with started(folder, "app.py", *models, GRADIO_TEMP_DIR=folder / "uploads") as (_, url):
+        yield url
 
 
 def save_model(folder, labels):
@@ -110,7 +124,9 @@ def client(tmp_path_factory, model_folder):
 
     folder = tmp_path_factory.mktemp("space")
     with serve(folder, model_folder) as url:
-        yield Client(url, verbose=False, analytics_enabled=False)
+        client = Client(url, verbose=False, analytics_enabled=False)
+        client.uploads = folder / "uploads"
+        yield client
     assert {path.name for path in folder.iterdir()} == {"app.py", "modules", "uploads"}
 
 
@@ -136,7 +152,13 @@ def turned():
 
 def transparent():
     image = picture(4).convert("P")
-    image.info["transparency"] = 0
+    image.info["transparency"] = image.getpixel((0, 0))
+    return image
+
+
+def half_transparent():
+    image = picture(12).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
     return image
 
 
@@ -144,6 +166,7 @@ FILES = {
     "rgb.png": (picture(1), {}),
     "rgb.jpg": (picture(2), {}),
     "rgba.png": (picture(3).convert("RGBA"), {}),
+    "seen.png": (half_transparent(), {}),
     "palette.png": (transparent(), {}),
     "palette.gif": (picture(5).convert("P"), {}),
     "grey.png": (picture(6).convert("L"), {}),
@@ -154,23 +177,49 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_gets_the_scores_of_the_pipeline_for_its_upright_pixels(
-    client, classifier, tmp_path, name
-):
+def test_a_file_gets_the_scores_of_the_pipeline(client, classifier, tmp_path, name):
     image, options = FILES[name]
     image.save(tmp_path / name, **options)
     with Image.open(tmp_path / name) as opened:
-        colours = ImageOps.exif_transpose(opened).convert("RGBA").convert("RGB")
-        upright = Image.fromarray(np.asarray(colours))
-    expected = classifier(upright, top_k=5)
+        expected = classifier(opened, top_k=5)
     got, details = predict(client, tmp_path / name)
     assert [score for _, score in got] == pytest.approx([each["score"] for each in expected])
     assert [label.split(" ")[0] for label, _ in got] == [each["label"] for each in expected]
     size = "60 x 90" if name == "turned.jpg" else "90 x 60"
-    assert details.endswith(f"ms (median of 3 runs) for this {size} picture")
-    if name == "turned.jpg":
-        best = classifier(str(tmp_path / name))[0]
-        assert best["score"] == pytest.approx(expected[0]["score"])
+    assert f"ms (median of 3 runs) for this {size} picture" in details
+    assert ("does not see transparency" in details) == (name in ("palette.png", "seen.png"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_has_one_answer_however_the_phone_was_held(client, tmp_path, orientation):
+    upright = picture(11)
+    upright.save(tmp_path / "upright.png")
+    turns = Image.Transpose
+    stored_as = {  # the definition of the EXIF standard, undone
+        1: [],
+        2: [turns.FLIP_LEFT_RIGHT],
+        3: [turns.ROTATE_180],
+        4: [turns.FLIP_TOP_BOTTOM],
+        5: [turns.TRANSPOSE],
+        6: [turns.ROTATE_90],
+        7: [turns.TRANSVERSE],
+        8: [turns.ROTATE_270],
+    }
+    stored = upright
+    for turn in stored_as[orientation]:
+        stored = stored.transpose(turn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "phone.png", exif=exif)
+    expected, _ = predict(client, tmp_path / "upright.png")
+    assert predict(client, tmp_path / "phone.png")[0] == expected
+
+
+def test_a_turned_picture_keeps_no_sign_to_turn_it_again(tmp_path):
+    """A processor of a model that was trained with data.exif_rotation turns what says so."""
+    FILES["turned.jpg"][0].save(tmp_path / "turned.jpg", exif=turned())
+    image = read(tmp_path / "turned.jpg")
+    assert image.size == (60, 90) and not image.info
 
 
 def test_five_classes_of_which_those_of_one_name_are_told_apart(client, tmp_path):
@@ -192,15 +241,203 @@ def test_what_is_no_picture_gets_an_answer_that_says_what_to_give(client, tmp_pa
         predict(client, tmp_path / "strip.png")
 
 
-def test_files_of_the_server_cannot_be_named(client, model_folder):
-    data = [{"path": str(model_folder / "examples/0.png"), "meta": {"_type": "gradio.FileData"}}]
-    call = httpx.post(
-        f"{client.src}gradio_api/call/predict", json={"data": data}, trust_env=False
-    ).json()
-    stream = httpx.get(
-        f"{client.src}gradio_api/call/predict/{call['event_id']}", trust_env=False
-    ).text
-    assert "event: error" in stream and "confidences" not in stream
+@pytest.fixture(scope="module")
+def elsewhere():
+    """A server that has a picture; yield its address and the list of what was asked of it."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            picture(0).save(self.wfile, "PNG")
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+META = {"meta": {"_type": "gradio.FileData"}}
+# What is sent in the place of an uploaded picture; F is one of the server's own files, U the
+# folder of uploads, E a server elsewhere, A the app.
+ATTACKS = {
+    "no meta": {"path": "F"},
+    "meta": {"path": "F", **META},
+    "another type": {"path": "F", "meta": {"_type": "gradio.ImageData"}},
+    "meta is a text": {"path": "F", "meta": "gradio.FileData"},
+    "meta is null": {"path": "F", "meta": None},
+    "a stream": {"path": "F", "is_stream": True, **META},
+    "a URL besides": {"path": "F", "url": "A/gradio_api/file=F", **META},
+    "traversal": {"path": "U/../../model0/examples/0.png"},
+    "traversal with meta": {"path": "U/../../model0/examples/0.png", **META},
+    "encoded traversal": {"path": "U/%2e%2e/%2e%2e/model0/examples/0.png"},
+    "the folder of uploads": {"path": "U", **META},
+    "root": {"path": "/"},
+    "FIFO": {"path": "U/../fifo"},
+    "FIFO with meta": {"path": "U/../fifo", **META},
+    "FIFO among uploads": {"path": "U/fifo", **META},
+    "link to a FIFO": {"path": "U/link_to_fifo", **META},
+    "link": {"path": "U/link.png"},
+    "link with meta": {"path": "U/link.png", **META},
+    "link to a folder": {"path": "U/folder/0.png", **META},
+    "link to itself": {"path": "U/loop", **META},
+    "/dev/zero": {"path": "/dev/zero"},
+    "/dev/stdin": {"path": "/dev/stdin", **META},
+    "/proc": {"path": "/proc/self/environ"},
+    "device among uploads": {"path": "U/device", **META},
+    "address": {"path": "E/a.png"},
+    "address with meta": {"path": "E/a.png", **META},
+    "address as url": {"path": None, "url": "E/a.png", **META},
+    "public address": {"path": "https://huggingface.co/front/assets/a.png", **META},
+    "file URL": {"path": "file://F", **META},
+    "file=": {"path": "/gradio_api/file=F", **META},
+    "file= by address": {"path": "A/gradio_api/file=F", **META},
+    "proxy=": {"path": "/gradio_api/proxy=E/a.png", "url": "/gradio_api/proxy=E/a.png", **META},
+    "data": {"path": "data:image/png;base64,AAAA", "url": "data:image/png;base64,AAAA"},
+    "much data": {"path": "data:image/png;base64," + "/A" * 10**7, **META},
+    "a long path": {"path": "U" + "/a" * 10**6},
+    "null byte": {"path": "F\0.png"},
+    "null byte with meta": {"path": "U/a\0.png", **META},
+    "half a character": {"path": "U/\ud800.png", **META},
+    "path is a number": {"path": 0, **META},
+    "path is a file": {"path": {"path": "E/a.png", **META}, **META},
+    "file in a list": [{"path": "E/a.png", **META}],
+    "file in a file": {"a": {"path": "E/a.png", **META}},
+    "text": "F",
+    "number": 0,
+    "nothing": {},
+}
+
+
+def ask(client, data, route="predict"):
+    """Post to the API as no library would; the answer."""
+    url = f"{client.src}gradio_api/call/{route}"
+    with httpx.Client(trust_env=False, timeout=20) as http:
+        body, kind = json.dumps({"data": data}), {"Content-Type": "application/json"}
+        call = http.post(url, content=body, headers=kind).json()
+        return http.get(f"{url}/{call['event_id']}").text
+
+
+@pytest.fixture(scope="module")
+def traps(client, model_folder):
+    """Lay what an attacker might find into the folder of uploads, and beside it."""
+    uploads = client.uploads
+    uploads.mkdir(exist_ok=True)
+    own = model_folder / "examples/0.png"
+    for fifo in (uploads / "fifo", uploads.parent / "fifo"):
+        os.mkfifo(fifo)
+    links = {"link.png": own, "link_to_fifo": "fifo", "folder": own.parent, "loop": "loop"}
+    for name, target in (links | {"device": "/dev/zero"}).items():
+        (uploads / name).symlink_to(target)
+    yield own
+    for path in (uploads.parent / "fifo", uploads / "fifo", *(uploads / name for name in links)):
+        path.unlink()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_nothing_but_an_uploaded_file_is_opened(client, elsewhere, traps, name):
+    address, asked = elsewhere
+    text = json.dumps(ATTACKS[name])
+    for sign, value in {"F": traps, "U": client.uploads, "E": address}.items():
+        text = re.sub(rf"\b{sign}(?=[/\"\\])", str(value), text)
+    value = json.loads(text.replace("A/gradio_api", f"{client.src}gradio_api"))
+    answer = ask(client, [value])
+    said = "no longer here" if name == "encoded traversal" else app.NOT_GIVEN
+    assert "event: error" in answer and said in answer
+    assert "confidences" not in answer and not asked
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "file=https://1.1.1.1/a.png",
+        "file=/https://1.1.1.1/a.png",
+        "file=E/a.png",
+        "proxy=E/a.png",
+        "file=/dev/zero",
+        "file=F",
+        "file=U/link.png",
+        "process_recording",
+    ],
+)
+def test_no_address_fetches_for_a_visitor(client, elsewhere, traps, path):
+    address, asked = elsewhere
+    for sign, value in {"=F": traps, "=U": client.uploads, "=E": address}.items():
+        path = path.replace(sign, f"={value}")
+    method = "POST" if path == "process_recording" else "GET"
+    answer = httpx.request(method, f"{client.src}gradio_api/{path}", trust_env=False, timeout=20)
+    assert answer.status_code == 403 and not asked
+
+
+def test_files_sent_to_what_takes_no_file_are_refused(tmp_path, elsewhere):
+    from gradio_client import Client
+
+    random_qlnet(LABELS).save_pretrained(tmp_path / "model")
+    ConvZooImageProcessor(size=40, crop_size=32).save_pretrained(tmp_path / "model")
+    (tmp_path / "space").mkdir()
+    with serve(tmp_path / "space", tmp_path / "model") as url:
+        client = Client(url, verbose=False, analytics_enabled=False)
+        inner = client.config["dependencies"]
+        (index,) = [
+            d["id"] for d in inner if len(d["inputs"]) == 2 and d["targets"][0][1:] == ["change"]
+        ]
+        data = [None, {"path": f"{elsewhere[0]}/a.png", **META}]
+        body = {"data": data, "fn_index": index, "session_hash": "me"}
+        with httpx.Client(trust_env=False, timeout=20, base_url=f"{url}/gradio_api/") as http:
+            http.post("queue/join", json=body).raise_for_status()
+            answer = http.get("queue/data?session_hash=me").text
+    assert app.NOT_GIVEN in answer and not elsewhere[1]
+
+
+WATCHED = """
+import gc, signal, sys, app
+def count(*_):
+    from gradio.state_holder import SessionState
+    print("sessions", sum(isinstance(o, SessionState) for o in gc.get_objects()), flush=True)
+signal.signal(signal.SIGUSR1, count)
+app.DELETE_UPLOADS = (1, 2)
+app.main(sys.argv[1:])
+"""
+
+
+def test_uploads_are_deleted_sessions_forgotten_and_nothing_left_behind(tmp_path, model_folder):
+    from gradio_client import Client
+
+    for name in ("space", "temporary"):
+        (tmp_path / name).mkdir()
+    picture(0).save(tmp_path / "a.png")
+    place = {"TMPDIR": tmp_path / "temporary", "GRADIO_TEMP_DIR": ""}  # as if not given
+    with started(tmp_path / "space", "-c", WATCHED, model_folder, **place) as (process, url):
+        client = Client(url, verbose=False, analytics_enabled=False)
+        (uploads,) = (tmp_path / "temporary").glob("convzoo-demo-*")
+        with (tmp_path / "a.png").open("rb") as file:
+            address = f"{url}/gradio_api/upload"
+            (path,) = httpx.post(address, files={"files": file}, trust_env=False).json()
+        assert path.startswith(str(uploads))
+        answer = ask(client, [{"path": path, **META}])
+        assert "confidences" in answer
+        for _ in range(app.MAX_SESSIONS + 10):
+            ask(client, [None])
+        process.send_signal(signal.SIGUSR1)
+        line = process.stdout.readline()
+        while "sessions" not in line:
+            line = process.stdout.readline()
+        assert int(line.split()[1]) <= app.MAX_SESSIONS + 2
+        kept = {p for p in uploads.rglob("*.png") if p.parent != os.path.dirname(path)}
+        deadline = time.monotonic() + 30
+        while os.path.exists(path) or list(uploads.rglob("*.webp")):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert len(list(uploads.rglob("*.png"))) == 5 <= len(kept)  # the examples
+        assert "it was deleted after" in ask(client, [{"path": path, **META}])
+        process.terminate()
+        process.wait(30)
+    assert not list((tmp_path / "temporary").glob("convzoo-demo-*"))
 
 
 def test_the_upload_of_too_large_a_file_is_refused(client):
@@ -212,11 +449,12 @@ def test_the_upload_of_too_large_a_file_is_refused(client):
 
 def test_the_page_shows_card_and_examples_and_offers_one_endpoint(client, model_folder):
     assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/predict"]
-    assert client.config["title"] == "Tiny CNN: image classifier"
+    assert client.config["title"] == "Tiny CNN tells 6 classes apart"
     assert not client.config["analytics_enabled"]
     values = [part["props"].get("value") for part in client.config["components"]]
     count = sum(weights.numel() for weights in CNN.from_pretrained(model_folder).parameters())
-    assert f"# Tiny CNN\n{count:,} parameters, 6 classes, confidence uncalibrated" in values
+    heading = "# Tiny CNN tells 6 classes apart"
+    assert f"{heading}\n{count:,} parameters, confidence uncalibrated" in values
     (card,) = [value for value in values if str(value).startswith("It knows  many cranes.")]
     assert "![" not in card and "<" not in card
     (examples,) = [p for p in client.config["components"] if p["type"] == "dataset"]
@@ -228,6 +466,7 @@ def test_two_classes_and_no_card(tmp_path):
     classifier = app.load_classifier(folder)
     assert classifier.likeliest(classifier.logits(picture(0))).keys() == {"cat", "dog"}
     assert (classifier.title, classifier.card) == (folder, "")
+    assert classifier.headline() == f"{folder} tells cat and dog apart"
 
 
 def test_the_answer_has_a_heat_map_of_the_likeliest_class(client, tmp_path):
@@ -407,11 +646,140 @@ def test_the_environment_chooses_the_examples(tmp_path, monkeypatch):
         app.find_examples(tmp_path)
 
 
+def read(path):
+    with path.open("rb") as file:
+        return app.read_image(file)
+
+
 def test_16_bit_grey_is_scaled_not_cut_off(tmp_path):
     grey = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    image = app.read_image(tmp_path / "grey.png")
+    image = read(tmp_path / "grey.png")
     assert (np.asarray(image)[..., 0] == grey // 256).all()
+
+
+def test_formats_are_those_of_the_other_decoders():
+    assert app.IMAGE_FORMATS == ALLOWED
+
+
+def test_no_program_of_the_system_gets_a_file(tmp_path, monkeypatch):
+    picture(0).save(tmp_path / "eps.jpg", "EPS")
+    spy = tmp_path / "bin/gs"
+    spy.parent.mkdir()
+    spy.write_text(f"#!/bin/sh\necho called >> {tmp_path}/called\n")
+    spy.chmod(0o755)
+    monkeypatch.setenv("PATH", str(spy.parent), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    with pytest.raises(ValueError, match="no picture: give a JPEG"):
+        read(tmp_path / "eps.jpg")
+    assert not (tmp_path / "called").exists()
+    with Image.open(tmp_path / "eps.jpg") as image, pytest.raises(OSError, match="cannot identify"):
+        image.load()  # the trap works
+    assert (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        b"\0\0\0\x1cftypmif1\0\0\0\0mif1heicmiaf",
+        b"\0\0\0\x18ftypmsf1\0\0\0\0hevcmsf1",
+    ],
+)
+def test_heic_is_named_and_avif_is_read(tmp_path, start):
+    (tmp_path / "photo.jpg").write_bytes(start + bytes(100))
+    with pytest.raises(ValueError, match="HEIC is not supported here; convert it to JPEG"):
+        read(tmp_path / "photo.jpg")
+    picture(0).save(tmp_path / "photo.avif")
+    assert read(tmp_path / "photo.avif").size == (90, 60)
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "[click](https://example.org)",
+    "![](https://example.org/x.png)",
+    "https://example.org www.example.org a@example.org",
+    "`code` *bold* __bold__ ~~gone~~ $$x$$ &lt; \\[x]",
+    "two\n\n# lines | \t1.",
+    "\x1b]0;title\x07\x1b[31mred\u202e",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_shown_as_it_is(name):
+    from markdown_it import MarkdownIt
+
+    markdown = MarkdownIt("commonmark").enable(["strikethrough", "table"])
+    shown = app.one_line(name)
+    expected = f"<p>x {shown}".rstrip() + "</p>\n"
+    assert html.unescape(markdown.render(f"x {app.plain(name)}")) == expected
+    assert shown.isprintable() and "www." not in app.plain(name)
+
+
+def test_names_of_a_model_cannot_write_on_the_page(tmp_path):
+    folder = save_model(tmp_path / "model", HOSTILE)
+    (folder / "README.md").write_text("# [Model](https://example.org) *bold*\n")
+    classifier = app.load_classifier(str(folder))
+    assert "class 7" in classifier.labels and all(map(str.isprintable, classifier.labels))
+    for label in classifier.labels:
+        _, text = app.explain(classifier, picture(0), label)
+        assert f"\u201c{app.plain(label)}\u201d" in text
+    code = "import app, json, sys; page = app.build_demo([app.load_classifier(sys.argv[1])], [])"
+    code += (
+        "; print(json.dumps([part['props'].get('value') for part in page.config['components']]))"
+    )
+    shown = run("-c", code, folder, GRADIO_TEMP_DIR=str(tmp_path / "uploads")).stdout
+    values = [str(value) for value in json.loads(shown.splitlines()[-1])]
+    (heading,) = [value for value in values if value.startswith("# ")]
+    assert heading.startswith(f"# {app.plain(classifier.title)} tells 8 classes apart\n")
+
+
+@pytest.mark.parametrize(
+    ("card", "left"),
+    [
+        ("a ![x](https://e.org/x.png) b", "a  b"),
+        ("a ![x][y] ![x][] ![x] b\n\n[y]: https://e.org/x", "a    b\n\n[y]: https://e.org/x"),
+        ("!![a](b)[c](https://e.org/x.png)", ""),
+        ("!<b>[c](https://e.org/x.png)", ""),
+        ("[!](a)[c](https://e.org/x.png)", ""),
+        ("<im<b>g src=https://e.org/x.png> a", "g src=https://e.org/x.png> a"),
+        ("<img/src=https://e.org/@x.png> a", " a"),
+        ("<div style='background:url(https://e.org/x.png)'>a</div>", "a"),
+        ("<!-- a --><iframe src=https://e.org></iframe>", ""),
+        (
+            "1 < 2 and 3 > 2, <https://e.org>, <a@e.org>",
+            "1 < 2 and 3 > 2, <https://e.org>, <a@e.org>",
+        ),
+        ("[a](https://e.org/x)", "[a](https://e.org/x)"),
+    ],
+)
+def test_a_card_loads_nothing(tmp_path, card, left):
+    (tmp_path / "README.md").write_text(card)
+    assert app.read_card(tmp_path)[1] == left.lstrip()
+
+
+def test_links_of_a_card_lead_to_the_hub_or_are_text(tmp_path):
+    (tmp_path / "README.md").write_text("[recipe](recipe.toml) [up](#top) [it](./a/b.py)")
+    assert app.read_card(tmp_path) == ("", "recipe up it")
+    on_hub = "https://huggingface.co/user/model/blob/"
+    for name, commit in {"user/model": "main", "user/model@abc": "abc"}.items():
+        expected = f"[recipe]({on_hub}{commit}/recipe.toml) up [it]({on_hub}{commit}/a/b.py)"
+        assert app.read_card(tmp_path, name) == ("", expected)
+
+
+def test_the_title_names_few_classes_and_counts_many():
+    config = SimpleNamespace(problem_type=None)
+    model = SimpleNamespace(config=config)
+
+    def headline(*labels):
+        return app.Classifier("M", "", model, None, list(labels), None).headline()
+
+    assert headline("cat", "dog", "owl") == "M tells cat, dog and owl apart"
+    assert headline(*map(str, range(1000))) == "M tells 1,000 classes apart"
+    assert headline("cat") == "M recognises cat"
+    config.problem_type = "multi_label_classification"
+    assert headline("cat", "dog") == "M recognises cat and dog"
 
 
 def test_damaged_and_enormous_files_are_refused_by_name_of_the_fault(tmp_path, monkeypatch):
@@ -420,14 +788,14 @@ def test_damaged_and_enormous_files_are_refused_by_name_of_the_fault(tmp_path, m
     for name, data in {"empty.png": b"", "cut.png": whole[: len(whole) // 2]}.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ValueError, match="damaged, or no picture"):
-            app.read_image(tmp_path / name)
+            read(tmp_path / name)
     for side in (7_100, 14_000):  # beyond our limit, and beyond Pillow's own
         Image.new("1", (side, side)).save(tmp_path / "bomb.png")
         with pytest.raises(ValueError, match="more than 50 megapixels"):
-            app.read_image(tmp_path / "bomb.png")
+            read(tmp_path / "bomb.png")
     monkeypatch.setattr(app, "MAX_FILE_BYTES", len(whole) - 1)
     with pytest.raises(ValueError, match="larger than"):
-        app.read_image(tmp_path / "whole.png")
+        read(tmp_path / "whole.png")
 
 
 def test_a_model_that_is_not_there_ends_the_program_with_advice(tmp_path, monkeypatch, capsys):

@@ -120,6 +120,11 @@ def test_upload_example_camera_and_card(page, model, tmp_path):
     page.click("[aria-label='capture photo']")
     wait_for_details(page, "for this")
 
+    row = page.locator(".confidence-set", has=page.locator("meter[aria-valuenow='0']"))
+    for number in range(row.count()):
+        style = "dd => getComputedStyle(dd, '::after').content"
+        assert row.nth(number).locator("dd").evaluate(style) == '"< 1 %"'
+
     page.click("text=Model card")
     page.locator(".prose table, .prose p").last.wait_for()
 

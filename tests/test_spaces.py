@@ -3,11 +3,13 @@
 import contextlib
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -351,7 +353,9 @@ def serve(folder, hub, home):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    lines = (folder / "requirements.txt").read_text().split()
+    index, *lines = (folder / "requirements.txt").read_text().splitlines()
+    if not index.startswith("--"):
+        lines.append(index)
     hidden = hidden_modules(lines)
     assert {"accelerate", "pytest", "matplotlib"} <= set(hidden)
     settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(home / "uploads")}
@@ -476,6 +480,32 @@ def test_rules_of_the_hub_are_known_before_a_push(old, new, words, spare, tmp_pa
     (tmp_path / "space" / name).write_text(good.replace(old, new, 1), encoding="utf-8")
     (problem,) = space_problems(tmp_path / "space")
     assert words in problem
+
+
+def test_a_space_gets_the_torch_of_cpus(spare, tmp_path):
+    """Let pip choose from an index that has both, as PyPI and PyTorch's index do together."""
+    index, *lines = (spare / "requirements.txt").read_text().splitlines()
+    assert index == "--extra-index-url https://download.pytorch.org/whl/cpu"
+    (line,) = [line for line in lines if line.startswith("torch==")]
+    version = line.removeprefix("torch==")
+    for local in ("", "+cpu"):
+        name = f"torch-{version}{local}"
+        with zipfile.ZipFile(tmp_path / f"{name}-py3-none-any.whl", "w") as wheel:
+            metadata = f"Metadata-Version: 2.1\nName: torch\nVersion: {version}{local}\n"
+            wheel.writestr(f"{name}.dist-info/METADATA", metadata)
+            wheel.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            wheel.writestr(f"{name}.dist-info/RECORD", "")
+    pip = [sys.executable, "-m", "pip", "--isolated", "download", "--no-index", "--no-deps"]
+    done = subprocess.run(
+        [*pip, "--find-links", str(tmp_path), "--dest", str(tmp_path / "got"), line],
+        env=os.environ | {"PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "got").iterdir()] == [
+        f"torch-{version}+cpu-py3-none-any.whl"
+    ]
 
 
 @pytest.fixture(scope="module")

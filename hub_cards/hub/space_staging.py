@@ -14,7 +14,7 @@ import yaml
 from hub_cards.card.formatting import plain
 from hub_cards.card.model_facts import CODE_LICENSE
 from hub_cards.card.rendering import signed
-from hub_cards.card.validation import space_problems
+from hub_cards.card.validation import RULES, space_problems
 from hub_cards.files import Record, replace_text
 from hub_cards.hub.file_hashes import hash_files
 from hub_cards.hub.push_errors import PushError
@@ -111,6 +111,9 @@ def finish_space(
     Raises:
         PushError: with reason "folder", if a rule is broken.
     """
+    if any(line.startswith("torch==") for line in requirements):
+        # A Space has no GPU unless its owner pays for one; pip prefers 2.8.0+cpu to 2.8.0.
+        requirements = [RULES["space"]["requirement_index"], *requirements]
     write_lines(folder / "requirements.txt", requirements)
     metadata |= {
         "colorFrom": "indigo",
