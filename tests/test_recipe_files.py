@@ -153,8 +153,9 @@ def test_defaults_obey_their_own_limits():
 @pytest.mark.parametrize("without", ["data.eval_split=", "train.evaluate_every_epochs=0"])
 def test_what_follows_evaluations_needs_them(setting, without):
     load_recipe(QUICKSTART, [setting])
-    with pytest.raises(ValueError, match="need data.eval_split and train.evaluate_every_epochs"):
+    with pytest.raises(ValueError, match="need data.eval_split or data.eval_fraction"):
         load_recipe(QUICKSTART, [setting, without])
+    load_recipe(QUICKSTART, [setting, "data.eval_split=", "data.eval_fraction=0.1"])
 
 
 @pytest.mark.parametrize(

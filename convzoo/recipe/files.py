@@ -76,7 +76,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         if not isinstance(table, dict):
             raise ValueError(f"{name} in {path} must be a section, as in [{name}]; got {table!r}")
     for override in overrides:
-        section, key, value = _parse_override(override)
+        section, key, value = parse_override(override)
         tables.setdefault(section, {})[key] = value
     run = tables.setdefault("run", {})
     run["name"] = run.get("name") or path.stem
@@ -126,7 +126,7 @@ def recipe_to_toml(recipe: Recipe) -> str:
     lines = []
     for section, table in recipe_to_tables(recipe).items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+        lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
         lines.append("")
     return "\n".join(lines)
 
@@ -165,12 +165,17 @@ def describe_settings() -> str:
                 about += f" At least {schema['minimum']}."
             elif (interval := limits(schema)) != "[-inf, inf]":
                 about += f" In {interval}."
-            lines.append(f"{key} = {_toml_value(section.model_fields[key].default)}  # {about}")
+            lines.append(f"{key} = {toml_value(section.model_fields[key].default)}  # {about}")
         lines.append("")
     return "\n".join(lines)
 
 
-def _parse_override(text: str) -> tuple[str, str, Any]:
+def parse_override(text: str) -> tuple[str, str, Any]:
+    """Read `section.key=value`; the value is TOML, or else text.
+
+    Raises:
+        ValueError: if it is none.
+    """
     target, equals, value = text.partition("=")
     section, dot, key = target.strip().partition(".")
     if not (equals and dot and section and key):
@@ -181,11 +186,12 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
         return section, key, value.strip()
 
 
-def _toml_value(value: object) -> str:
+def toml_value(value: object) -> str:
+    """Write a value as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, str):
         # A JSON string is a TOML basic string, except for DEL, which JSON leaves raw.
         return json.dumps(value).replace("\x7f", "\\u007f")

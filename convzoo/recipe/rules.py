@@ -86,13 +86,19 @@ def _length_rules(recipe: Recipe, source: str) -> Iterator[str]:
 
 
 def _data_rules(recipe: Recipe, source: str) -> Iterator[str]:
-    evaluates = recipe.data.eval_split and recipe.train.evaluate_every_epochs
+    data = recipe.data
+    if data.eval_split and data.eval_fraction:
+        yield (
+            f"data.eval_split and data.eval_fraction in {source} must not be set together; got "
+            f"{data.eval_split!r} and {data.eval_fraction}. Leave one of them out"
+        )
+    evaluates = recipe.evaluates and recipe.train.evaluate_every_epochs
     if not evaluates and (recipe.schedule.name == "plateau" or recipe.train.keep_best):
         yield (
-            f"schedule.name='plateau' and train.keep_best in {source} need data.eval_split and "
-            f"train.evaluate_every_epochs above 0"
+            f"schedule.name='plateau' and train.keep_best in {source} need data.eval_split or "
+            f"data.eval_fraction, and train.evaluate_every_epochs above 0"
         )
-    if not recipe.data.path:
+    if not data.path:
         yield f"data.path must be set in {source}: a folder or a Hub dataset id"
 
 

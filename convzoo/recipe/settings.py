@@ -154,6 +154,13 @@ class Data(Section):
     eval_split: Text = Field(
         default="", description="Split that is evaluated on; '' evaluates on none."
     )
+    eval_fraction: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=0.9,
+        description="Share of each class of train_split that is evaluated on and never trained on, "
+        "drawn with the seed; 0 takes none. Not together with eval_split.",
+    )
     image_column: Text = Field(
         default="", description="Column that holds the images; '' takes the only image column."
     )
@@ -517,6 +524,11 @@ class Recipe(Section):
     schedule: Schedule = Field(default_factory=Schedule)
     train: Train = Field(default_factory=Train)
     monitor: Monitor = Field(default_factory=Monitor)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are images to evaluate on."""
+        return bool(self.data.eval_split or self.data.eval_fraction)
 
     @property
     def folder(self) -> Path:

@@ -20,18 +20,7 @@ FIRST_CONVOLUTION = "stem.conv.weight"  # in all families
 def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     """Adapt the model of `finetune.pretrained`: it gets the recipe's own fields and labels."""
     path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
-    try:
-        found = AutoConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError) as error:  # ValueError: a folder without config.json
-        raise OSError(
-            f"finetune.pretrained must be a model folder or a Hub id; got {path!r}. ({error})"
-        ) from error
-    known = [family.model_type for family in modeling.FAMILIES]
-    if found.model_type not in known:
-        raise ValueError(
-            f"finetune.pretrained must be a model of the families {', '.join(known)}; {path} is of "
-            f"the family {found.model_type}"
-        )
+    found = pretrained_config(path, revision)
     if recipe.model.model_type not in ("", found.model_type):
         raise ValueError(
             f"model.model_type must be the family of finetune.pretrained; got "
@@ -63,6 +52,28 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     state[FIRST_CONVOLUTION] = adapt_channels(state[FIRST_CONVOLUTION], config.num_channels)
     model.load_state_dict(model.state_dict() | state)
     return model
+
+
+def pretrained_config(path: str, revision: str = "main") -> ConvZooConfig:
+    """Read the configuration of a trained model.
+
+    Raises:
+        OSError: if there is no such model.
+        ValueError: if it is of another family.
+    """
+    try:
+        found: ConvZooConfig = AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:  # ValueError: a folder without config.json
+        raise OSError(
+            f"finetune.pretrained must be a model folder or a Hub id; got {path!r}. ({error})"
+        ) from error
+    known = [family.model_type for family in modeling.FAMILIES]
+    if found.model_type not in known:
+        raise ValueError(
+            f"finetune.pretrained must be a model of the families {', '.join(known)}; {path} is of "
+            f"the family {found.model_type}"
+        )
+    return found
 
 
 def family_of(model_type: str) -> type[ConvZooConfig]:

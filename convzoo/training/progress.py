@@ -45,7 +45,7 @@ class Plan:
             log_period=train.log_every_steps,
             save_period=train.checkpoint_every_epochs * steps_per_epoch,
             evaluation_period=train.evaluate_every_epochs * steps_per_epoch,
-            has_validation=bool(recipe.data.eval_split),
+            has_validation=recipe.evaluates,
         )
 
     def is_done(self, steps: int) -> bool:
@@ -92,6 +92,7 @@ class State:
         evaluation_due: whether the evaluation of this step is still to come.
         unreadable: where an image that cannot be read is -> why.
         data_fingerprint: of the training images.
+        validation: description of the images that are evaluated on, or {}.
     """
 
     step: int = 0
@@ -101,6 +102,7 @@ class State:
     evaluation_due: bool = False
     unreadable: dict[str, str] = field(default_factory=dict)
     data_fingerprint: str = ""
+    validation: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> Self:

@@ -163,6 +163,7 @@ class Run:
             "command": command_line("accelerate launch -q train_accelerate.py"),
             "date": now(),
             "dataset": self.data.train.describe() | {"config": self.recipe.data.name or None},
+            "validation": state.validation or None,
             "epochs": train.epochs,
             "optimizer_steps": self.plan.total_steps,
             "images_seen": images_seen,
@@ -255,6 +256,7 @@ def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
     state = State(data_fingerprint=data.train.fingerprint)
     if checkpoint and saved:
         state = _resume(recipe, data, checkpoint=checkpoint, saved=saved)
+    state.validation = data.validation.describe() if data.validation else {}
     unreadable = UnreadableImages(int(recipe.data.max_unreadable_share * data.train.num_rows))
     unreadable.know(state.unreadable)
     learner = build_learner(

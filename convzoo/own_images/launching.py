@@ -1,0 +1,56 @@
+"""Start a training of a recipe through Accelerate, and wait for its end."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import convzoo
+
+SCRIPT = Path(convzoo.__file__).parents[1] / "train_accelerate.py"
+
+
+def launch_command(recipe: Path, processes: int) -> list[str]:
+    """Return what starts the training of a recipe on this machine.
+
+    What `accelerate config` says is not asked: the recipe says all, and a fresh machine has none.
+
+    Raises:
+        FileNotFoundError: if train_accelerate.py is not where the project has it.
+    """
+    if not SCRIPT.is_file():
+        raise FileNotFoundError(
+            f"convzoo must be installed from its repository (pip install -e '.[train]') to train; "
+            f"{SCRIPT} is not there. The recipe is {recipe}"
+        )
+    several = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+    return [
+        *(sys.executable, "-m", "accelerate.commands.launch", "-q"),
+        *("--num_processes", str(processes), "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", *several),
+        *(str(SCRIPT), str(recipe)),
+    ]
+
+
+def launch(recipe: Path, processes: int) -> int:
+    """Train; returns the exit status. Signals that this process gets reach the training, too.
+
+    Raises:
+        FileNotFoundError: as `launch_command`.
+    """
+    import torch
+
+    environment = dict(os.environ)
+    if not torch.cuda.is_available() and processes > 1:
+        environment["ACCELERATE_USE_CPU"] = "true"
+    with subprocess.Popen(launch_command(recipe, processes), env=environment) as process:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:  # the training got it, too, and saves a checkpoint
+                    continue
+        finally:
+            signal.signal(signal.SIGTERM, before)
