@@ -22,7 +22,16 @@ from convzoo.recipe.settings import Recipe, sections
 # Settings that a run may change when it resumes: they move no weight. That data and pretrained
 # weights lie elsewhere is harmless: a checkpoint knows the fingerprint of its data.
 HARMLESS = {
-    "run": ("name", "output_dir", "license", "resume", "trackers", "push_to", "push_private"),
+    "run": (
+        "name",
+        "output_dir",
+        "license",
+        "publish",
+        "resume",
+        "trackers",
+        "push_to",
+        "push_private",
+    ),
     "finetune": ("pretrained", "revision"),
     "data": (
         "path",
@@ -44,7 +53,8 @@ HARMLESS = {
 }
 
 
-# Harmless, too, unless evaluations decide: the learning rate on a plateau, or which one is best.
+# Harmless, too, unless evaluations decide: the learning rate on a plateau, which one is best, or
+# when training ends.
 EVALUATION = {
     "data": ("eval_split", "eval_limit"),
     "train": ("evaluate_every_epochs", "eval_crops"),
@@ -135,7 +145,10 @@ def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
     """Settings that change a run's result and differ, as "train.epochs: 6.0 -> 5.0"."""
     old_tables, new_tables = recipe_to_tables(old), recipe_to_tables(new)
     decided = any(
-        recipe.schedule.name == "plateau" or recipe.train.keep_best for recipe in (old, new)
+        recipe.schedule.name == "plateau"
+        or recipe.keeps_best
+        or recipe.train.early_stopping_patience
+        for recipe in (old, new)
     )
     differences = []
     for section in old_tables:

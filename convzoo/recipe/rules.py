@@ -93,10 +93,16 @@ def _data_rules(recipe: Recipe, source: str) -> Iterator[str]:
             f"{data.eval_split!r} and {data.eval_fraction}. Leave one of them out"
         )
     evaluates = recipe.evaluates and recipe.train.evaluate_every_epochs
-    if not evaluates and (recipe.schedule.name == "plateau" or recipe.train.keep_best):
+    following = {
+        "schedule.name='plateau'": recipe.schedule.name == "plateau",
+        "train.keep_best": recipe.train.keep_best,
+        "train.early_stopping_patience": recipe.train.early_stopping_patience,
+        "run.publish='best'": recipe.run.publish == "best",
+    }
+    for key in [key for key, is_set in following.items() if is_set and not evaluates]:
         yield (
-            f"schedule.name='plateau' and train.keep_best in {source} need data.eval_split or "
-            f"data.eval_fraction, and train.evaluate_every_epochs above 0"
+            f"{key} in {source} needs data.eval_split or data.eval_fraction, and "
+            f"train.evaluate_every_epochs above 0"
         )
     if not data.path:
         yield f"data.path must be set in {source}: a folder or a Hub dataset id"
