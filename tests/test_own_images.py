@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from convzoo.cli import main
+from convzoo.data.opening import open_split
 from convzoo.own_images.launching import launch_command
 from convzoo.own_images.looking import Findings, look
 from convzoo.own_images.presets import FEW, choose
@@ -18,6 +19,7 @@ from convzoo.own_images.starting_point import read_starting_point
 from convzoo.recipe.files import load_recipe, recipe_from_tables
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import ROOT, run
+from tests.support.documents import Page
 from tests.support.images import COLOURS, coloured_images, write_image_folder, write_split
 
 
@@ -50,10 +52,10 @@ def trained(tmp_path_factory):
     return str(folder)
 
 
-def resolve(found, start=None, file="runs/pets.toml"):
+def resolve(found, start=None, name="pets"):
     """The recipe of a folder as training reads it."""
-    text = recipe_text(found, start, file=recipe_path("x", start, output="runs", name="pets"))
-    return recipe_from_tables(tomllib.loads(text), source=file)
+    text = recipe_text(found, start, file=recipe_path("x", start, output="runs", name=name))
+    return recipe_from_tables(tomllib.loads(text))
 
 
 @pytest.mark.parametrize("num_images", [4, 9, 40, 300, 2_000, 30_000, 1_281_167])
@@ -150,6 +152,13 @@ def test_the_journey_from_a_folder_to_a_measured_model(tmp_path):
     assert commands[0] == (
         "convzoo evaluate runs/my-photos/model --data 'my photos' --validation-share"
     )
+    as_documented = {
+        each.replace("'my photos'", "pets")
+        .replace("my-photos", "pets")
+        .replace("IMAGE", "photo.jpg")
+        for each in commands
+    }
+    assert as_documented <= set(Page("docs/images.md").commands())
     model = tmp_path / "runs" / "my-photos" / "model"
     recipe = load_recipe(model / "recipe.toml")
     assert recipe == load_recipe(tmp_path / "runs" / "my-photos.toml")
@@ -191,13 +200,23 @@ def test_only_the_recipe_of_a_table_is_written(tmp_path, capsys):
     write_split(tmp_path / "colours", "test", *coloured_images(9, seed=1))
     arguments = [str(tmp_path / "colours"), "--output", str(tmp_path / "out"), "--only-recipe"]
     assert main(["finetune", *arguments]) == 0
-    assert main(["finetune", *arguments, "--quiet"]) == 0  # the same again
+    assert main(["finetune", *arguments]) == 0  # the same again
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["colours.toml"]
     assert "Train with it:" in capsys.readouterr().out
     recipe = load_recipe(tmp_path / "out" / "colours.toml")
     assert recipe.folder == tmp_path / "out" / "colours"
     assert main(["finetune", *arguments, "train.epoch=3"]) == 1
     assert "unknown key 'epoch'" in capsys.readouterr().err
+
+
+def test_the_example_is_what_the_command_writes():
+    """recipes/finetune.toml has the settings for data/fashion-mnist, and more comments."""
+    counts = dict.fromkeys("abcdefghij", 1_200)
+    found = findings(path="data/fashion-mnist", classes=counts, has_test=True, sides=(28, 28, 28))
+    split = open_split(str(ROOT / "data" / "fashion-mnist"), "train")
+    assert split.num_rows == found.num_images and len(split.label_names) == len(found.classes)
+    written = resolve(found, name="finetune")
+    assert load_recipe(ROOT / "recipes" / "finetune.toml") == written
 
 
 def test_mixed_labels_are_refused(tmp_path, capsys):

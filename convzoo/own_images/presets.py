@@ -68,10 +68,10 @@ def _eval_fraction(findings: Findings) -> float:
 def _data(findings: Findings, share: float) -> dict[str, Setting]:
     data = {"path": Setting(findings.path)}
     if share:
-        text = f"about {round(share * findings.num_images)} images measure and are not trained on"
+        text = f"about {round(share * findings.num_images):,} images measure and are not trained on"
         data["eval_fraction"] = Setting(share, text)
     else:
-        text = f"{findings.num_validation} images measure"
+        text = f"{findings.num_validation:,} images measure"
         data["eval_split"] = Setting("validation", text)
     if findings.rotated:
         data["exif_rotation"] = Setting(True, "photographs that a camera stored lying down")

@@ -1,6 +1,7 @@
 """Write settings as a recipe that a person can read, edit and run again."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from convzoo.recipe.files import parse_override, toml_value
 from convzoo.recipe.settings import sections
 
 WIDTH = 32  # columns before the remark at a setting
+LINE = 100  # columns of the header
+INDENT = "#         "
 MOST_CLASSES = 30  # that are listed with their counts
 UNEVEN = 3  # the largest class has so many times the images of the smallest
 
@@ -70,15 +73,20 @@ def _header(findings: Findings, start: StartingPoint | None, *, file: Path) -> l
     listed = [f"{_in_comment(name)} {count:,}" for name, count in counts.items()]
     more = ", ..." if len(listed) > MOST_CLASSES else ""
     low, median, high = findings.sides
+    sides = f"{low} pixels" if low == high else f"{low} to {high} pixels, median {median}"
     lines = [
         f"# {len(counts)} classes of images in {_in_comment(findings.path)}",
-        f"# Found:  {findings.num_images:,} images; shorter sides {low} to {high} pixels, median "
-        f"{median}",
-        f"#         {', '.join(listed[:MOST_CLASSES])}{more}",
+        f"# Found:  {findings.num_images:,} images; shorter sides {sides}",
+        *textwrap.wrap(
+            f"{', '.join(listed[:MOST_CLASSES])}{more}",
+            width=LINE,
+            initial_indent=INDENT,
+            subsequent_indent=INDENT,
+        ),
     ]
     least, most = min(counts.values()), max(counts.values())
     if most > UNEVEN * least:
-        lines.append(f"#         uneven: {least:,} to {most:,} images in a class")
+        lines.append(f"{INDENT}uneven: {least:,} to {most:,} images in a class")
     return [
         *lines,
         f"# Preset: {describe_preset(findings, start)}",
