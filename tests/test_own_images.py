@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from convzoo.cli import main
 from convzoo.data.opening import open_split
-from convzoo.own_images.launching import launch_command
+from convzoo.own_images.launching import launch_command, shown_command
 from convzoo.own_images.looking import Findings, look
 from convzoo.own_images.presets import FEW, choose
 from convzoo.own_images.recipe_text import recipe_path, recipe_text
@@ -239,6 +239,7 @@ def test_images_on_both_sides_and_in_two_classes_are_named(tmp_path, caplog):
 
 
 def test_several_processes_are_launched_as_such(tmp_path):
+    assert shown_command(tmp_path / "my r.toml").endswith(f"{tmp_path}/my r.toml'")
     assert "--multi_gpu" in launch_command(tmp_path / "r.toml", 2)
     assert launch_command(tmp_path / "r.toml", 1)[-2:] == [
         str(ROOT / "train_accelerate.py"),

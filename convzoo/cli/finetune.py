@@ -67,7 +67,7 @@ def finetune(
     that stands in it.
     """
     options.start(quiet)
-    from convzoo.own_images.launching import launch
+    from convzoo.own_images.launching import launch, shown_command
     from convzoo.own_images.looking import look
     from convzoo.own_images.recipe_text import recipe_path, recipe_text
     from convzoo.own_images.starting_point import read_starting_point
@@ -83,7 +83,7 @@ def finetune(
         print(text, flush=True)
     if only_recipe:
         print(f"The recipe is {file}. Train with it:")
-        print(f"  accelerate launch -q train_accelerate.py {file}")
+        print(f"  {shown_command(file)}")
         return 0
     status = launch(file, processes)
     if (recipe.folder / "model" / "train_results.json").is_file():
@@ -98,6 +98,7 @@ def _write(file: Path, text: str) -> "Recipe":
     import tomllib
 
     from convzoo.files import write_text
+    from convzoo.own_images.launching import shown_command
     from convzoo.recipe.files import load_recipe, recipe_from_tables, recipe_to_toml
 
     recipe = recipe_from_tables(tomllib.loads(text), source=str(file))
@@ -107,8 +108,8 @@ def _write(file: Path, text: str) -> "Recipe":
     elif recipe_to_toml(load_recipe(file)) != recipe_to_toml(recipe):
         raise ValueError(
             f"{file} must be the recipe that this command writes; it was edited, or the images or "
-            f"settings are others now. Train with it as it is: accelerate launch -q "
-            f"train_accelerate.py {file}. Or delete it, or set run.name for another one"
+            f"settings are others now. Train with it as it is: {shown_command(file)}. Or delete "
+            f"it, or set run.name for another one"
         )
     return recipe
 
@@ -125,7 +126,7 @@ def _tell_next_commands(recipe: "Recipe", findings: "Findings") -> None:
         test = f"convzoo evaluate {model} --data {data} --split test{rotation}"
         lines.append((test, "on images that decided nothing"))
     lines += [
-        (f"convzoo predict {model} IMAGE", "the classes of an image"),
+        (f"convzoo predict {model} IMAGE{rotation}", "the classes of an image"),
         (f"hub-cards render {model}", "its card, README.md"),
         (f"python app.py {model}", "a page in the browser"),
     ]

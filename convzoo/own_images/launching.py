@@ -1,6 +1,7 @@
 """Start a training of a recipe through Accelerate, and wait for its end."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +10,12 @@ from pathlib import Path
 import convzoo
 
 SCRIPT = Path(convzoo.__file__).parents[1] / "train_accelerate.py"
+
+
+def shown_command(recipe: Path) -> str:
+    """Return what a person types, where they are, to train with a recipe."""
+    script = SCRIPT.name if Path(SCRIPT.name).exists() else str(SCRIPT)
+    return f"accelerate launch -q {shlex.quote(script)} {shlex.quote(str(recipe))}"
 
 
 def launch_command(recipe: Path, processes: int) -> list[str]:

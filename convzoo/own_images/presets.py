@@ -1,6 +1,6 @@
 """Settings for a person's own images: few or many, from fresh weights or from trained ones.
 
-benchmarks/results/finetune_presets_2cpu_202611.json compares them with their neighbours.
+They are a start that a person edits, and are not measured against their neighbours yet.
 """
 
 from dataclasses import dataclass
