@@ -118,7 +118,7 @@ def test_a_validation_share_is_named_and_so_is_what_it_decided(full):
     settings = '[run]\npublish = "best"\n[train]\nearly_stopping_patience = 3\n'
     put(full, "recipe.toml", f"{settings}[data]\neval_fraction = 0.2\n")
     train = json.loads((full / "train_results.json").read_text())
-    train["validation"] = train["dataset"] | {"split": "train", "subset": share}
+    train["validation"] = DATASET | {"split": "train", "subset": share}
     put(full, "train_results.json", train)
     put_results(full, result(full, dataset=train["validation"]))
     card = " ".join(render(full).split())

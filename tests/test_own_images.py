@@ -1,7 +1,12 @@
 """From a folder of images to a recipe and a trained model."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import tomllib
 
 import pytest
@@ -18,7 +23,7 @@ from convzoo.own_images.recipe_text import recipe_path, recipe_text
 from convzoo.own_images.starting_point import read_starting_point
 from convzoo.recipe.files import load_recipe, recipe_from_tables
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.support.clients import ROOT, run
+from tests.support.clients import ENVIRONMENT, ROOT, run
 from tests.support.documents import Page
 from tests.support.images import COLOURS, coloured_images, write_image_folder, write_split
 
@@ -238,10 +243,42 @@ def test_images_on_both_sides_and_in_two_classes_are_named(tmp_path, caplog):
     assert "occur in training and in validation: the accuracy is too good" in caplog.text
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_stopped_saves_and_resumes(number, tmp_path):
+    write_image_folder(tmp_path / "photos")
+    arguments = [
+        *("-m", "convzoo", "finetune", "photos", "train.epochs=20", "data.num_workers=0"),
+        *("train.global_batch_size=8", "train.checkpoint_every_epochs=0.2", "run.name=short"),
+    ]
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=os.environ | ENVIRONMENT,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("runs/short/checkpoints/step_*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    if number == signal.SIGINT:  # as a terminal does it
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    assert process.wait(100) == 0
+    said = (tmp_path / "output").read_text()
+    assert "The training was stopped. The same command resumes it" in said
+    assert "Traceback" not in said and not (tmp_path / "runs/short/model").exists()
+    done = run(*arguments, cwd=tmp_path)
+    assert "resuming from" in done.stderr and "Next:" in done.stdout
+
+
 def test_several_processes_are_launched_as_such(tmp_path):
     assert shown_command(tmp_path / "my r.toml").endswith(f"{tmp_path}/my r.toml'")
     assert "--multi_gpu" in launch_command(tmp_path / "r.toml", 2)
-    assert launch_command(tmp_path / "r.toml", 1)[-2:] == [
+    assert launch_command(tmp_path / "r.toml", 1)[1:] == [
         str(ROOT / "train_accelerate.py"),
         str(tmp_path / "r.toml"),
     ]

@@ -21,7 +21,8 @@ def shown_command(recipe: Path) -> str:
 def launch_command(recipe: Path, processes: int) -> list[str]:
     """Return what starts the training of a recipe on this machine.
 
-    What `accelerate config` says is not asked: the recipe says all, and a fresh machine has none.
+    One process needs no launcher, which would meet Ctrl-C with a traceback of its own. What
+    `accelerate config` says is not asked: the recipe says all, and a fresh machine has none.
 
     Raises:
         FileNotFoundError: if train_accelerate.py is not where the project has it.
@@ -31,12 +32,13 @@ def launch_command(recipe: Path, processes: int) -> list[str]:
             f"convzoo must be installed from its repository (pip install -e '.[train]') to train; "
             f"{SCRIPT} is not there. The recipe is {recipe}"
         )
-    several = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+    training = [str(SCRIPT), str(recipe)]
+    if processes == 1:
+        return [sys.executable, *training]
     return [
-        *(sys.executable, "-m", "accelerate.commands.launch", "-q"),
-        *("--num_processes", str(processes), "--num_machines", "1"),
-        *("--mixed_precision", "no", "--dynamo_backend", "no", *several),
-        *(str(SCRIPT), str(recipe)),
+        *(sys.executable, "-m", "accelerate.commands.launch", "-q", "--multi_gpu"),
+        *("--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", *training),
     ]
 
 
@@ -48,7 +50,8 @@ def launch(recipe: Path, processes: int) -> int:
     """
     import torch
 
-    environment = dict(os.environ)
+    # As the launcher sets it; the training then ends with this process, whatever ends that.
+    environment = os.environ | {"ACCELERATE_MIXED_PRECISION": "no"}
     if not torch.cuda.is_available() and processes > 1:
         environment["ACCELERATE_USE_CPU"] = "true"
     with subprocess.Popen(launch_command(recipe, processes), env=environment) as process:
