@@ -3,7 +3,6 @@
 import json
 import tomllib
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -274,20 +273,6 @@ def test_predict_takes_folders_and_names_what_is_broken(model, photos, *, tmp_pa
     assert {len(item["predictions"]) for item in items} == {2}
     assert main(["predict", model, str(broken), "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == []
-
-
-def test_predict_turns_images_as_training_did(model, tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    upright = Image.fromarray(rng.integers(0, 256, (40, 24, 3), np.uint8))
-    upright.save(tmp_path / "upright.png")
-    exif = Image.Exif()
-    exif[0x0112] = 8  # stored lying on its right side
-    upright.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "lying.png", exif=exif)
-    answers = []
-    for name, options in (("upright", ()), ("lying", ("--exif-rotation",)), ("lying", ())):
-        assert main(["predict", model, str(tmp_path / f"{name}.png"), "--json", *options]) == 0
-        answers.append(json.loads(capsys.readouterr().out)[0]["predictions"])
-    assert answers[0] == answers[1] != answers[2]
 
 
 def test_predict_refuses_a_folder_without_images(tmp_path, capsys):

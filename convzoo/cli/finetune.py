@@ -126,7 +126,7 @@ def _tell_next_commands(recipe: "Recipe", findings: "Findings") -> None:
         test = f"convzoo evaluate {model} --data {data} --split test{rotation}"
         lines.append((test, "on images that decided nothing"))
     lines += [
-        (f"convzoo predict {model} IMAGE{rotation}", "the classes of an image"),
+        (f"convzoo predict {model} IMAGE", "the classes of an image"),
         (f"hub-cards render {model}", "its card, README.md"),
         (f"python app.py {model}", "a page in the browser"),
     ]

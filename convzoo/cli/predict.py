@@ -26,7 +26,6 @@ def predict(
     ],
     *,
     top_k: Annotated[int, options.at_least(1, "Classes per image.")] = 5,
-    exif_rotation: options.ExifRotation = False,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -43,7 +42,7 @@ def predict(
     status = count = 0
     for file in list(_image_files(images)):  # a wrong folder stops before the first answer
         try:
-            image = open_rgb(Path(file).read_bytes(), exif_rotation=exif_rotation)
+            image = open_rgb(Path(file).read_bytes())
         except (ValueError, OSError) as error:
             print(f"error: {file}: {getattr(error, 'strerror', '') or error}", file=sys.stderr)
             status = 1
