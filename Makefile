@@ -2,10 +2,11 @@
 # in a folder with spaces in its name.
 PYTHON ?= python3
 BIN := .venv/bin/python
+GPU_PYTHON ?= $(PYTHON)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: help setup quickstart test lint test-slow test-browser coverage clean
+.PHONY: help setup quickstart test lint test-slow test-browser gpu coverage clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1 /p' Makefile | while read -r target words; do \
@@ -50,6 +51,9 @@ test-slow: .venv/ready  ## tests that take longer than a minute
 test-browser: .venv/ready  ## the demo page in headless Chromium (needs a system Chromium)
 	$(BIN) -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	$(BIN) -m pytest -m browser
+
+gpu:  ## what this project does on a GPU (docs/gpu.md); GPU_PYTHON: one whose torch sees it
+	$(GPU_PYTHON) benchmarks/gpu.py $(GPU_OPTIONS)
 
 coverage: .venv/ready  ## which lines the tests reach in their own processes; takes half as long again
 	$(TWO_PROCESSES) --cov --cov-report=term

@@ -230,12 +230,12 @@ def find_examples(model: Path) -> list[str]:
 
 
 def read_image(path: str) -> "Picture":
-    """Read a picture as RGB, its pixels in the order in which they are stored, as in training.
+    """Read a picture as RGB, turned by its EXIF orientation, as `pipeline` does.
 
     Raises:
         ValueError: if the file is too large, no picture or damaged; the text is for the visitor.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     if os.path.getsize(path) > MAX_FILE_BYTES:
         raise ValueError(f"The file is larger than {MAX_FILE_BYTES >> 20} MB: give a smaller one.")
@@ -245,6 +245,7 @@ def read_image(path: str) -> "Picture":
                 raise Image.DecompressionBombError
             deep = file.mode.startswith("I;16")  # convert() cuts such off, and does not scale
             image = (file.point(lambda grey: grey / 256) if deep else file).convert("RGB")
+            image = ImageOps.exif_transpose(image)
     except Image.DecompressionBombError:
         limit = MAX_PIXELS // 10**6
         raise ValueError(f"The picture has more than {limit} megapixels: shrink it.") from None
@@ -252,7 +253,7 @@ def read_image(path: str) -> "Picture":
         raise ValueError(
             "The file is damaged, or no picture: give a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF."
         ) from error
-    image.info.clear()  # processors may turn the picture as its EXIF or XMP data say
+    image.info.clear()  # nothing turns the picture a second time
     return image
 
 

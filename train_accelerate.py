@@ -18,6 +18,11 @@ Read `train` first: it is the loop. What it works with are the parts of a `Run`
 (convzoo/training/run.py), which is begun, saved and published there.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C ends a start, too, without a traceback; StopRequest is later
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import logging
 import math
@@ -32,7 +37,7 @@ import torch
 from torch import Tensor
 
 from convzoo.data.stream import train_batches
-from convzoo.errors import user_message
+from convzoo.errors import expected_problem
 from convzoo.evaluation.predicting import EvaluationProtocol, predict_split
 from convzoo.inspection.monitor_report import diagnose, plot_monitors
 from convzoo.recipe.files import load_recipe
@@ -250,9 +255,9 @@ if __name__ == "__main__":
     problem: str | int | None = None
     try:
         main()
-    except (ValueError, OSError, FloatingPointError) as error:
-        problem = f"error: {user_message(error)}"
-    except Exception:
-        traceback.print_exc()
-        problem = 1
+    except Exception as error:
+        expected = expected_problem(error)
+        problem = 1 if expected is None else f"error: {expected}"
+        if expected is None:
+            traceback.print_exc()
     sys.exit(problem)  # after the traceback is gone, and with it model and data workers

@@ -79,6 +79,17 @@ def write_folder(folder: Path, fill: Callable[[Path], object], *, manifest: bool
         raise OSError(f"{folder} could not be written, nothing there changed; {error}") from error
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that is never seen half removed: it is renamed aside first.
+
+    What a kill leaves aside, `.<name>.removed`, is nobody's; the next removal takes it along.
+    """
+    aside = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
 def lock_folder(folder: Path, refusal: Exception, *, patience_seconds: float = 0.0) -> int | None:
     """Take a folder for this process, until it ends or closes the lock.
 

@@ -5,14 +5,16 @@ resize the shorter side, crop the centre, rescale and normalise. No stock image 
 Transformers can express them: its centre crop rounds down where torchvision rounds to nearest,
 which moves the 235 -> 224 crop of QLNet by one pixel. Pillow does the work whether or not
 torchvision is installed, so a model sees the same pixels everywhere. Images are taken as they are
-stored: an EXIF orientation is not applied (`pipeline` applies it before it calls the processor).
+stored unless `exif_rotation` is True (`pipeline` turns each image by its EXIF orientation before it
+calls the processor).
 """
 
+import difflib
 from collections.abc import Sequence
 from typing import Any, Self, TypedDict
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -47,6 +49,25 @@ class ConvZooImageKwargs(TypedDict, total=False):
     rescale_factor: float
     image_mean: Sequence[float]
     image_std: Sequence[float]
+    do_resize: bool
+    do_center_crop: bool
+    do_rescale: bool
+    do_normalize: bool
+    crop_pct: float
+    exif_rotation: bool | None
+
+
+SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+# What saved files hold beside the parameters, and what loading and pipelines pass on.
+KEYS_OF_FILES = ("auto_map", "image_processor_type", "feature_extractor_type", "processor_class")
+KEYS_OF_LOADING = (
+    "trust_remote_code",
+    "code_revision",
+    "use_fast",
+    "backend",
+    "dtype",
+    "torch_dtype",
+)
 
 
 class ConvZooImageProcessor(BaseImageProcessor):
@@ -61,7 +82,15 @@ class ConvZooImageProcessor(BaseImageProcessor):
         rescale_factor: multiplies pixels (0 to 255) before the mean is subtracted.
         image_mean: mean of each channel, after rescaling.
         image_std: divides each channel, after the mean was subtracted.
-        kwargs: what else a preprocessor_config.json holds (`auto_map`).
+        do_resize: False takes images in the size that they have.
+        do_center_crop: False takes whole images; those of one call must then have one size.
+        do_rescale: False leaves pixels in 0 to 255.
+        do_normalize: False neither subtracts the mean nor divides.
+        crop_pct: side of the crop / shorter side of the resized image; replaces `size`.
+        exif_rotation: True turns Pillow images by their EXIF orientation. Training writes what it
+            did; older files hold None.
+        kwargs: what else a preprocessor_config.json holds (`auto_map`), and parameters of other
+            processors where they are None.
 
     Raises:
         ValueError: if a parameter breaks its rule.
@@ -70,6 +99,12 @@ class ConvZooImageProcessor(BaseImageProcessor):
     # Transformers would have all the keywords of its own processors.
     valid_kwargs = ConvZooImageKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values"]  # noqa: RUF012 - a list in Transformers
+
+    do_resize: bool
+    do_center_crop: bool
+    do_rescale: bool
+    do_normalize: bool
+    exif_rotation: bool | None
 
     def __init__(
         self,
@@ -83,7 +118,14 @@ class ConvZooImageProcessor(BaseImageProcessor):
         image_std: Sequence[float] = IMAGENET_STD,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        # Eight named parameters are many; these four are switches, True unless they are False.
+        switches = {name: kwargs.pop(name, None) for name in (*SWITCHES, "exif_rotation")}
+        crop_pct = kwargs.pop("crop_pct", None)
+        super().__init__(**_known(kwargs))
+        for name, value in switches.items():
+            if value not in (None, True, False):
+                raise ValueError(f"{name} must be True or False; got {value!r}")
+            setattr(self, name, True if value is None and name in SWITCHES else value)
         self.size = {"shortest_edge": size} if isinstance(size, int) else dict(size)
         if isinstance(crop_size, int):
             crop_size = {"height": crop_size, "width": crop_size}
@@ -99,7 +141,10 @@ class ConvZooImageProcessor(BaseImageProcessor):
             raise ValueError(
                 f'crop_size must be a number or have "height" and "width"; got {crop_size}'
             )
-        if not 0 < max(self.crop_size.values()) <= self.size["shortest_edge"]:
+        if crop_pct is not None:
+            self.size = {"shortest_edge": self._size_before_crop(crop_pct)}
+        both = self.do_resize and self.do_center_crop
+        if both and not 0 < max(self.crop_size.values()) <= self.size["shortest_edge"]:
             raise ValueError(f"crop_size must be at most size ({self.size}); got {self.crop_size}")
         if num_channels not in (1, 3):
             raise ValueError(f"num_channels must be 1 (grey) or 3 (RGB); got {num_channels}")
@@ -108,6 +153,41 @@ class ConvZooImageProcessor(BaseImageProcessor):
                 f"image_mean and image_std must have num_channels ({num_channels}) values; got "
                 f"{self.image_mean} and {self.image_std}"
             )
+
+    def _size_before_crop(self, crop_pct: float) -> int:
+        """Return the length of the shorter side, rounded down as timm does."""
+        height, width = self.crop_size["height"], self.crop_size["width"]
+        if not 0 < crop_pct <= 1 or height != width:
+            raise ValueError(
+                f"crop_pct must be in (0, 1], and crop_size a square; got {crop_pct} and "
+                f"{self.crop_size}"
+            )
+        return int(height / crop_pct)
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make a processor of a file's contents and of the parameters among the keywords.
+
+        Args:
+            image_processor_dict: the contents of a preprocessor_config.json.
+            kwargs: parameters to replace, and what loading passes on. With `return_unused_kwargs`
+                unknown keywords are returned, else they are refused.
+
+        Returns:
+            The processor; with `return_unused_kwargs` a pair of it and the unused keywords.
+
+        Raises:
+            ValueError: if a keyword is unknown or a parameter breaks its rule.
+        """
+        if not kwargs.get("return_unused_kwargs"):
+            _known({k: v for k, v in kwargs.items() if k not in cls.valid_kwargs.__annotations__})
+        return super().from_dict(image_processor_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the file holds: of the switches those that are not as usual."""
+        usual = {**dict.fromkeys(SWITCHES, True), "exif_rotation": None}
+        fields = super().to_dict().items()
+        return {k: v for k, v in fields if k not in usual or v is not usual[k]}
 
     @classmethod
     def from_protocol(cls, name: str, **kwargs: Any) -> Self:
@@ -139,48 +219,83 @@ class ConvZooImageProcessor(BaseImageProcessor):
             kwargs: parameters of the processor to replace for this call.
 
         Returns:
-            pixel_values, float32, (N, num_channels, crop height, crop width).
+            pixel_values, float32, (N, num_channels, height, width), of the size of the crop.
 
         Raises:
-            ValueError: if an image cannot be read, or is of no supported kind.
+            ValueError: if an image cannot be read or is of no supported kind, images have several
+                sizes where they are not cropped, or a parameter is unknown or breaks its rule.
         """
-        if unknown := kwargs.keys() - ConvZooImageKwargs.__annotations__.keys():
-            raise ValueError(
-                f"parameters must be among {', '.join(ConvZooImageKwargs.__annotations__)}; got "
-                f"{', '.join(sorted(unknown))}"
-            )
+        kwargs = {key: value for key, value in kwargs.items() if value is not None}
         if kwargs:
             return type(self)(**{**self.to_dict(), **kwargs}).preprocess(images, return_tensors)
         if not isinstance(images, (list, tuple)):
             images = list(images) if getattr(images, "ndim", 0) == 4 else [images]
-        height, width = self.crop_size["height"], self.crop_size["width"]
-        std = np.array(self.image_std, np.float32)[:, None, None]
-        scale = np.float32(self.rescale_factor) / std
-        offset = -np.array(self.image_mean, np.float32)[:, None, None] / std
-        batch = np.empty((len(images), self.num_channels, height, width), np.float32)
-        for index, (image, pixels) in enumerate(zip(images, batch, strict=True)):
+        crops = []
+        for index, image in enumerate(images):
             try:
-                crop = self._resize_and_crop(to_pillow(image, self.num_channels))
+                crops.append(self._resize_and_crop(self._to_pillow(image)))
             except (OSError, TypeError, ValueError) as error:
                 raise ValueError(f"images[{index}] cannot be processed: {error}") from error
+        sizes = {crop.size for crop in crops}
+        if len(sizes) > 1:
+            raise ValueError(
+                "images must have one size where do_center_crop is False; got (width, height) "
+                f"{', '.join(map(str, sorted(sizes)))}. Give them one by one, or in equal sizes."
+            )
+        width, height = sizes.pop() if sizes else (0, 0)
+        scale, offset = self._scale_and_offset()
+        batch = np.empty((len(crops), self.num_channels, height, width), np.float32)
+        for crop, pixels in zip(crops, batch, strict=True):
             channels_last = np.asarray(crop).reshape(height, width, self.num_channels)
             np.multiply(channels_last.transpose(2, 0, 1), scale, out=pixels)
             pixels += offset
         return BatchFeature({"pixel_values": batch}, tensor_type=return_tensors)
 
+    def _scale_and_offset(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what pixels are multiplied by, and what is added then, for each channel."""
+        channels = np.ones((self.num_channels, 1, 1), np.float32)
+        factor = np.float32(self.rescale_factor if self.do_rescale else 1)
+        if not self.do_normalize:
+            return factor * channels, 0 * channels
+        std = np.array(self.image_std, np.float32)[:, None, None]
+        return factor / std, -np.array(self.image_mean, np.float32)[:, None, None] / std
+
+    def _to_pillow(self, image: Any) -> Image.Image:
+        if self.exif_rotation and isinstance(image, Image.Image):
+            image = ImageOps.exif_transpose(image)
+        return to_pillow(image, self.num_channels)
+
     def _resize_and_crop(self, image: Image.Image) -> Image.Image:
-        short, long = sorted(image.size)
+        if self.do_resize:
+            # resize(box=...) would skip what is cut off below, but moves pixels by a level or two.
+            image = image.resize(self._resized(image.size), self.resample)
+        if not self.do_center_crop:
+            return image
+        height, width = self.crop_size["height"], self.crop_size["width"]
+        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+        return image.crop((left, top, left + width, top + height))  # black beyond the image
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return width and height after resizing."""
+        short, long = sorted(size)
         if long > 100 * short:  # the resized image could fill the memory
-            raise ValueError(f"sides must differ at most by a factor of 100; got {image.size}")
+            raise ValueError(f"sides must differ at most by a factor of 100; got {size}")
         new_short = self.size["shortest_edge"]
         new_long = int(new_short * long / short)
-        is_wide = image.width > image.height
-        new_width, new_height = (new_long, new_short) if is_wide else (new_short, new_long)
-        height, width = self.crop_size["height"], self.crop_size["width"]
-        left, top = round((new_width - width) / 2), round((new_height - height) / 2)
-        # resize(box=...) would skip what is cut off here, but moves pixels by a grey level or two.
-        image = image.resize((new_width, new_height), self.resample)
-        return image.crop((left, top, left + width, top + height))
+        return (new_long, new_short) if size[0] > size[1] else (new_short, new_long)
+
+
+def _known(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keep what belongs to the file, leave out what loading passes on, refuse all else."""
+    for key, value in kwargs.items():
+        passed_on = key in (*KEYS_OF_FILES, *KEYS_OF_LOADING) or key.startswith("_")
+        if passed_on or value is None or (key, value) == ("do_convert_rgb", True):
+            continue
+        names = ConvZooImageKwargs.__annotations__
+        near = difflib.get_close_matches(key, names, 1)
+        hint = f". Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"parameters must be among {', '.join(names)}; got {key}{hint}")
+    return {key: value for key, value in kwargs.items() if key in KEYS_OF_FILES}
 
 
 def to_pillow(image: Any, num_channels: int) -> Image.Image:

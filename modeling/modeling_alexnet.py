@@ -44,6 +44,9 @@ class AlexNetLayer(GradientCheckpointingLayer):
         self.pool = nn.Identity() if index in (2, 3) else nn.MaxPool2d(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.device.type == "cpu" and torch.compiler.is_compiling():
+            # Else PyTorch 2.13's compiler takes the gradient of the last max pooling for 0.
+            x = x.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.conv(x))  # (N, C, H, W) -> (N, C', H / stride, W / stride)
         if self.lrn:
             size, alpha, beta, k = self.lrn

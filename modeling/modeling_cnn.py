@@ -20,11 +20,17 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_cnn import CNNConfig
-from .modeling_convzoo import ConvZooModel, classifier_layer, is_tracing
+from .modeling_convzoo import (
+    WRAPPERS,
+    ConvZooModel,
+    PointwiseConv2d,
+    classifier_layer,
+    is_tracing,
+)
 
-# Names that torch.compile's wrapper and the first published checkpoints give to weights -> ours.
+# Names that wrappers and the first published checkpoints give to weights -> ours.
 WEIGHT_NAMES = {
-    r"^_orig_mod\.": "",
+    WRAPPERS: "",
     r"^conv1\.0\.": "stem.",
     r"^conv2\.": "stages.0.",
     r"^conv3\.": "stages.1.",
@@ -90,7 +96,7 @@ class CNNBlock(GradientCheckpointingLayer):
         self.residual_scale = nn.Parameter(torch.zeros(1))
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            conv = PointwiseConv2d(in_channels, out_channels, 1, stride, bias=False)
             conv.keep_torch_init = True  # type: ignore[assignment]  # a mark for _init_weights
             bn = batch_norm(config, out_channels)
             self.shortcut = nn.Sequential(OrderedDict[str, nn.Module](conv=conv, bn=bn))
@@ -98,7 +104,7 @@ class CNNBlock(GradientCheckpointingLayer):
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and not is_tracing():  # a trace would take no functional_call
+        if self.training and self.takes_scaled_norm():
             return self.forward_with_scaled_norm(x)
         branch = self.bn3(self.convolutions(x))  # (N, out_channels, H / stride, W / stride)
         # In the type of the branch: autocast's softplus would widen the residual stream.
@@ -122,8 +128,22 @@ class CNNBlock(GradientCheckpointingLayer):
         keep = 1 - self.drop_path_rate
         return branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep
 
+    def takes_scaled_norm(self) -> bool:
+        """Say whether the last batch norm is as it was built, so that its weights can be replaced.
+
+        It is not where PEFT wraps it or a parametrisation or pruning computes its weights.
+        """
+        norm = self.bn3
+        plain = getattr(type(norm), "forward", None) in (
+            nn.BatchNorm2d.forward,
+            nn.SyncBatchNorm.forward,
+        )
+        owns_weights = all(norm._parameters.get(name) is not None for name in ("weight", "bias"))
+        replaced = "forward" in vars(norm)  # as accelerate's offloading does
+        return plain and owns_weights and not replaced and not is_tracing()
+
     def forward_with_scaled_norm(self, x: Tensor) -> Tensor:
-        """Compute the same in training, with a shorter backward pass.
+        """Compute the same in training, with a shorter backward pass; no trace can hold it.
 
         The last batch norm multiplies by the scale, too: the gradient of the scale then comes from
         its gains and biases, not from a sum over all pixels. Hooks of bn3 see the scaled branch.
@@ -193,10 +213,12 @@ class CNN(ConvZooModel):
         else:
             super()._init_weights(module)
 
-    def _hint(self, faults: list[str], shapes_differ: bool) -> str:
-        if not all("act" in fault for fault in faults):
-            return super()._hint(faults, shapes_differ)
-        switch = "prelu_channel_wise" if shapes_differ else "use_prelu"
+    def _hint(self, misfits: dict[str, list[Any]]) -> str:
+        mismatched = [key for key, _, _ in misfits["mismatched_keys"]]
+        keys = [*mismatched, *misfits["missing_keys"], *misfits["unexpected_keys"]]
+        if not all("act" in key for key in keys):
+            return super()._hint(misfits)
+        switch = "prelu_channel_wise" if mismatched else "use_prelu"
         return f"Try {switch}={not getattr(self.config, switch)}."
 
 

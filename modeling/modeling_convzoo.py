@@ -4,8 +4,10 @@ A family builds `stem`, `stages` and `classifier` and says in `forward_head` how
 becomes logits. The rest of its file is the network of its paper.
 """
 
+import copy
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
@@ -21,6 +23,9 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_convzoo import ConvZooConfig
+
+WRAPPERS = r"^(?:_orig_mod\.|module\.)+"  # in names of weights
+IGNORED = -100  # label of rows that the loss leaves out, as in torch's cross_entropy
 
 
 class ConvZooModel(PreTrainedModel):
@@ -38,7 +43,8 @@ class ConvZooModel(PreTrainedModel):
     stages: nn.ModuleList
     classifier: nn.Linear | nn.Identity
 
-    weight_names = {r"^_orig_mod\.": ""}  # noqa: RUF012 - constant; the wrapper of torch.compile
+    # The wrappers of torch.compile and of data-parallel training put their names in front.
+    weight_names = {WRAPPERS: ""}  # noqa: RUF012 - constant
     main_input_name = "pixel_values"
     input_modalities = ("image",)  # type: ignore[assignment]  # a list would do, too
     supports_gradient_checkpointing = True
@@ -57,13 +63,13 @@ class ConvZooModel(PreTrainedModel):
 
         Args:
             pixel_values: normalised images, (N, num_channels, H, W).
-            labels: class indices (N,) or class probabilities (N, num_labels), for the loss.
+            labels: for the loss, of the form that `classification_loss` describes.
             output_hidden_states: also return the output of the stem and of each stage.
             kwargs: ignored.
 
         Returns:
-            logits (N, num_labels); loss (mean cross entropy) when labels are given; hidden_states
-            when asked for. With num_labels 0 the logits are what the classifier would see.
+            logits (N, num_labels); loss, a mean, when labels are given; hidden_states when asked
+            for. With num_labels 0 the logits are what the classifier would see.
 
         Raises:
             ValueError: if the images or the labels do not fit the configuration.
@@ -81,7 +87,7 @@ class ConvZooModel(PreTrainedModel):
         logits = self.forward_head(x)
 
         return ImageClassifierOutputWithNoAttention(
-            loss=None if labels is None else self._loss(logits, labels),
+            loss=None if labels is None else self.loss_function(labels, logits, config=self.config),
             logits=logits,
             hidden_states=hidden_states or None,
         )
@@ -102,26 +108,18 @@ class ConvZooModel(PreTrainedModel):
                 f"{tuple(pixel_values.shape)}. The image processor of the model makes such batches."
             )
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Average the cross entropy with class indices, (N,), or probabilities, (N, num_labels)."""
-        indices = labels.shape == logits.shape[:1] and not labels.is_floating_point()
-        if not indices and not (labels.shape == logits.shape and labels.is_floating_point()):
-            raise ValueError(
-                f"labels must be integers of shape ({len(logits)},) or probabilities of shape "
-                f"{tuple(logits.shape)}; got {labels.dtype} of shape {tuple(labels.shape)}."
-            )
-        # On an accelerator this check would wait for the device.
-        if indices and labels.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = labels.aminmax()
-            last = len(self.config.id2label or ()) - 1
-            if low < 0 or high > last:
-                raise ValueError(
-                    f"labels must be in 0..{last} (config.num_labels - 1); "
-                    f"got {low.item()}..{high.item()}."
-                )
-        # Sums need more than half precision.
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        return F.cross_entropy(logits.to(dtype), labels if indices else labels.to(dtype))
+    @property
+    def loss_function(self) -> Callable[..., Tensor]:
+        """Loss of `forward`: `classification_loss`, or what was assigned instead.
+
+        Transformers calls it with labels, pooled_logits and config.
+        """
+        function: Callable[..., Tensor] = getattr(self, "_loss_function", classification_loss)
+        return function
+
+    @loss_function.setter
+    def loss_function(self, value: Callable[..., Tensor]) -> None:
+        self._loss_function = value
 
     # Activation checkpointing ------------------------------------------------------------------
 
@@ -163,7 +161,8 @@ class ConvZooModel(PreTrainedModel):
             args: for `PreTrainedModel.from_pretrained`.
             kwargs: fields of the configuration to replace (`num_classes`, ...) and what
                 `PreTrainedModel.from_pretrained` takes. With `ignore_mismatched_sizes=True`
-                weights of another shape, as those of a new classifier, are initialised.
+                weights of another shape, as those of a new classifier, are initialised; for
+                another number of channels the first layer is adapted, see `adapt_channels`.
 
         Returns:
             The model in evaluation mode; with `output_loading_info` also what was loaded.
@@ -191,40 +190,202 @@ class ConvZooModel(PreTrainedModel):
             ) from error
         model, info = loaded
         model._weight_conversions = None  # or save_pretrained would write the names of the file
-        if faults := _faults(info, bool(model.config.num_labels), new_sizes=new_sizes):
+        misfits = _misfits(info, bool(model.config.num_labels), new_sizes=new_sizes)
+        if faults := _faults(misfits):
             more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
             raise ValueError(
                 f"weights in {pretrained_model_name_or_path} must fit the {cls.__name__} "
                 f"configuration exactly; got {'; '.join(faults[:10])}{more}. "
-                f"{model._hint(faults, bool(info['mismatched_keys']))}"
+                f"{model._hint(misfits)}"
             )
+        for key, found, wanted in info["mismatched_keys"]:
+            # The groups of a first convolution share the channels out.
+            if _differs_in_channels(key, found, wanted) and model.stem.conv.groups == 1:
+                options = _for_channels(found[1], model.config, kwargs=kwargs)
+                trained = cls.from_pretrained(pretrained_model_name_or_path, *args, **options)
+                weight = adapt_channels(trained.get_parameter(key), wanted[1])
+                model.get_parameter(key).data.copy_(weight)
         return cast(Self, loaded if with_info else model)
 
-    def _hint(self, faults: list[str], shapes_differ: bool) -> str:
+    def _hint(self, misfits: dict[str, list[Any]]) -> str:
         """Say what may help when weights do not fit."""
-        return "Pass the fields that differ; ignore_mismatched_sizes=True for a new classifier."
+        missing, unexpected = misfits["missing_keys"], misfits["unexpected_keys"]
+        if prefix := missing and _common_prefix(missing, unexpected):
+            return f"Pass key_mapping={{{f'^{re.escape(prefix)}'!r}: ''}}."
+        hints, other_shapes = [], False
+        for key, found, wanted in misfits["mismatched_keys"]:
+            if key == "classifier.weight" and found[1:] == wanted[1:]:
+                hints.append(
+                    f"num_labels={found[0]}, or ignore_mismatched_sizes=True for a new classifier"
+                )
+            elif _differs_in_channels(key, found, wanted):
+                hints.append(
+                    f"num_channels={found[1]}, or ignore_mismatched_sizes=True to adapt the first "
+                    "layer"
+                )
+            else:
+                other_shapes |= key != "classifier.bias"
+        if missing or unexpected or other_shapes:
+            hints.append("the fields that differ")
+        return f"Pass {'; '.join(hints)}."
 
 
-def _faults(info: dict[str, Any], has_classifier: bool, *, new_sizes: bool) -> list[str]:
-    """List what Transformers found missing, unexpected or of another shape."""
-    faults = [f"{key} is missing" for key in sorted(info["missing_keys"])]
+def _misfits(
+    info: dict[str, Any], has_classifier: bool, *, new_sizes: bool
+) -> dict[str, list[Any]]:
+    """Sort what Transformers found missing, unexpected or, without new_sizes, of another shape."""
+    unexpected = sorted(info["unexpected_keys"])
+    return {
+        "missing_keys": sorted(info["missing_keys"]),
+        "unexpected_keys": [
+            key for key in unexpected if has_classifier or not key.startswith("classifier.")
+        ],
+        "mismatched_keys": [] if new_sizes else sorted(info["mismatched_keys"]),
+    }
+
+
+def _faults(misfits: dict[str, list[Any]]) -> list[str]:
+    """Put each misfit into words."""
+    faults = [f"{key} is missing" for key in misfits["missing_keys"]]
+    faults += [f"{key} is unexpected" for key in misfits["unexpected_keys"]]
     faults += [
-        f"{key} is unexpected"
-        for key in sorted(info["unexpected_keys"])
-        if has_classifier or not key.startswith("classifier.")
+        f"{key} has shape {tuple(found)} instead of {tuple(wanted)}"
+        for key, found, wanted in misfits["mismatched_keys"]
     ]
-    if not new_sizes:
-        faults += [
-            f"{key} has shape {tuple(found)} instead of {tuple(wanted)}"
-            for key, found, wanted in sorted(info["mismatched_keys"])
-        ]
     return faults
+
+
+def _differs_in_channels(key: str, found: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Say whether a weight is that of the first convolution, for another number of channels."""
+    return key == "stem.conv.weight" and (found[0], *found[2:]) == (wanted[0], *wanted[2:])
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """Adapt the weight of a first convolution to images of another number of colour channels.
+
+    One channel gets the sum over the old ones, as if it were each of them; more channels get the
+    old ones in turn, times old / new number. Source: `adapt_input_conv` of timm 1.0
+    (timm/models/_manipulate.py), which starts from three channels.
+
+    Args:
+        weight: (out, old channels, height, width).
+        channels: the new number.
+
+    Returns:
+        (out, channels, height, width); the same tensor if the number is the old one.
+    """
+    old = weight.shape[1]
+    if channels == old:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % old] * (old / channels)
+
+
+def _for_channels(
+    num_channels: int, config: ConvZooConfig, *, kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the keywords that load the same weights for their own number of channels."""
+    config = copy.deepcopy(config)
+    config.num_channels = num_channels
+    fields = {*config.__dataclass_fields__, "num_labels", "num_classes"} - {"dtype"}
+    options = {key: value for key, value in kwargs.items() if key not in fields}
+    return options | {"config": config, "ignore_mismatched_sizes": True}
+
+
+def _common_prefix(missing: list[str], unexpected: list[str]) -> str:
+    """Find what the file puts in front of all missing names; "" if there is no such thing."""
+    found = [name.removesuffix(missing[0]) for name in unexpected if name.endswith(missing[0])]
+    whole = (prefix for prefix in found if all(prefix + key in unexpected for key in missing))
+    return next(whole, "")
+
+
+def classification_loss(
+    labels: Tensor, pooled_logits: Tensor, *, config: ConvZooConfig, **kwargs: Any
+) -> Tensor:
+    """Average the loss that `config.problem_type` names, in float32 or wider.
+
+    - "single_label_classification": cross entropy with class indices, (N,), where -100 is ignored,
+      or with class probabilities, (N, num_labels).
+    - "multi_label_classification": binary cross entropy with one float for each label,
+      (N, num_labels).
+    - "regression": mean squared error with numbers, (N, num_labels), or (N,) for one label.
+    - None: regression for one label, else single-label. Transformers takes floats for labels of
+      many; here they are probabilities, as MixUp makes them.
+
+    Args:
+        labels: of the form above.
+        pooled_logits: (N, num_labels).
+        config: its num_labels and problem_type are read.
+        kwargs: ignored; Transformers passes the logits under two names.
+
+    Returns:
+        The loss, a scalar; not a number where each row is ignored.
+
+    Raises:
+        ValueError: if the labels have another form or there is no classifier.
+    """
+    logits = pooled_logits.to(torch.promote_types(pooled_logits.dtype, torch.float32))
+    num_labels = len(config.id2label or ())
+    if num_labels == 0:
+        raise ValueError("labels must be absent where the model has no classifier (num_labels 0).")
+    if config.problem_type == "regression" or (config.problem_type is None and num_labels == 1):
+        if labels.shape != logits.shape and not (
+            num_labels == 1 and labels.shape == logits.shape[:1]
+        ):
+            raise _wrong_labels("numbers", labels, logits)
+        return F.mse_loss(logits, labels.to(logits.dtype).view_as(logits))
+    probabilities = labels.is_floating_point() and labels.shape == logits.shape
+    if config.problem_type == "multi_label_classification":
+        if not probabilities:
+            raise _wrong_labels("floats", labels, logits)
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    if probabilities:
+        return F.cross_entropy(logits, labels.to(logits.dtype))
+    if labels.is_floating_point() or labels.shape != logits.shape[:1]:
+        raise _wrong_labels(f"integers of shape ({len(logits)},) or probabilities", labels, logits)
+    _check_indices(labels, num_labels)
+    return F.cross_entropy(logits, labels.long())
+
+
+def _wrong_labels(wanted: str, labels: Tensor, logits: Tensor) -> ValueError:
+    return ValueError(
+        f"labels must be {wanted} of shape {tuple(logits.shape)}; "
+        f"got {labels.dtype} of shape {tuple(labels.shape)}."
+    )
+
+
+def _check_indices(labels: Tensor, num_labels: int) -> None:
+    """Raise ValueError for a class index that is neither in the range nor ignored."""
+    # On an accelerator this check would wait for the device.
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    counted = labels[labels != IGNORED]
+    if counted.numel() and not 0 <= counted.min() <= counted.max() < num_labels:
+        raise ValueError(
+            f"labels must be in 0..{num_labels - 1} (config.num_labels - 1), or {IGNORED} to be "
+            f"ignored; got {counted.min().item()}..{counted.max().item()}."
+        )
 
 
 def classifier_layer(config: ConvZooConfig, num_features: int) -> nn.Linear | nn.Identity:
     """Make the linear layer to the logits, or Identity where `num_labels` is 0."""
     num_labels = len(config.id2label or ())
     return nn.Linear(num_features, num_labels) if num_labels else nn.Identity()
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """1x1 convolution; with a stride and fewer than 8 channels it first drops the skipped pixels.
+
+    There PyTorch 2.13 (oneDNN) writes beyond its memory in the gradients of float32 on processors
+    with AVX2 but not AVX-512, channels last.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_channels >= 8 or self.stride == (1, 1):
+            return super().forward(x)
+        height, width = self.stride
+        return F.conv2d(x[:, :, ::height, ::width], self.weight, self.bias)
 
 
 def is_tracing() -> bool:

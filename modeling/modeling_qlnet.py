@@ -17,7 +17,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_qlnet import QLNetConfig
-from .modeling_convzoo import ConvZooModel, classifier_layer, is_tracing
+from .modeling_convzoo import ConvZooModel, PointwiseConv2d, classifier_layer, is_tracing
 
 
 class QLNetStem(nn.Module):
@@ -63,7 +63,7 @@ class QLNetBlock(GradientCheckpointingLayer):
         self.bn3.zero_init = True  # type: ignore[assignment]  # a mark for QLNet._init_weights
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            conv = PointwiseConv2d(in_channels, out_channels, 1, stride, bias=False)
             bn = batch_norm(config, out_channels)
             self.shortcut = nn.Sequential(OrderedDict[str, nn.Module](conv=conv, bn=bn))
 
@@ -209,7 +209,7 @@ def hardball(x: Tensor) -> Tensor:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Depthwise convolution without bias, with one or more outputs for each channel.
+    """Depthwise convolution with one or more outputs for each channel.
 
     On CPUs each of these outputs is a convolution by itself, in float32 if it has a stride: oneDNN
     is slow at several outputs, and at strided gradients in bfloat16.
@@ -224,7 +224,12 @@ class DepthwiseConv2d(nn.Conv2d):
         dtype = torch.float32 if widen else x.dtype
         with torch.autocast("cpu", enabled=False):
             weight, wide = self.weight.to(dtype), x.to(dtype)
-            outputs = [self._conv_forward(wide, weight[i::count], None) for i in range(count)]
+            # A bias is here where a batch norm was folded into the convolution.
+            bias = None if self.bias is None else self.bias.to(dtype)
+            outputs = [
+                self._conv_forward(wide, weight[i::count], None if bias is None else bias[i::count])
+                for i in range(count)
+            ]
         if x.stride(1) == 1:  # channels last
             outputs = [output.movedim(1, -1) for output in outputs]
             return torch.stack(outputs, -1).flatten(-2).movedim(-1, 1).to(x.dtype)

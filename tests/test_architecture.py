@@ -146,6 +146,7 @@ def test_every_module_has_its_test_file(package):
         "normalize": "train_transform",
         "erasing": "mixing",
         "ten_crop": "mixing",
+        "transfer": "mixing",
         "curves": "metrics_log",
         "finetuning": "building",
         "schedule": "optimization",

@@ -13,7 +13,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from convzoo.recipe.files import load_recipe, recipe_from_tables, recipe_to_tables
 from convzoo.training.building import build_model, build_processor
-from convzoo.training.finetuning import adapt_channels, freeze, freeze_cancelled_biases, stage_of
+from convzoo.training.finetuning import freeze, freeze_cancelled_biases, stage_of
 from modeling import (
     CNN,
     FAMILIES,
@@ -24,6 +24,7 @@ from modeling import (
     QLNet,
     QLNetConfig,
 )
+from modeling.modeling_convzoo import adapt_channels
 from tests.support.golden_weights import golden, tensor
 from tests.support.hub_server import HubServer
 from tests.support.images import COLOURS
@@ -53,7 +54,8 @@ def test_classes_and_protocol_are_published(tiny_recipe):
     model = build_model(recipe, list(COLOURS))
     assert model.config.id2label == dict(enumerate(COLOURS))
     assert model.config.label2id == {name: i for i, name in enumerate(COLOURS)}
-    processor = build_processor(recipe.preprocessing)
+    processor = build_processor(recipe.preprocessing, exif_rotation=recipe.data.exif_rotation)
+    assert processor.exif_rotation is False
     assert processor.size == {"shortest_edge": 18}
     assert processor.crop_size == {"height": 16, "width": 16}
     assert processor.resample == 2  # Pillow's bilinear

@@ -1,9 +1,11 @@
+import json
 import shutil
+import signal
 
 import pytest
 import torch
 
-from convzoo.files import write_folder
+from convzoo.files import file_sha256, remove_folder, write_folder
 from convzoo.training.checkpointing import latest_checkpoint, load_state, recover, save_checkpoint
 from tests.support.clients import run
 
@@ -139,3 +141,54 @@ def test_a_replacement_cut_off_between_its_renames_is_undone(tmp_path):
     with pytest.raises(OSError, match="nothing there changed"):
         write_folder(folder, fail)
     assert (folder / "old").read_text() == "1"
+
+
+KILLED_REMOVAL = """
+import os, pathlib, signal, sys
+from convzoo.training import checkpointing
+
+count, kill_after = 0, int(sys.argv[2])
+
+def die_later(event, arguments):  # of Python's audit: before each file or folder is removed
+    global count
+    if event in ("os.remove", "os.rmdir"):  # shutil removes relative to an open folder
+        count += 1
+        if count > kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die_later)
+checkpointing.save_checkpoint(
+    pathlib.Path(sys.argv[1]), 200, fill=lambda aside: (aside / "w").touch(), state={}, keep=2
+)
+"""
+
+
+@pytest.mark.parametrize("files", [0, 1, 3])
+def test_a_kill_while_an_old_checkpoint_goes_leaves_no_half_under_its_name(
+    checkpoints, files, tmp_path
+):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_REMOVAL)
+    assert run(script, checkpoints, files, check=False).returncode == -signal.SIGKILL
+    assert [path.name for path in checkpoints.glob(".*.removed")] == [".step_00000020.removed"]
+    left = sorted(checkpoints.glob("step_*"))
+    assert [path.name for path in left] == ["step_00000100", "step_00000200"]
+    for path in left:
+        for name, sha256 in json.loads((path / "manifest.json").read_text()).items():
+            assert file_sha256(path / name) == sha256
+    recover(checkpoints)
+    assert sorted(checkpoints.iterdir()) == left
+
+
+def test_remains_of_a_removal_do_not_disturb_the_next(tmp_path):
+    for name in ("step", ".step.removed"):
+        (tmp_path / name / "below").mkdir(parents=True)
+        (tmp_path / name / "below" / "file").touch()
+    remove_folder(tmp_path / "step")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_manifest_that_is_no_table_is_a_damaged_checkpoint(checkpoints, caplog):
+    (checkpoints / "step_00000100" / "manifest.json").write_text("[1]")
+    assert latest_checkpoint(checkpoints).name == "step_00000020"
+    assert "manifest.json is no table of hashes" in caplog.text

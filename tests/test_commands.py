@@ -3,8 +3,10 @@
 import json
 import tomllib
 
+import numpy as np
 import pytest
 from PIL import Image
+from transformers import pipeline
 
 import convzoo.conversion.converting
 import convzoo.evaluation.evaluating
@@ -273,6 +275,18 @@ def test_predict_takes_folders_and_names_what_is_broken(model, photos, *, tmp_pa
     assert {len(item["predictions"]) for item in items} == {2}
     assert main(["predict", model, str(broken), "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_predict_and_the_pipeline_say_the_same_of_a_phones_photo(model, tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    noise = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photo.png", exif=exif)
+    assert main(["predict", model, str(tmp_path / "photo.png"), "--json"]) == 0
+    (item,) = json.loads(capsys.readouterr().out)
+    expected = pipeline("image-classification", model=model)(str(tmp_path / "photo.png"))
+    scores = {row["label"]: row["score"] for row in expected}
+    assert {row["label"]: row["score"] for row in item["predictions"]} == pytest.approx(scores)
 
 
 def test_predict_refuses_a_folder_without_images(tmp_path, capsys):

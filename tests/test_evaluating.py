@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import math
+import shutil
 import warnings
 
 import numpy as np
@@ -11,10 +12,14 @@ from accelerate import Accelerator
 from PIL import Image, ImageOps
 from transformers.image_processing_utils import BatchFeature
 
+from convzoo.cli import main
+from convzoo.cli.evaluate import where_it_is_kept
 from convzoo.data.opening import open_split
+from convzoo.evaluation import evaluating
 from convzoo.evaluation.evaluating import METRIC, result_sentence
 from convzoo.evaluation.predicting import EvaluationProtocol, predict_split
 from convzoo.files import file_sha256
+from convzoo.images import decoding
 from convzoo.recipe.files import load_recipe
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import ROOT, launch_arguments, run
@@ -359,3 +364,88 @@ def test_the_command_line_reports_errors_without_a_traceback(tmp_path):
     )
     assert done.returncode == 1
     assert "error:" in done.stderr and "Traceback" not in done.stderr
+
+
+def ruin(model_folder, folder):
+    """A copy of a model whose weights are not finite."""
+    model = CNN.from_pretrained(model_folder)
+    torch.nn.init.constant_(model.classifier.weight, math.nan)
+    ConvZooImageProcessor.from_pretrained(model_folder).save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_scores_that_are_not_finite_are_no_result(model_folder, colour_data, *, tmp_path, capsys):
+    ruined = ruin(model_folder, tmp_path / "ruined")
+    with pytest.raises(ValueError, match="must be finite; those of 23 of 23 images are not"):
+        evaluate(ruined, colour_data)
+    assert not (ruined / "eval_results.json").exists()
+    Image.new("RGB", (20, 20)).save(tmp_path / "black.png")
+    assert main(["predict", str(ruined), str(tmp_path / "black.png")]) == 1
+    said = capsys.readouterr()
+    assert "nan" not in said.out and "black.png are not. Its weights may be ruined" in said.err
+
+
+def test_weights_in_another_file_are_refused_before_the_evaluation(
+    model_folder, colour_data, *, tmp_path, monkeypatch
+):
+    folder = tmp_path / "pickle"
+    shutil.copytree(model_folder, folder)
+    torch.save(CNN.from_pretrained(folder).state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    monkeypatch.setattr(evaluating, "predict_split", lambda *_, **__: pytest.fail("too late"))
+    with pytest.raises(OSError, match=r"pickle must have its weights in one file, model.safetens"):
+        evaluate(folder, colour_data)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_elongated_image_is_named(model_folder, workers, *, tmp_path):
+    images, labels = coloured_images(6, seed=2)
+    images[4] = encode(np.zeros((2, 900, 3), np.uint8), "PNG")
+    write_split(tmp_path / "long", "test", images, labels, files=1)
+    with pytest.raises(
+        ValueError, match=r"row 4 of row group 0 of .*factor of 100; got \(900, 2\)"
+    ):
+        evaluate(model_folder, tmp_path / "long", num_workers=workers)
+
+
+def test_an_unlabelled_split_says_that_it_is_one(model_folder, tmp_path):
+    images, labels = coloured_images(6, seed=2)
+    write_split(tmp_path / "data", "test", images, [-1] * 6, files=2)
+    with pytest.raises(
+        ValueError, match=r"split 'test' of .*data must have labels; it is an unlab"
+    ):
+        evaluate(model_folder, tmp_path / "data")
+    write_split(tmp_path / "data", "test", images, [-1, *labels[1:]], files=2)
+    with pytest.raises(ValueError, match=r"label must lie in \[0, 2\]; got -1 in row 0"):
+        evaluate(model_folder, tmp_path / "data")
+
+
+@pytest.mark.parametrize(("brightest", "warned"), [(4095, 1), (4096, 0)])
+def test_grey_images_of_12_bits_in_16_are_warned_of_once(
+    brightest, warned, *, model_folder, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(decoding.DARK_IMAGES, "warned", False)
+    pixels = np.linspace(0, brightest, 400).astype(np.uint16).reshape(20, 20)
+    for number in range(6):
+        path = tmp_path / "scans" / "test" / list(COLOURS)[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    evaluate(model_folder, tmp_path / "scans")
+    assert caplog.text.count("uses at most 12: it is nearly black") == warned
+    assert caplog.text.count("scans/test/blue/2.png has 16 bits") == warned
+
+
+@pytest.mark.parametrize("options", [(), ("--output", "result.json")])
+def test_where_a_result_was_written_is_said(model_folder, colour_data, *, options, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    command = ("-m", "convzoo", "evaluate", folder, "--data", colour_data, "--num-workers", "0")
+    done = run(*command, *options, cwd=tmp_path)
+    written = " and ".join([f"{folder}/eval_results.json", *options[1:]])
+    assert f"result: {written}\n" in done.stderr
+    assert all((tmp_path / name).is_file() for name in written.split(" and "))
+
+
+def test_a_result_of_a_hub_model_says_that_it_was_not_written():
+    assert where_it_is_kept("user/name", None).startswith("not written to a file; for a model of")
+    assert where_it_is_kept("user/name", "result.json") == "result.json"

@@ -1,12 +1,15 @@
 """The image processor: the numbers of torchvision and timm, every kind of image, clear errors."""
 
 import io
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoImageProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from modeling import ConvZooImageProcessor
 from modeling.image_processing_convzoo import PROTOCOLS
@@ -174,12 +177,25 @@ def test_sixteen_bit_greys_keep_their_upper_byte():
         assert np.array_equal(pixels(image)[..., 0], greys // 256)  # not cut off at 255
 
 
-def test_an_exif_orientation_is_not_applied(rgb):
+def test_an_exif_orientation_is_applied_where_the_processor_says_so(rgb):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "PNG", exif=exif)
-    assert np.array_equal(pixels(Image.open(buffer)), rgb)
+    stored = {}, {"exif_rotation": None}, {"exif_rotation": False}
+    for parameters in stored:
+        assert np.array_equal(pixels(Image.open(buffer), **parameters), rgb)
+    turned = pixels(Image.open(buffer), exif_rotation=True)
+    assert np.array_equal(turned, np.rot90(rgb, -1))  # clockwise
+    assert np.array_equal(pixels(rgb, exif_rotation=True), rgb)
+
+
+@pytest.mark.parametrize("setting", [True, False])
+def test_the_rotation_of_training_is_in_the_file(setting, tmp_path):
+    ConvZooImageProcessor(exif_rotation=setting).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert saved["exif_rotation"] is setting
+    assert ConvZooImageProcessor.from_pretrained(tmp_path).exif_rotation is setting
 
 
 @pytest.mark.parametrize(
@@ -239,8 +255,75 @@ def test_parameters_can_be_replaced_while_loading_and_for_one_call(tmp_path, rgb
     assert np.array_equal(loaded(rgb)["pixel_values"], expected)
     assert np.array_equal(processor(rgb, size=9)["pixel_values"], expected)
     assert processor.size == {"shortest_edge": 8}
-    with pytest.raises(ValueError, match="parameters must be among size, .*; got siez"):
-        processor(rgb, siez=9)
+    for wrong in (
+        lambda: processor(rgb, siez=9),
+        lambda: ConvZooImageProcessor(siez=9),
+        lambda: ConvZooImageProcessor.from_pretrained(tmp_path, siez=9),
+        lambda: AutoImageProcessor.from_pretrained(tmp_path, siez=9),
+    ):
+        with pytest.raises(ValueError, match="among size, .*; got siez. Did you mean size?"):
+            wrong()
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(path.read_text().replace('"resample"', '"resampel"'))
+    with pytest.raises(ValueError, match="got resampel. Did you mean resample?"):
+        ConvZooImageProcessor.from_pretrained(tmp_path)
+
+
+def test_a_file_with_the_keys_of_stock_processors_loads_with_the_same_pixels(tmp_path, rgb):
+    processor = ConvZooImageProcessor(size=8, crop_size=8)
+    processor.save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    more = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), True)
+    more |= {"_processor_class": None, "processor_class": "A", "do_pad": None}
+    more |= {"do_convert_rgb": True, "feature_extractor_type": "B", "_valid_processor_keys": ["a"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    again = AutoImageProcessor.from_pretrained(tmp_path)
+    assert np.array_equal(again(rgb)["pixel_values"], processor(rgb)["pixel_values"])
+    assert again.to_dict() == processor.to_dict()
+
+
+OFF = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+
+
+@pytest.mark.parametrize("off", [c for n in range(5) for c in itertools.combinations(OFF, n)])
+def test_switches_have_the_meaning_of_the_stock_processors(off, tmp_path):
+    """CLIP's rounds a centre crop as ours where nothing is left over."""
+    parameters = {"size": {"shortest_edge": 32}, "crop_size": {"height": 24, "width": 24}}
+    parameters |= {"resample": 3, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+    stock = CLIPImageProcessorPil(**parameters, do_convert_rgb=True)
+    processor = ConvZooImageProcessor(**parameters)
+    switches = dict.fromkeys(off, False)
+    for shape in ((40, 60), (20, 20), (64, 32)):  # the second is smaller than the crop
+        image = Image.fromarray(checkerboard(*shape))
+        expected = stock(image, **switches, return_tensors="np")["pixel_values"]
+        called = processor(image, **switches)["pixel_values"]
+        assert called.dtype == np.float32 and called.shape == expected.shape
+        scale = max(abs(expected).max(), 1)
+        assert np.abs(called - expected).max() < 1e-6 * scale
+        made = ConvZooImageProcessor(**parameters, **switches)
+        made.save_pretrained(tmp_path)
+        again = ConvZooImageProcessor.from_pretrained(tmp_path)
+        processor.save_pretrained(tmp_path)
+        loaded = ConvZooImageProcessor.from_pretrained(tmp_path, **switches)
+        for other in (made, again, loaded):
+            assert np.array_equal(other(image)["pixel_values"], called)
+
+
+def test_crop_pct_is_the_share_of_the_resized_side_that_the_crop_shows(tmp_path, rgb):
+    qlnet = ConvZooImageProcessor.from_protocol("imagenet_bicubic_235")
+    ConvZooImageProcessor(resample=3).save_pretrained(tmp_path)
+    loaded = ConvZooImageProcessor.from_pretrained(tmp_path, crop_pct=0.95)
+    assert loaded.to_dict() == {**qlnet.to_dict(), "auto_map": loaded.auto_map}
+    called = ConvZooImageProcessor(resample=3)(rgb, crop_pct=0.95)["pixel_values"]
+    assert np.array_equal(called, qlnet(rgb)["pixel_values"])
+
+
+def test_whole_images_of_several_sizes_make_no_batch():
+    processor = ConvZooImageProcessor(size=8, do_center_crop=False)
+    small, large = (Image.fromarray(checkerboard(*shape)) for shape in ((8, 8), (8, 12)))
+    assert processor([large, large])["pixel_values"].shape == (2, 3, 8, 12)
+    with pytest.raises(ValueError, match=r"must have one size .*; got .* \(8, 8\), \(12, 8\)"):
+        processor([small, large])
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -255,6 +338,10 @@ def test_every_protocol_makes_a_processor(name, rgb):
         ({"size": {"height": 8, "width": 8}}, 'size must be a number or {"shortest_edge": number}'),
         ({"crop_size": {"shortest_edge": 8}}, 'must be a number or have "height" and "width"'),
         ({"size": 200}, r"at most size \({'shortest_edge': 200}\); got {'height': 224"),
+        ({"crop_pct": 1.5}, r"crop_pct must be in \(0, 1\], .*; got 1.5"),
+        ({"do_rescale": "false"}, "do_rescale must be True or False; got 'false'"),
+        ({"exif_rotation": 6}, "exif_rotation must be True or False; got 6"),
+        ({"do_flip": True}, "parameters must be among size, .*; got do_flip"),
         ({"num_channels": 4}, r"must be 1 \(grey\) or 3 \(RGB\); got 4"),
         ({"num_channels": 1}, r"must have num_channels \(1\) values; got \[0.485, "),
         ({"image_std": [1.0]}, r"must have num_channels \(3\) values; got"),

@@ -28,6 +28,30 @@ def test_a_resumed_log_has_each_step_once(tmp_path):
     ]
 
 
+def test_an_evaluation_that_comes_again_is_logged_once(tmp_path):
+    """A kill after the evaluation of step 2 was logged, before the checkpoint that knows of it."""
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, keep_until=0)
+    log.write(step=1, eval_loss=3.0)
+    log.write(step=2, loss=1.0)
+    log.write(step=2, eval_loss=2.0)
+    MetricsLog(path, keep_until=2)
+    assert len(read_metrics(path)) == 3
+    MetricsLog(path, keep_until=2, evaluates_again=True).write(step=2, eval_loss=2.0)
+    assert [line["step"] for line in read_metrics(path) if "eval_loss" in line] == [1, 2]
+    assert [line["step"] for line in read_metrics(path) if "loss" in line] == [2]
+
+
+def test_lines_that_are_damaged_are_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    good = b'{"step": 1, "loss": 0.5}\n'
+    rest = b'5\nnull\n[1]\n{"loss": 1}\n{"step": "x"}\n\xff\xfe\0\n{"step": 2, "lo\n' + b"[" * 99999
+    path.write_bytes(rest + b"\n" + good)
+    assert read_metrics(path) == [{"step": 1, "loss": 0.5}]
+    MetricsLog(path, keep_until=5)
+    assert path.read_bytes() == good
+
+
 def test_only_one_process_writes(tmp_path):
     MetricsLog(tmp_path / "metrics.jsonl", 0, enabled=False).write(step=1)
     assert read_metrics(tmp_path / "metrics.jsonl") == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from convzoo.images.erasing import erase, erasing_boxes
+from convzoo.images.erasing import _erase_on_gpu, erase, erasing_boxes
 from convzoo.images.mixing import MixupCutmix
 from convzoo.images.ten_crop import ten_crop
 
@@ -91,6 +91,25 @@ def test_erasing_noise_is_a_function_of_the_sample_not_of_the_batch():
     assert noise.mean().item() == pytest.approx(0, abs=0.05)
     assert noise.std().item() == pytest.approx(1, abs=0.05)
     assert (both[0, :, 40:] == 9).all() and (both[0, :, :, 50:] == 9).all()
+
+
+@pytest.mark.parametrize("fill", ["mean", "noise"])
+@pytest.mark.parametrize("max_count", [1, 3])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_what_gpus_fill_at_once_has_the_bits_of_box_after_box(fill, max_count, *, device):
+    """The operations of a GPU run on a CPU here, and on a GPU with -m gpu."""
+    rng = np.random.default_rng(3)
+    settings = {"probability": 0.6, "area": (0.1, 0.5), "ratio": (0.3, 3.3)}
+    boxes = [erasing_boxes((20, 30), rng, **settings, max_count=max_count) for _ in range(16)]
+    assert [] in boxes
+    pixel_values = torch.randn(16, 3, 20, 30).to(memory_format=torch.channels_last)
+    noise = (lambda row: np.random.default_rng([5, row])) if fill == "noise" else None
+    expected = erase(pixel_values.clone(), boxes, noise=noise)
+    assert not torch.equal(expected, pixel_values)
+    result = _erase_on_gpu(pixel_values.to(device), boxes, noise)
+    assert torch.equal(result.cpu(), expected)
+    empty = _erase_on_gpu(pixel_values.to(device), [[]] * 16, noise)
+    assert torch.equal(empty.cpu(), erase(pixel_values.clone(), [[]] * 16, noise=noise))
 
 
 def levels(count, height=20, width=30):

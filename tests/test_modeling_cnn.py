@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch.nn.utils import parametrize, prune
 from transformers import AutoModelForImageClassification
 
 from modeling import CNN, CNNConfig
@@ -269,6 +270,97 @@ def test_the_scale_in_the_batch_norm_gives_the_gradients_of_the_plain_formula(fr
         assert torch.allclose(value.grad, other.grad, atol=1e-10), name
     for (name, value), other in zip(block.named_buffers(), plain.buffers(), strict=True):
         assert torch.allclose(value, other), name
+
+
+class Saved(torch.nn.Module):
+    """Wrapper of the shape of PEFT's ModulesToSaveWrapper: the original and a trained copy."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.original_module = module
+        self.modules_to_save = torch.nn.ModuleDict({"default": copy.deepcopy(module)})
+
+    def forward(self, x):
+        return self.modules_to_save["default"](x)
+
+
+class Scaled(torch.nn.Module):
+    """Wrapper of the shape of PEFT's LNTuning: the layer by itself, under another name."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.base_layer = module
+
+    def forward(self, x):
+        return self.base_layer(x)
+
+
+class Same(torch.nn.Module):
+    """Parametrisation that changes nothing."""
+
+    def forward(self, x):
+        return x
+
+
+def offload(norm):
+    """Replace the forward of the object, as accelerate does."""
+    forward = norm.forward
+    norm.forward = lambda x: forward(x)
+    return norm
+
+
+def parametrized(norm):
+    parametrize.register_parametrization(norm, "weight", Same())
+    return norm
+
+
+def pruned(norm):
+    return prune.identity(norm, "weight")
+
+
+class Subclass(torch.nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x)
+
+
+def subclass(norm):
+    other = Subclass(norm.num_features).double()
+    other.load_state_dict(norm.state_dict())
+    return other
+
+
+@pytest.mark.parametrize("drop_path_rate", [0.0, 0.5])
+@pytest.mark.parametrize("change", [Saved, Scaled, offload, parametrized, pruned, subclass])
+def test_changed_batch_norms_train_as_the_plain_ones_do(change, drop_path_rate):
+    torch.manual_seed(0)
+    config = CNNConfig(**SMALL, stem="small", drop_path_rate=drop_path_rate)
+    plain = CNN(config).double().train()
+    changed = copy.deepcopy(plain)
+    for block in (module for module in changed.modules() if isinstance(module, CNNBlock)):
+        for name in ("bn1", "bn2", "bn3"):
+            setattr(block, name, change(getattr(block, name)))
+    x, labels = torch.randn(4, 3, 16, 16).double(), torch.tensor([0, 1, 2, 4])
+    losses = []
+    for model in (plain, changed):
+        torch.manual_seed(1)
+        output = model(x, labels=labels)
+        output.loss.backward()
+        losses.append(output.loss)
+    assert torch.allclose(*losses, rtol=1e-12)
+    for name in ("stem.conv.weight", "stages.1.1.residual_scale", "stages.1.1.conv1.weight"):
+        mine, theirs = (model.get_parameter(name).grad for model in (changed, plain))
+        assert torch.allclose(mine, theirs, rtol=1e-8, atol=1e-12), name
+    norm, before = changed.stages[1][1].bn3, plain.stages[1][1].bn3.weight.grad
+    gradients = [p.grad for p in norm.parameters() if p.grad is not None]
+    assert any(torch.allclose(grad, before, rtol=1e-8, atol=1e-12) for grad in gradients)
+
+
+def test_training_compiles_without_a_graph_break():
+    torch.manual_seed(0)
+    model = CNN(CNNConfig(**SMALL, stem="small")).train()
+    compiled = torch.compile(copy.deepcopy(model), backend="aot_eager", fullgraph=True)
+    x, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 4])
+    assert torch.allclose(compiled(x, labels=labels).loss, model(x, labels=labels).loss)
 
 
 def test_hooks_see_each_output_as_it_was():

@@ -1,6 +1,7 @@
 """QLNet: the numbers of the original, hardball, and the symmetry the family is known for."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -289,6 +290,78 @@ def test_split_depthwise_convolutions_equal_the_grouped_one(stride, count, layou
         half = conv.float()(x.detach().bfloat16())
     assert half.dtype == torch.bfloat16
     assert torch.allclose(half.double(), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
+)
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_bias_of_a_depthwise_convolution_is_added(stride, count, *, dtype, layout):
+    torch.manual_seed(0)
+    conv = DepthwiseConv2d(8, 8 * count, 3, stride, padding=1, groups=8).to(dtype)
+    x = torch.randn(2, 8, 9, 9, dtype=dtype).to(memory_format=layout).requires_grad_()
+    actual, weights = conv(x), (x, conv.weight, conv.bias)
+    assert actual.dtype == dtype
+    wide = [value.detach().double().requires_grad_() for value in weights]
+    expected = F.conv2d(*wide, stride, 1, groups=8)
+    tolerance = 20 * torch.finfo(dtype).eps
+    assert torch.allclose(actual.double(), expected, rtol=tolerance, atol=tolerance)
+    mine = torch.autograd.grad(actual, weights, torch.ones_like(actual))
+    theirs = torch.autograd.grad(expected, wide, torch.ones_like(expected))
+    for value, other in zip(mine, theirs, strict=True):
+        scale = other.abs().max()
+        assert torch.allclose(value.double() / scale, other / scale, atol=tolerance)
+
+
+def fold_batch_norms(model):
+    """Fold each batch norm into the convolution before it by PyTorch's own function."""
+    for module in list(model.modules()):
+        children = list(module.named_children())
+        for (name, conv), (norm_name, norm) in itertools.pairwise(children):
+            if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+                setattr(module, name, torch.nn.utils.fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, torch.nn.Identity())
+    return model
+
+
+def with_random_norms(model):
+    """Give batch norms statistics and weights that a mistake would show in."""
+    for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        for value, low, high in (
+            (norm.weight, 0.5, 1.5),
+            (norm.bias, -1, 1),
+            (norm.running_mean, -1, 1),
+            (norm.running_var, 0.5, 2),
+        ):
+            torch.nn.init.uniform_(value, low, high)
+    return model
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("variant", ["v0", "v10m"])
+def test_folded_batch_norms_leave_the_logits_alone(variant, seed, layout):
+    torch.manual_seed(seed)
+    config = getattr(QLNetConfig, variant)(**{**SMALL, "depthwise_multiplier": 1 + seed})
+    model = with_random_norms(QLNet(config)).double().eval()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64).to(memory_format=layout)
+    with torch.inference_mode():
+        expected = model(x).logits
+        folded = fold_batch_norms(copy.deepcopy(model)).to(memory_format=layout)
+        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+        assert (folded(x).logits - expected).abs().max() < 1e-10
+        logits = folded.float()(x.float()).logits
+        assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
+        half = folded.bfloat16()(x.bfloat16()).logits
+    assert (half - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def test_the_published_network_can_be_folded(qlnet, qlnet_logits):
+    folded = fold_batch_norms(copy.deepcopy(qlnet))
+    assert largest_change(folded, qlnet_logits) < 1e-12
+    assert largest_change(folded.float(), qlnet_logits) < 1e-4
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")

@@ -47,11 +47,26 @@ def test_without_validation_the_finished_model_takes_the_place_of_the_last_check
     assert steps(unmeasured.logs, 10) == [4, 5, 8, 10]
 
 
-def test_zero_epochs_are_only_the_end_and_no_epochs_are_one_step():
-    short = plan(25, epochs=0.0, evaluate_every_epochs=0.0, checkpoint_every_epochs=0.0)
+def test_zero_epochs_are_only_the_end_and_hardly_any_are_one_step():
+    short = plan(25, epochs=1e-6, evaluate_every_epochs=0.0, checkpoint_every_epochs=0.0)
     assert short.total_steps == 1
     assert short.evaluates(1) and short.saves(1)
     assert not plan(25, evaluate_every_epochs=0.0).evaluates(3)
+
+
+def test_more_steps_than_a_float_counts_are_refused():
+    with pytest.raises(
+        ValueError, match=r"at most 2\*\*53 steps; 1e\+15 epochs of 1000 images are"
+    ):
+        plan(1000, epochs=1e15)
+    assert plan(10, epochs=1e15).total_steps == 10**15
+
+
+@pytest.mark.parametrize("images", [3, 25, 61, 1000])
+@pytest.mark.parametrize("epochs", [0.01, 0.1, 0.5, 1.0, 2.7, 10.0])
+def test_a_warm_up_as_long_as_the_run_has_no_more_steps_than_it(images, epochs):
+    planned = plan(images, epochs=epochs)
+    assert round(epochs * planned.steps_per_epoch) <= planned.total_steps
 
 
 def test_the_best_evaluation_is_remembered_and_a_tie_is_not_better():

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.support.clients import ENVIRONMENT, ROOT
+from tests.support.clients import ENVIRONMENT, ROOT, run
 
 if os.name == "nt":
     pytest.skip("Windows has no SIGTERM to catch", allow_module_level=True)
@@ -72,3 +72,23 @@ def test_a_worker_lives_on_for_a_while():
     assert process.stdout.readline() == "lived on\n"
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGALRM
+
+
+INTERRUPTED_AT_IMPORT = """
+import os, runpy, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+runpy.run_path("train_accelerate.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["numpy", "torch", "convzoo.training.run"])
+def test_ctrl_c_while_a_training_imports_ends_it_without_a_traceback(module):
+    done = run("-c", INTERRUPTED_AT_IMPORT, module, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stdout == "" and "Traceback" not in done.stderr

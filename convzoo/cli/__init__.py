@@ -7,6 +7,8 @@ command needs them, so that `--help` answers at once.
 import sys
 from collections.abc import Sequence
 
+from convzoo.errors import expected_problem
+
 INTERRUPTED = 130  # the status of a process that Ctrl-C ended, as shells have it
 
 
@@ -34,15 +36,13 @@ def _run(args: list[str]) -> int:
         return status or (0 if args else 2)
     except UsageError as error:
         return _fail(usage_message(error), status=2)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except Exception as error:
+        if expected_problem(error) is None:
+            raise
         return _fail(error)
 
 
 def _fail(error: Exception | str, status: int = 1) -> int:
-    from convzoo.errors import user_message
-
-    message = user_message(error) if isinstance(error, Exception) else error
-    if isinstance(error, ModuleNotFoundError):
-        message = f"{error}. Install it: pip install -e '.[train]'"
+    message = expected_problem(error) if isinstance(error, Exception) else error
     print(f"error: {message}", file=sys.stderr)
     return status

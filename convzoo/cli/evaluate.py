@@ -1,5 +1,6 @@
 """`convzoo evaluate`: accuracy of a model on a dataset, every image once."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ import typer
 
 from convzoo.cli import options
 
+logger = logging.getLogger(__name__)
 EXAMPLES = """
 convzoo evaluate runs/quickstart/model --data data/fashion-mnist
 convzoo evaluate user/cnn-prelu-imagenet --data ILSVRC/imagenet-1k --split validation
@@ -124,10 +126,21 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
         return
     if output:
         write_json(Path(output), result)
+    logger.info("result: %s", where_it_is_kept(model, output))
     if as_json:
         options.print_json(result)
     else:
         print(result_sentence(model, data, result))
+
+
+def where_it_is_kept(model: str, output: str | None) -> str:
+    """Say where a result was written. A model on the Hub has no folder that could keep it."""
+    from convzoo.evaluation.results import FILE
+
+    files = [str(Path(model) / FILE)] if Path(model).is_dir() else []
+    files += [output] if output else []
+    kept = " and ".join(files)
+    return kept or "not written to a file; for a model of the Hub --output FILE does that"
 
 
 def _is_main_process() -> bool:

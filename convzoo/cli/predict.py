@@ -1,7 +1,9 @@
 """`convzoo predict`: classes of image files."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,23 +34,32 @@ def predict(
 ) -> int:
     """Classify image files.
 
-    A file that is no image is named, the others are classified, and the exit status is 1.
+    Images are turned by their EXIF orientation, as `pipeline` of Transformers turns them. A file
+    that is no image is named, the others are classified, and the exit status is 1.
     """
     options.start(quiet)
-    from convzoo.images.decoding import open_rgb
+    from convzoo.images.decoding import DARK_IMAGES, open_rgb
 
     classify = None
     show = _print_json if as_json else _print_text
     status = count = 0
     for file in list(_image_files(images)):  # a wrong folder stops before the first answer
         try:
-            image = open_rgb(Path(file).read_bytes())
+            data = Path(file).read_bytes()
+            DARK_IMAGES.look(data, partial(str, file))
+            image = open_rgb(data, exif_rotation=True)  # as `pipeline` does
         except (ValueError, OSError) as error:
             print(f"error: {file}: {getattr(error, 'strerror', '') or error}", file=sys.stderr)
             status = 1
             continue
         classify = classify or _load(model, trust_remote_code)
-        show(file, classify(image, top_k=top_k), count)
+        guesses = classify(image, top_k=top_k)
+        if not all(math.isfinite(guess["score"]) for guess in guesses):
+            raise ValueError(
+                f"probabilities of {model} must be finite; those of {file} are not. Its weights "
+                f"may be ruined: `convzoo inspect {model}`"
+            )
+        show(file, guesses, count)
         count += 1
     if as_json:
         print("\n]" if count else "[]")

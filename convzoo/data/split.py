@@ -259,11 +259,21 @@ class Split:
         outside = np.flatnonzero((labels < 0) | (labels >= count))
         if len(outside):
             place = self.locate(sum(self.group_rows[:number]) + int(outside[0]))
+            if (labels == -1).all() and (self.labels_in_files() == -1).all():
+                raise ValueError(self.unlabelled_message())
             raise ValueError(
                 f"{self.label_column} must lie in [0, {count - 1}]; got {labels[outside[0]]} in "
                 f"{self.where(*place)}"
             )
         return labels if self.class_numbers is None else np.asarray(self.class_numbers[labels])
+
+    def unlabelled_message(self) -> str:
+        """Say that no image of the split has a label, as on the Hub in test sets of contests."""
+        return (
+            f"images of split {self.name!r} of {self.path} must have labels; it is an unlabelled "
+            f"split, all its labels are -1 or missing. Choose another one with data.train_split, "
+            f"data.eval_split or --split"
+        )
 
     def where(self, number: int, row: int) -> str:
         """Name a row of row group `number`, for messages."""

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from convzoo.data.order import DataOrder, Window
 from convzoo.data.share import Share
 from convzoo.data.split import Split
-from convzoo.images.decoding import UnreadableImageError, open_for_cropping
+from convzoo.images.decoding import DARK_IMAGES, UnreadableImageError, open_for_cropping
 from convzoo.images.erasing import Box
 from convzoo.images.train_transform import TrainTransform, sample_rng
 from convzoo.signals import outlive_signals
@@ -131,6 +132,7 @@ class TrainStream(IterableDataset[Batch]):
         where = ""
         for offset in range(len(window.order)):
             data, label, place = windows.row(window, (entry + offset) % len(window.order))
+            DARK_IMAGES.look(data, partial(self.split.where, *place))
             rng = sample_rng(self.order.seed, position)
             try:
                 image = open_for_cropping(
@@ -217,12 +219,19 @@ def train_batches(
         if len(parts) == max(1, num_workers):
             batch: Batch = {}
             for key in ("pixels", "labels", "positions"):
-                joined = torch.cat([part[key] for part in parts])
-                batch[key] = joined.pin_memory() if pin else joined
+                batch[key] = _joined([part[key] for part in parts], pin=pin)
             for key in ("erasing", "unreadable"):
                 batch[key] = [entry for part in parts for entry in part[key]]
             yield batch
             parts = []
+
+
+def _joined(parts: list[torch.Tensor], *, pin: bool) -> torch.Tensor:
+    """Join parts of a batch; straight in pinned memory, where a second copy would follow."""
+    if not pin:
+        return torch.cat(parts)
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    return torch.cat(parts, out=parts[0].new_empty(shape, pin_memory=True))
 
 
 def eval_rows(

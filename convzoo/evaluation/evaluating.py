@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 from accelerate import Accelerator
 from transformers import BaseImageProcessor, PreTrainedModel
 
@@ -105,6 +106,7 @@ def evaluate_folder(
     renumber = len(names) != len(source.label_names)
     source = subset(source, classes, limit=choice.limit, spaced=True, renumber=renumber)
     source, matching = match_classes(source, names, by=match_by)
+    facts_of_model = _model_facts(model, model_folder)  # fails now, not after hours
     model.to(accelerator.device)
 
     started = time.perf_counter()
@@ -112,6 +114,12 @@ def evaluate_folder(
         model, processor, source=source, accelerator=accelerator, protocol=protocol
     )
     assert predictions is not None  # nobody stops it
+    if bad := int((~np.isfinite(predictions.losses)).sum()):
+        raise ValueError(
+            f"probabilities of {model_folder} must be finite; those of {bad} of "
+            f"{source.num_rows} images are not. Its weights may be ruined: `convzoo inspect "
+            f"{model_folder}`"
+        )
     seconds = time.perf_counter() - started
     dataset = _dataset_facts(source, data, fingerprint=predictions.fingerprint)
     if matching:
@@ -127,7 +135,7 @@ def evaluate_folder(
             confidences=predictions.confidences,
             names=names,
         ),
-        "model": _model_facts(model, model_folder),
+        "model": facts_of_model,
         "command": command,
         "date": now(),
         "duration_seconds": round(seconds, 2),
@@ -200,7 +208,13 @@ def _metrics(predictions: Predictions, num_labels: int) -> Metrics:
 def _model_facts(model: PreTrainedModel, model_folder: str) -> ModelFacts:
     from transformers.utils.hub import cached_file
 
-    weights = Path(str(cached_file(model_folder, "model.safetensors")))
+    try:
+        weights = Path(str(cached_file(model_folder, "model.safetensors")))
+    except OSError as error:
+        raise OSError(
+            f"{model_folder} must have its weights in one file, model.safetensors, whose hash the "
+            f"result records; there is none. Write one with model.save_pretrained(FOLDER)"
+        ) from error
     return {
         "file": weights.name,
         "sha256": file_sha256(weights),

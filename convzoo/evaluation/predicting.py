@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from transformers import BaseImageProcessor
 from convzoo.data.share import Share
 from convzoo.data.split import Split
 from convzoo.data.stream import eval_rows, worker_share
-from convzoo.images.decoding import open_rgb
+from convzoo.images.decoding import DARK_IMAGES, open_rgb
 from convzoo.images.ten_crop import ten_crop
 from convzoo.signals import outlive_signals
 
@@ -114,11 +115,12 @@ class EvalStream(IterableDataset[Batch]):
         num_channels = getattr(self.processor, "num_channels", 3)
         batch = []
         for index, data, label in eval_rows(self.source, share):
+            DARK_IMAGES.look(data, partial(self._where, index))
             try:
                 image = open_rgb(data, num_channels, exif_rotation=self.protocol.exif_rotation)
             except ValueError as error:
-                where = self.source.where(*self.source.locate(index))
-                raise ValueError(f"{where}: {error}") from error
+                raise ValueError(f"{self._where(index)}: {error}") from error
+            image.info.clear()  # a processor may turn by EXIF, too, but the protocol decides
             batch.append((index, label, content_digest(data, label), image))
             if len(batch) == self.protocol.batch_size:
                 yield self._collate(batch)
@@ -128,13 +130,29 @@ class EvalStream(IterableDataset[Batch]):
 
     def _collate(self, batch: list[tuple[int, int, bytes, Image.Image]]) -> Batch:
         index, labels, digests, images = zip(*batch, strict=True)
-        shown = self.processor(list(images), return_tensors="pt", **self.options)
+        try:
+            shown = self.processor(list(images), return_tensors="pt", **self.options)
+        except ValueError:
+            self._name_the_image(batch)
+            raise
         return {
             "pixel_values": shown["pixel_values"],
             "labels": torch.tensor(labels),
             "index": np.array(index),
             "digests": digests,
         }
+
+    def _name_the_image(self, batch: list[tuple[int, int, bytes, Image.Image]]) -> None:
+        """Raise the processor's error about one image of a batch, with the image's name."""
+        for index, _, _, image in batch:
+            try:
+                self.processor([image], return_tensors="pt", **self.options)
+            except ValueError as error:
+                reason = str(error).removeprefix("images[0] ")
+                raise ValueError(f"{self._where(index)}: {reason}. Leave it out") from error
+
+    def _where(self, index: int) -> str:
+        return self.source.where(*self.source.locate(index))
 
 
 def predict_split(
@@ -171,13 +189,14 @@ def predict_split(
         batch_size=None,
         num_workers=protocol.num_workers,
         worker_init_fn=outlive_signals,
+        pin_memory=accelerator.device.type == "cuda",
     )
     hidden: dict[str, Any] = {} if accelerator.is_main_process else {"disable": True}
     # Where it is not hidden, TQDM_DISABLE decides.
     bar = tqdm(total=source.num_rows, desc="evaluate", unit=" images", leave=False, **hidden)
     was_training = model.training
     model.eval()
-    batches, given_up = [], False
+    on_device, given_up = [], False
     with bar, torch.inference_mode():
         for batch in loader:
             pixel_values = batch["pixel_values"].to(accelerator.device, non_blocking=True)
@@ -185,13 +204,18 @@ def predict_split(
             with accelerator.autocast():
                 logits = [model(view).logits.float() for view in views]
             scores = logits[0] if len(logits) == 1 else _log_mean_probability(logits)
-            batches.append((batch["index"], *_columns(scores, batch["labels"]), batch["digests"]))
+            columns = _columns(scores, batch["labels"])  # a GPU may not have computed them yet
+            on_device.append((batch["index"], columns, batch["digests"]))
             bar.update(len(batch["index"]) * accelerator.num_processes)
             if given_up := stopped():
                 break
     model.train(was_training)
     if any(gather_object([given_up])):
         return None
+    batches = [
+        (index, *(column.cpu().numpy() for column in columns), digests)
+        for index, columns, digests in on_device
+    ]
     return _assemble(gather_object(batches) if accelerator.num_processes > 1 else batches, source)
 
 
@@ -205,15 +229,15 @@ def _log_mean_probability(logits: list[Tensor]) -> Tensor:
     return views.logsumexp(0) - math.log(len(logits))
 
 
-def _columns(scores: Tensor, labels: Tensor) -> list[np.ndarray]:
+def _columns(scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     """Labels, ranked classes, confidences and losses of a batch."""
-    columns = (
+    on_device = labels.to(scores.device, non_blocking=True)
+    return (
         labels,
         scores.topk(min(5, scores.shape[1])).indices.int(),
         scores.softmax(-1).amax(-1),
-        F.cross_entropy(scores, labels.to(scores.device), reduction="none"),
+        F.cross_entropy(scores, on_device, reduction="none"),
     )
-    return [column.cpu().numpy() for column in columns]
 
 
 def _assemble(batches: list[Columns], source: Split) -> Predictions:

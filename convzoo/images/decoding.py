@@ -6,8 +6,10 @@ the optional package `turbojpeg` is installed, a JPEG is decoded only where it i
 """
 
 import io
+import logging
 import re
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
@@ -16,6 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from convzoo.images import turbojpeg
 from convzoo.images.allowed_formats import Encoded, image_formats
 from modeling.image_processing_convzoo import to_pillow
+
+logger = logging.getLogger(__name__)
 
 # Markers of a JPEG; in coded data 0xff is followed by 0x00 or a restart marker, 0xd0 to 0xd7.
 JPEG_START, JPEG_END, SCAN_START = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
@@ -129,6 +133,44 @@ def is_upright(data: Encoded) -> bool:
                 return bool(image.getexif().get(EXIF_ORIENTATION, 1) == 1)
         except Exception:  # Pillow's EXIF reader raises nearly anything
             return False
+
+
+class DarkImages:
+    """Warns, once in a process, of an image of 16 bits a pixel that uses 12 of them at most.
+
+    Cameras and scanners of 10, 12 or 14 bits write such files. What is shown to a model are the
+    upper 8 bits of the 16, so these images are nearly black.
+    """
+
+    def __init__(self) -> None:
+        self.warned = False
+
+    def look(self, data: Encoded, where: Callable[[], str]) -> None:
+        """Look at an encoded image.
+
+        Args:
+            data: the file.
+            where: names it.
+        """
+        # Of a PNG the header says it: 16 bits a pixel, grey. Colours are rare, and Pillow's own.
+        is_png = bytes(data[:4]) == b"\x89PNG" and bytes(data[24:26]) == b"\x10\x00"
+        if self.warned or not (is_png or bytes(data[:4]) in (b"II*\0", b"MM\0*")):
+            return
+        try:
+            with Image.open(io.BytesIO(data), formats=image_formats()) as image:
+                if not image.mode.startswith("I;16") or np.asarray(image).max() >= 1 << 12:
+                    return
+        except Exception:  # the decoder will say why
+            return
+        self.warned = True
+        logger.warning(
+            "%s has 16 bits a pixel and uses at most 12: it is nearly black, for only the upper 8 "
+            "are read. Stretch such images to the full range first, or save them with 8 bits",
+            where(),
+        )
+
+
+DARK_IMAGES = DarkImages()
 
 
 def _is_jpeg_as_stored(data: Encoded, exif_rotation: bool) -> bool:

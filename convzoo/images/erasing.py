@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from convzoo.images.transfer import to_device
+
 Box = tuple[int, int, int, int]  # top, left, height, width, pixels
 
 
@@ -70,6 +72,8 @@ def erase(
     Returns:
         The same tensor, changed in place: a copy takes longer than the erasing.
     """
+    if pixel_values.device.type == "cuda":
+        return _erase_on_gpu(pixel_values, boxes, noise)
     for row, row_boxes in enumerate(boxes):
         rng = noise(row) if noise and len(row_boxes) else None
         for top, left, height, width in row_boxes:
@@ -80,3 +84,42 @@ def erase(
             else:
                 region.zero_()
     return pixel_values
+
+
+def _erase_on_gpu(
+    pixel_values: torch.Tensor,
+    boxes: Sequence[Sequence[Box]],
+    noise: Callable[[int], np.random.Generator] | None,
+) -> torch.Tensor:
+    """Fill the boxes with the same bits: all means at once, all noise from one copy."""
+    if noise is None:
+        return pixel_values.masked_fill_(_inside(boxes, pixel_values)[:, None], 0)
+    channels = pixel_values.shape[1]
+    drawn: list[np.ndarray] = []
+    regions: list[torch.Tensor] = []
+    for row, row_boxes in enumerate(boxes):
+        rng = noise(row) if len(row_boxes) else None
+        for top, left, height, width in row_boxes:
+            assert rng, "a row with boxes has one"
+            drawn.append(rng.standard_normal(height * width * channels, dtype=np.float32))
+            regions.append(pixel_values[row, :, top : top + height, left : left + width])
+    if drawn:
+        values = to_device(torch.from_numpy(np.concatenate(drawn)), pixel_values.device)
+        for region, part in zip(regions, values.split([len(d) for d in drawn]), strict=True):
+            _, height, width = region.shape
+            region.copy_(part.view(height, width, channels).permute(2, 0, 1))
+    return pixel_values
+
+
+def _inside(boxes: Sequence[Sequence[Box]], pixel_values: torch.Tensor) -> torch.Tensor:
+    """Tell for each pixel of each image whether it lies in a box: (N, H, W)."""
+    count, _, height, width = pixel_values.shape
+    padded = np.zeros((count, max(1, max(map(len, boxes), default=1)), 4), np.int64)
+    for row, row_boxes in enumerate(boxes):
+        padded[row, : len(row_boxes)] = row_boxes if len(row_boxes) else 0
+    places = to_device(torch.from_numpy(padded), pixel_values.device)
+    top, left, rows, columns = places.unbind(-1)  # (N, boxes) each
+    y, x = (torch.arange(side, device=places.device) for side in (height, width))
+    in_rows = (top[..., None] <= y) & (y < (top + rows)[..., None])
+    in_columns = (left[..., None] <= x) & (x < (left + columns)[..., None])
+    return (in_rows[..., :, None] & in_columns[..., None, :]).any(1)

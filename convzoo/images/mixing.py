@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from convzoo.images.transfer import to_device
 from convzoo.recipe.settings import Augmentation
 
 
@@ -85,9 +86,11 @@ class MixupCutmix:
             shares, boxes = shares[order], boxes[order]
         targets = F.one_hot(labels, self.num_labels).float()
         targets = targets * (1 - self.label_smoothing) + self.label_smoothing / self.num_labels
-        kept = torch.from_numpy(shares).to(pixel_values.device, torch.float32)[:, None]
+        device = pixel_values.device
+        kept = to_device(torch.from_numpy(shares).float(), device)[:, None]
         targets = torch.lerp(targets.flip(0), targets, kept)
-        weights = _weights(kept, torch.from_numpy(boxes), (height, width)).to(pixel_values.dtype)
+        places = to_device(torch.from_numpy(boxes), device)
+        weights = _weights(kept, places, (height, width)).to(pixel_values.dtype)
         return torch.lerp(pixel_values.flip(0), pixel_values, weights), targets
 
     def draw(
@@ -136,7 +139,7 @@ def build_mix(
 
 def _weights(kept: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Weight of each image's own pixels: 0 in its box and 1 outside, or `kept` without a box."""
-    top, bottom, left, right = boxes.to(kept.device).T[:, :, None]
+    top, bottom, left, right = boxes.T[:, :, None]
     y, x = (torch.arange(side, device=kept.device) for side in size)
     rows, columns = (top <= y) & (y < bottom), (left <= x) & (x < right)
     inside = rows[:, None, :, None] & columns[:, None, None, :]  # (N, 1, H, W)

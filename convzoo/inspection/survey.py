@@ -6,6 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, NotRequired, cast
 
@@ -18,7 +19,7 @@ from typing_extensions import TypedDict
 
 from convzoo.data.remote import read_file
 from convzoo.data.split import FolderSplit, Split
-from convzoo.images.decoding import EXIF_ORIENTATION, decode_rgb
+from convzoo.images.decoding import DARK_IMAGES, EXIF_ORIENTATION, decode_rgb
 
 QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 MOST_LISTED = 20  # of misnamed files, duplicates and class counts; unreadable ones are all listed
@@ -183,6 +184,7 @@ class Survey:
 
     def _look(self, place: FoundImage, data: memoryview | bytes, *, label: int) -> bool:
         """Note all about an image; False if it cannot be read."""
+        DARK_IMAGES.look(data, partial(str, place["where"]))
         try:
             pixels = decode_rgb(cast(bytes, data))
         except ValueError as error:

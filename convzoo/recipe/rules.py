@@ -37,7 +37,26 @@ def _family_rules(recipe: Recipe, source: str) -> Iterator[str]:
         if key not in names:
             yield f"unknown key '{key}' in {source} [model]{nearest(key, names)}"
     if not recipe.finetune.pretrained:  # else the rest of the configuration is not known yet
-        families[0](**config)  # its own validation names field, value and rule
+        check_fields(families[0], config, source)
+
+
+def check_fields(family: type, fields: Mapping[str, Any], source: str) -> None:
+    """Let a family's configuration check its fields.
+
+    Raises:
+        ValueError: if one has a wrong type, or breaks a rule of the family, which it names.
+    """
+    from huggingface_hub.errors import StrictDataclassFieldValidationError
+
+    try:
+        family(**fields)
+    except StrictDataclassFieldValidationError as error:
+        key = str(error).split("'")[1]
+        kind = family.__annotations__[key]
+        name = kind.__name__ if isinstance(kind, type) else str(kind).partition(" | tuple")[0]
+        raise ValueError(
+            f"{key} in {source} [model] must be of type {name}; got {fields[key]!r}"
+        ) from error
 
 
 def _run_rules(recipe: Recipe, source: str) -> Iterator[str]:

@@ -61,13 +61,14 @@ def build_model(
 
 
 def build_processor(
-    settings: Preprocessing, num_channels: int = 3
+    settings: Preprocessing, num_channels: int = 3, *, exif_rotation: bool | None = None
 ) -> "modeling.ConvZooImageProcessor":
     """Build the image processor that is published with the model.
 
     Args:
         settings: the evaluation protocol.
         num_channels: 3 for colour, 1 for grey.
+        exif_rotation: the recipe's data.exif_rotation.
 
     Raises:
         ValueError: if the number of channels is another, or not that of mean and std.
@@ -82,4 +83,5 @@ def build_processor(
         rescale_factor=settings.rescale_factor,
         image_mean=list(settings.mean),
         image_std=list(settings.std),
+        exif_rotation=exif_rotation,
     )

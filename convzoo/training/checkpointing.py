@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 import modeling
-from convzoo.files import MANIFEST, file_sha256, write_folder
+from convzoo.files import MANIFEST, file_sha256, remove_folder, write_folder
 
 logger = logging.getLogger(__name__)
 STATE = "training_state.pt"
@@ -70,12 +70,12 @@ def save_checkpoint(
     up_to_this = [path for path in _checkpoints(folder) if path.name <= checkpoint.name]
     kept = {*up_to_this[-keep:], *([_path(folder, keep_step)] if keep_step else [])}
     for path in set(_checkpoints(folder)) - kept:
-        shutil.rmtree(path)
+        remove_folder(path)
     return checkpoint
 
 
 def recover(folder: Path) -> None:
-    """Put a checkpoint back whose replacement was cut off; remove what was half-written.
+    """Put a checkpoint back whose replacement was cut off; remove what is half a folder.
 
     To be called by one process, before any looks for the latest checkpoint.
     """
@@ -85,7 +85,7 @@ def recover(folder: Path) -> None:
             shutil.rmtree(old)
         else:
             old.rename(checkpoint)
-    for aside in folder.glob(".step_*.partial"):
+    for aside in (*folder.glob(".step_*.partial"), *folder.glob(".step_*.removed")):
         shutil.rmtree(aside)
 
 
@@ -148,6 +148,8 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _problem(checkpoint: Path) -> str | None:
     try:
         hashes = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(hashes, dict):
+            return f"{MANIFEST} is no table of hashes"
         for name, sha256 in hashes.items():
             if file_sha256(checkpoint / name) != sha256:
                 return f"{name} was changed or cut off after it was written"

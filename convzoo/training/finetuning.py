@@ -3,15 +3,19 @@
 import itertools
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 import modeling
+from convzoo.recipe.rules import check_fields
 from convzoo.recipe.settings import Preprocessing, Recipe, family_fields, num_channels
 from modeling import ConvZooConfig, ConvZooModel
+from modeling.modeling_convzoo import adapt_channels
 
 logger = logging.getLogger(__name__)
 FIRST_CONVOLUTION = "stem.conv.weight"  # in all families
@@ -20,6 +24,8 @@ FIRST_CONVOLUTION = "stem.conv.weight"  # in all families
 def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     """Adapt the model of `finetune.pretrained`: it gets the recipe's own fields and labels."""
     path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
+    commit = _commit(path, revision)
+    revision = commit or revision  # weights and processor are of the same one
     found = pretrained_config(path, revision)
     if recipe.model.model_type not in ("", found.model_type):
         raise ValueError(
@@ -33,7 +39,9 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     )
     fields = {name: getattr(trained.config, name) for name in family_fields(family)}
     _check_overrides(recipe, family, fields=fields)
+    check_fields(family, {**fields, **recipe.model.config}, "the recipe")
     config = family(**{**fields, **recipe.model.config, **names})
+    config._commit_hash = commit  # Transformers keeps it out of config.json
     if config.num_channels != num_channels(recipe.model):
         raise ValueError(
             f"model.num_channels must be set when it is not 3: {path} has {config.num_channels} "
@@ -64,9 +72,7 @@ def pretrained_config(path: str, revision: str = "main") -> ConvZooConfig:
     try:
         found: ConvZooConfig = AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:  # ValueError: a folder without config.json
-        raise OSError(
-            f"finetune.pretrained must be a model folder or a Hub id; got {path!r}. ({error})"
-        ) from error
+        raise _no_model(path, error) from error
     known = [family.model_type for family in modeling.FAMILIES]
     if found.model_type not in known:
         raise ValueError(
@@ -74,6 +80,25 @@ def pretrained_config(path: str, revision: str = "main") -> ConvZooConfig:
             f"the family {found.model_type}"
         )
     return found
+
+
+def _commit(path: str, revision: str) -> str | None:
+    """Find the commit of a revision of a model on the Hub; None for a folder."""
+    if Path(path).is_dir():
+        return None
+    try:
+        commit: str | None = extract_commit_hash(
+            cached_file(path, "config.json", revision=revision), None
+        )
+    except (OSError, ValueError) as error:
+        raise _no_model(path, error) from error
+    return commit
+
+
+def _no_model(path: str, error: Exception) -> OSError:
+    return OSError(
+        f"finetune.pretrained must be a model folder or a Hub id; got {path!r}. ({error})"
+    )
 
 
 def family_of(model_type: str) -> type[ConvZooConfig]:
@@ -93,7 +118,7 @@ def _check_overrides(
                 f"with the fields {', '.join(fields)}"
             )
     changes = {k: v for k, v in recipe.model.config.items() if k != "num_channels"}
-    family(**{**fields, **changes})  # its own validation names field, value and rule
+    check_fields(family, {**fields, **changes}, "the recipe")
     for key, value in changes.items():
         try:
             fits = _shapes(family(**{**fields, key: value})) == _shapes(family(**fields))
@@ -127,28 +152,6 @@ def _warn_of_other_pixels(settings: Preprocessing, path: str, revision: str) -> 
     ):
         if (theirs := getattr(processor, name)) != ours:
             logger.warning("%s was trained with %s %s; the recipe has %s", path, name, theirs, ours)
-
-
-def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """Adapt the weight of a first convolution to images of another number of colour channels.
-
-    One channel gets the sum over the old ones, as if it were each of them; more channels get the
-    old ones in turn, times old / new number. Source: `adapt_input_conv` of timm 1.0
-    (timm/models/_manipulate.py), which starts from three channels.
-
-    Args:
-        weight: (out, old channels, height, width).
-        channels: the new number.
-
-    Returns:
-        (out, channels, height, width); the same tensor if the number is the old one.
-    """
-    old = weight.shape[1]
-    if channels == old:
-        return weight
-    if channels == 1:
-        return weight.sum(1, keepdim=True)
-    return weight[:, torch.arange(channels) % old] * (old / channels)
 
 
 def stage_of(model: PreTrainedModel) -> dict[str, int]:

@@ -52,6 +52,12 @@ class Learner:
     recipe: Recipe
     accelerator: Accelerator
 
+    @property
+    def pretrained_commit(self) -> str | None:
+        """Commit of the Hub that the model started from, where that was in this process."""
+        commit: str | None = getattr(self.bare_model.config, "_commit_hash", None)
+        return commit
+
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the rate of the next step; a group takes it times its own `lr_scale`."""
         for group in self.optimizer.param_groups:
@@ -162,6 +168,7 @@ def build_learner(
         recipe.optimizer,
         layer_decay=recipe.finetune.layer_decay,
         stage_of=stage_of(model),
+        fused=takes_fused_step(accelerator),
     )
     freeze_cancelled_biases(model)  # after it: older checkpoints have them in the optimizer
     if checkpoint and saved:
@@ -178,13 +185,27 @@ def build_learner(
         bare_model=bare_model,
         optimizer=optimizer,
         ema=ModelEma(bare_model, decay, warmup=recipe.train.ema_warmup) if decay else None,
-        processor=build_processor(recipe.preprocessing, num_channels(recipe.model)),
+        processor=build_processor(
+            recipe.preprocessing,
+            num_channels(recipe.model),
+            exif_rotation=recipe.data.exif_rotation,
+        ),
         recipe=recipe,
         accelerator=accelerator,
     )
     if checkpoint and saved:
         learner.load_state_dict(saved, checkpoint)
     return learner
+
+
+def takes_fused_step(accelerator: Accelerator) -> bool | None:
+    """Tell whether the optimizer's step shall be one kernel; None leaves it to PyTorch.
+
+    Not with the loss scaling of fp16: where it skips the first step, PyTorch 2.11's fused SGD takes
+    memory that was never written for its momentum.
+    """
+    is_gpu = accelerator.device.type == "cuda"
+    return True if is_gpu and accelerator.mixed_precision != "fp16" else None
 
 
 def _build_trainable_model(

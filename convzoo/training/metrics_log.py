@@ -17,15 +17,21 @@ class MetricsLog:
         path: the file; lines after step `keep_until` are dropped first, so that a resumed run
             does not log a step twice.
         keep_until: last step whose lines stay.
+        evaluates_again: whether the evaluation of that step comes again: a run that was killed
+            between an evaluation and its checkpoint has logged it already.
         enabled: False on all processes but one.
     """
 
-    def __init__(self, path: Path, keep_until: int, *, enabled: bool = True):
+    def __init__(
+        self, path: Path, keep_until: int, *, evaluates_again: bool = False, enabled: bool = True
+    ):
         self.path = path
         self.enabled = enabled
         if enabled:
-            lines = [json.dumps(line) for line in read_metrics(path) if line["step"] <= keep_until]
-            write_text(path, "".join(line + "\n" for line in lines))
+            kept = [line for line in read_metrics(path) if line["step"] <= keep_until]
+            if evaluates_again:
+                kept = [e for e in kept if e["step"] < keep_until or "eval_loss" not in e]
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, **values: Any) -> None:
         """Append one line; floats are rounded to 6 significant digits, null if not finite."""
@@ -49,15 +55,21 @@ def _rounded(value: Any) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read all whole lines of a metrics log, [] if there is none; half a line is left out."""
+    """Read all whole lines of a metrics log, [] if there is none.
+
+    What is no object with the number of a step is left out: half a line of a killed run, or what a
+    damaged disk or an editor made of one.
+    """
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except (json.JSONDecodeError, RecursionError):
             continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
     return lines
 
 

@@ -58,10 +58,19 @@ def build_optimizer(
     *,
     layer_decay: float = 1.0,
     stage_of: Mapping[str, int] | None = None,
+    fused: bool | None = None,
 ) -> torch.optim.Optimizer:
     """Build the recipe's optimizer over `parameter_groups`.
 
     Before each step, a group's `lr` is to be set to the learning rate times its `lr_scale`.
+
+    Args:
+        model: any module.
+        settings: the recipe's section.
+        layer_decay: see `parameter_groups`.
+        stage_of: see `parameter_groups`.
+        fused: PyTorch's argument of SGD and AdamW: one kernel for all of a step; None leaves the
+            choice to PyTorch, which takes several.
     """
     groups = parameter_groups(
         model,
@@ -76,10 +85,12 @@ def build_optimizer(
             lr=settings.learning_rate,
             momentum=settings.momentum,
             nesterov=settings.nesterov,
+            fused=fused,
         )
-    kind = torch.optim.AdamW if settings.name == "adamw" else Lamb
-    first, second = settings.betas
-    return kind(groups, lr=settings.learning_rate, betas=(first, second), eps=settings.eps)
+    rate, (first, second), eps = settings.learning_rate, settings.betas, settings.eps
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=(first, second), eps=eps, fused=fused)
+    return Lamb(groups, lr=rate, betas=(first, second), eps=eps)
 
 
 @torch.no_grad()

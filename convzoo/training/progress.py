@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from convzoo.recipe.settings import Recipe
 
+MOST_STEPS = 2**53  # beyond it a float, as epochs are, does not count each step
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -37,10 +39,20 @@ class Plan:
 
     @classmethod
     def of(cls, recipe: Recipe, num_images: int) -> Self:
-        """Plan a recipe's run over this many training images."""
+        """Plan a recipe's run over this many training images.
+
+        Raises:
+            ValueError: if it has more steps than can be counted in floating point.
+        """
         train = recipe.train
         steps_per_epoch = num_images / train.global_batch_size
-        total_steps = max(1, math.ceil(train.epochs * num_images / train.global_batch_size))
+        steps = train.epochs * num_images / train.global_batch_size
+        if steps > MOST_STEPS:
+            raise ValueError(
+                f"train.epochs must make at most 2**53 steps; {train.epochs:g} epochs of "
+                f"{num_images} images are {steps:g} steps of {train.global_batch_size}. Lower it"
+            )
+        total_steps = max(1, math.ceil(steps))
         return cls(
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
@@ -108,6 +120,8 @@ class State:
         unreadable: where an image that cannot be read is -> why.
         data_fingerprint: of the training images.
         validation: description of the images that are evaluated on, or {}.
+        label_fingerprint: of their labels and the names of the classes; "" where the commit of a
+            Hub dataset stands for it, and in checkpoints of version 0.1.0.
     """
 
     step: int = 0
@@ -119,6 +133,7 @@ class State:
     unreadable: dict[str, str] = field(default_factory=dict)
     data_fingerprint: str = ""
     validation: dict[str, Any] = field(default_factory=dict)
+    label_fingerprint: str = ""
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> Self:

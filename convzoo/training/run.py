@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from transformers.utils.logging import disable_progress_bar
 
 from convzoo.data.examples import save_examples
@@ -22,6 +22,7 @@ from convzoo.recipe.files import recipe_to_toml
 from convzoo.recipe.settings import Recipe
 from convzoo.training import checkpointing
 from convzoo.training.batch_transform import BatchTransform
+from convzoo.training.commits import note_commits, stay_on_commits
 from convzoo.training.curves import plot_curves
 from convzoo.training.devices import check_compiler, prepare_device
 from convzoo.training.learner import AFTER_DIVERGENCE, Learner, build_learner
@@ -189,7 +190,8 @@ class Run:
             "images_seen": images_seen,
             "duration_seconds": round(state.elapsed_seconds, 1),
             "images_per_second": round(images_seen / state.elapsed_seconds, 1),
-            "final_train_loss": [line["loss"] for line in lines if "loss" in line][-1],
+            # None where the log was deleted, after the last step, before this run was resumed.
+            "final_train_loss": next((e["loss"] for e in reversed(lines) if "loss" in e), None),
             "num_processes": self.accelerator.num_processes,
             "global_batch_size": train.global_batch_size,
             "mixed_precision": train.mixed_precision,
@@ -214,7 +216,13 @@ def start_processes(recipe: Recipe) -> Accelerator:
     """
     settings = recipe.train
     # What `accelerate config` says of precision and compilation, the recipe says.
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision, dynamo_backend="no")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # of it, or of its configuration
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        dynamo_backend="no",
+        # The gradients that are sent are those that the optimizer reads, not copies of them.
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
     if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes were launched, and each would train alone. On "
@@ -225,6 +233,13 @@ def start_processes(recipe: Recipe) -> Accelerator:
     level = logging.INFO if accelerator.is_main_process else logging.WARNING
     for name in ("train", "convzoo", "hub_cards"):  # not all: HTTP clients log each request at INFO
         logging.getLogger(name).setLevel(level)
+    if launched not in ("no", settings.mixed_precision) and accelerator.is_main_process:
+        logger.warning(
+            "the recipe decides on precision: train.mixed_precision is %r; %r of `accelerate` is "
+            "ignored",
+            settings.mixed_precision,
+            launched,
+        )
     # Silence "Repo card metadata block was not found".
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
     prepare_device(
@@ -270,20 +285,25 @@ def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
         OSError: if data, pretrained model or checkpoint cannot be read.
         ValueError: if something does not fit the recipe, the checkpoint or the other processes.
     """
-    data = open_run_data(recipe)
-    plan = Plan.of(recipe, data.train.num_rows)
     checkpoint = checkpointing.latest_checkpoint(recipe.folder / "checkpoints")
+    # A checkpoint takes the place of finetune.pretrained.
+    pinned = stay_on_commits(recipe, ("data",) if checkpoint else ("data", "finetune"))
+    data = open_run_data(pinned)
+    plan = Plan.of(recipe, data.train.num_rows)
     saved = checkpointing.load_state(checkpoint) if checkpoint else None
-    state = State(data_fingerprint=data.train.fingerprint)
+    state = State(data_fingerprint=data.train.fingerprint, label_fingerprint=data.label_fingerprint)
     if checkpoint and saved:
         state = _resume(recipe, data, checkpoint=checkpoint, saved=saved)
     state.validation = data.validation.describe() if data.validation else {}
     unreadable = UnreadableImages(int(recipe.data.max_unreadable_share * data.train.num_rows))
     unreadable.know(state.unreadable)
     learner = build_learner(
-        recipe, data.label_names, accelerator=accelerator, checkpoint=checkpoint, saved=saved
+        pinned, data.label_names, accelerator=accelerator, checkpoint=checkpoint, saved=saved
     )
-    if len(set(gather_object([(state.step, state.data_fingerprint)]))) > 1:
+    learner.recipe = recipe  # the published one is the user's
+    commits = {"data": data.train.revision, "finetune": learner.pretrained_commit}
+    facts = (state.step, state.data_fingerprint, state.label_fingerprint, *commits.values())
+    if len(set(gather_object([facts]))) > 1:
         raise ValueError(
             f"all processes must see the same run folder and data; they would start at different "
             f"steps. Put {recipe.folder} on a file system that all share"
@@ -315,6 +335,7 @@ def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
     _tell_plan(run)
     if accelerator.is_main_process:
         write_text(recipe.folder / "recipe.toml", recipe_to_toml(recipe))
+        note_commits(recipe, commits)
     return run
 
 
@@ -326,6 +347,13 @@ def _resume(recipe: Recipe, data: RunData, *, checkpoint: Path, saved: dict[str,
             f"{recipe.data.path} must be the data that {checkpoint} was trained on; it has "
             f"changed. Restore it, or set run.name for a new run"
         )
+    known, labels = state.label_fingerprint, data.label_fingerprint
+    if known and labels and known != labels:
+        raise ValueError(
+            f"{recipe.data.path} must have the labels that {checkpoint} was trained with; labels "
+            f"or names of classes have changed. Restore them, or set run.name for a new run"
+        )
+    state.label_fingerprint = known or labels
     if recipe.keeps_best and not checkpointing.has_checkpoint(checkpoint.parent, state.best):
         state.best = {}  # it was not kept so far
     state.evaluation_due = state.evaluation_due and data.validation is not None

@@ -1,9 +1,12 @@
 """The data of a run: its splits, opened and checked, and the order of the training images."""
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from accelerate import Accelerator
 
 from convzoo.data.classes import log_classes
@@ -28,11 +31,13 @@ class RunData:
         train: the training split, or the part of it that the recipe chooses.
         validation: the split that is evaluated on, or None.
         order: which training image is which sample of the run.
+        label_fingerprint: see `State`.
     """
 
     train: Split
     validation: Split | None
     order: DataOrder
+    label_fingerprint: str
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -54,8 +59,11 @@ def open_run_data(recipe: Recipe) -> RunData:
         train, validation = take_share(train, data.eval_fraction, seed)
         validation = subset(validation, limit=data.eval_limit, spaced=True)
     train = subset(train, fraction=data.fraction, limit=data.limit, seed=seed)
+    # On the Hub all of them would be many requests, and the commit stands for them.
+    labels = train.read_labels() if data.limit or not train.is_remote else None
+    _check_classes(train, labels)
     if data.eval_split:
-        validation = _open(recipe, data.eval_split)
+        validation = _open(recipe, data.eval_split, commit=train.revision)
         validation = subset(validation, data.classes, limit=data.eval_limit, spaced=True)
         if validation.label_names != train.label_names:
             raise ValueError(
@@ -76,7 +84,7 @@ def open_run_data(recipe: Recipe) -> RunData:
         memory_bytes=data.shuffle_memory_mb * 2**20,
         seed=seed,
     )
-    return RunData(train, validation, order)
+    return RunData(train, validation, order, _label_fingerprint(train, labels))
 
 
 def open_stream(
@@ -100,13 +108,38 @@ def open_stream(
     )
 
 
-def _open(recipe: Recipe, split: str) -> Split:
+def _check_classes(train: Split, labels: np.ndarray | None) -> None:
+    """Refuse training images of a single class: their loss is 0, whatever the model learns.
+
+    Raises:
+        ValueError: if they are.
+    """
+    numbers = range(len(train.label_names)) if labels is None else np.unique(labels)
+    if len(numbers) > 1:
+        return
+    raise ValueError(
+        f"training images must be of at least two classes; the {train.num_rows} of {train.path} "
+        f"[{train.name}] are all of {train.label_names[numbers[0]]!r}. Mind that data.limit takes "
+        f"the first ones and that data.classes leaves the others out"
+    )
+
+
+def _label_fingerprint(train: Split, labels: np.ndarray | None) -> str:
+    """Hash labels and names of the classes; "" where a commit stands for them."""
+    if train.is_remote or labels is None:
+        return ""
+    digest = hashlib.sha256(json.dumps(train.label_names).encode())
+    digest.update(labels.astype("<i8").tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _open(recipe: Recipe, split: str, *, commit: str | None = None) -> Split:
     """Open a split; one on the Hub keeps what was read in the recipe's cache."""
     data = recipe.data
     dataset = DatasetReference(
         data.path,
         name=data.name,
-        revision=data.revision,
+        revision=commit or data.revision,
         image_column=data.image_column,
         label_column=data.label_column,
     )

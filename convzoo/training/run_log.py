@@ -32,7 +32,12 @@ class RunLog:
         is_main = accelerator.is_main_process
         self.recipe, self.plan, self.state, self.accelerator = recipe, plan, state, accelerator
         self.batch_size = recipe.train.global_batch_size
-        self.metrics = MetricsLog(recipe.folder / "metrics.jsonl", state.step, enabled=is_main)
+        self.metrics = MetricsLog(
+            recipe.folder / "metrics.jsonl",
+            state.step,
+            evaluates_again=state.evaluation_due,
+            enabled=is_main,
+        )
         self.trackers = Trackers(
             recipe.run.trackers if is_main else (),
             recipe.folder,
@@ -117,8 +122,8 @@ class RunLog:
 
     @property
     def epoch(self) -> float:
-        """Passes over the training images so far."""
-        return self.state.step / self.plan.steps_per_epoch
+        """Passes over the training images so far; the last batch may go beyond the last one."""
+        return min(self.state.step / self.plan.steps_per_epoch, self.recipe.train.epochs)
 
     def write(self, **values: float) -> None:
         """Append a line to metrics.jsonl, and send it to the trackers."""

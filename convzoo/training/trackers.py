@@ -57,7 +57,11 @@ class Trackers:
         self.record_path = folder / "trackers.json"
         self.record: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "sent": {}}
         if self.record_path.is_file():
-            self.record = json.loads(self.record_path.read_text(encoding="utf-8"))
+            try:
+                record = json.loads(self.record_path.read_bytes())
+                self.record = {"id": str(record["id"]), "sent": dict(record["sent"])}
+            except (ValueError, LookupError, TypeError):
+                logger.warning("%s is damaged; the trackers begin new graphs", self.record_path)
         for name in names:
             self._attempt(
                 name, partial(self._start, name, folder, run_name=run_name, config=config)
