@@ -67,6 +67,11 @@ def main(argv: list[str] | None = None) -> None:
     run = begin_run(recipe, accelerator)
     finished = train(run, stop)
     if finished:
+        if run.stopped_early:
+            logger.info(
+                "no better accuracy in %d evaluations: the training ends after step %d of %d",
+                *(recipe.train.early_stopping_patience, run.state.step, run.plan.total_steps),
+            )
         run.publish()
         report_monitors(run)
     else:
@@ -208,7 +213,7 @@ def evaluate(run: Run, stop: StopRequest, *, saved: bool) -> bool:
             f"{AFTER_DIVERGENCE}"
         )
     is_best = state.note_evaluation(values, recipe.schedule.plateau_metric)
-    if (saved or (is_best and recipe.train.keep_best)) and not run.plan.is_done(state.step):
+    if (saved or (is_best and recipe.keeps_best)) and not run.plan.is_done(state.step):
         run.save()
     return True
 

@@ -64,7 +64,7 @@ ROOMS = {
     "convzoo": (
         *("allocator", "errors", "labels", "health", "files", "environment", "signals"),
         *("recipe", "images", "data", "training", "evaluation"),
-        *("resizing", "inspection", "conversion", "cli", "__main__"),
+        *("resizing", "inspection", "conversion", "own_images", "cli", "__main__"),
     ),
     "hub_cards": ("files", "evidence", "card", "hub", "index", "verify", "cli", "__main__"),
 }
@@ -162,6 +162,7 @@ def test_every_module_has_its_test_file(package):
         "allowed_formats": "decoding",
         "predicting": "evaluating",
         "class_matching": "evaluating",
+        "recorded_share": "validation_share",
         "dataset_report": "inspection_dataset",
         "model_report": "inspection_model",
         "card": "resizing_command",
@@ -171,6 +172,8 @@ def test_every_module_has_its_test_file(package):
         "run_log": "train_accelerate",
         "learner": "train_accelerate",
         "batch_transform": "train_accelerate",
+        **dict.fromkeys(("looking", "starting_point", "presets", "recipe_text"), "own_images"),
+        "launching": "own_images",
     }
     for path in (ROOT / package).rglob("*.py"):
         if path.stem == "__init__" or "metrics" in path.parts or package == "hub_cards":

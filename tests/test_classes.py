@@ -2,7 +2,12 @@
 
 import pytest
 
-from convzoo.data.classes import check_class_names, log_classes, sorted_labels
+from convzoo.data.classes import (
+    check_class_names,
+    check_mixed_labels,
+    log_classes,
+    sorted_labels,
+)
 from convzoo.data.opening import open_split
 from convzoo.data.subset import subset
 from tests.support.images import coloured_images, write_split
@@ -46,3 +51,14 @@ def test_classes_that_all_have_images_are_only_logged(tmp_path, caplog):
         "2 classes: c1, c2",
         f"1 classes of {tmp_path} have no image in split 'train': c1",
     ]
+
+
+@pytest.mark.parametrize("name", ["cat,dog", "cat+dog", "dog & bird", "cat, dog", "a|b"])
+def test_a_class_of_several_classes_is_refused(name):
+    with pytest.raises(ValueError, match=r"must be of one class; got the class .* rename it"):
+        check_mixed_labels(["bird", "cat", "dog", name], "pets")
+
+
+def test_names_with_commas_are_classes_all_the_same():
+    names = ["tench, Tinca tinca", "crane", "crane, machine", "black & white", "1+"]
+    check_mixed_labels(names, "pets")

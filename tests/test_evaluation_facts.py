@@ -1,5 +1,7 @@
 """What a card says of evaluations."""
 
+import json
+
 from huggingface_hub import ModelCard
 
 from tests.support.model_folders import (
@@ -107,7 +109,26 @@ def test_a_split_that_steered_the_training_is_named_as_such(full):
     for split, named in (("test", True), ("validation", False)):
         put(full, "recipe.toml", plateau.format(split))
         text = section(render(full), "Limitations and bias")
-        assert (f"by what the split `{split}` showed" in text) == named
+        said = f"The split `{split}` decided over the learning rate, so the accuracy on those"
+        assert (said in " ".join(text.split())) == named
+
+
+def test_a_validation_share_is_named_and_so_is_what_it_decided(full):
+    share = {"of": 300, "taken": [{"eval_fraction": 0.2, "seed": 42, "part": "validation"}]}
+    settings = '[run]\npublish = "best"\n[train]\nearly_stopping_patience = 3\n'
+    put(full, "recipe.toml", f"{settings}[data]\neval_fraction = 0.2\n")
+    train = json.loads((full / "train_results.json").read_text())
+    train["validation"] = DATASET | {"split": "train", "subset": share}
+    put(full, "train_results.json", train)
+    put_results(full, result(full, dataset=train["validation"]))
+    card = " ".join(render(full).split())
+    assert "validation share of 300 images" in card
+    assert (
+        "The validation share decided over which weights are published and the end of the training"
+        in card
+    )
+    put_results(full, result(full))  # the test split, which decided nothing
+    assert "decided over" not in render(full)
 
 
 def test_weak_spots_are_those_of_the_published_protocol(full):

@@ -86,3 +86,19 @@ def test_a_state_survives_its_checkpoint_and_older_ones_lack_some_of_it():
     assert State.of(saved) == state
     older = {k: v for k, v in saved.items() if k not in ("unreadable", "evaluation_due")}
     assert State.of(older) == State(step=3, best={"step": 2, "top1_accuracy": 0.5})
+
+
+def test_training_stops_after_so_many_evaluations_without_a_better_one():
+    patient = plan(25, epochs=9.0, early_stopping_patience=2)
+    state = State()
+    over = []
+    for step, accuracy in enumerate((0.3, 0.5, 0.5, 0.6, 0.2, 0.6, 0.1), 1):
+        state.step = step
+        values = {"top1_accuracy": accuracy, "top5_accuracy": 1.0, "loss": 1.0}
+        state.note_evaluation(values, "loss")
+        over.append(patient.is_over(state))
+    assert over == [False, False, False, False, False, True, True]  # a tie is no progress
+    assert not plan(25, epochs=9.0).stops_early(state)
+    assert State.of(state.state_dict()) == state
+    state.best = {}  # its checkpoint was not kept
+    assert patient.stops_early(state)

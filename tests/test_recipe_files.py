@@ -154,12 +154,19 @@ def test_defaults_obey_their_own_limits():
         assert section.model_validate(section().model_dump()) == section()
 
 
-@pytest.mark.parametrize("setting", ["schedule.name=plateau", "train.keep_best=true"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("schedule.name=plateau", "train.keep_best=true", "run.publish=best"),
+        "train.early_stopping_patience=3",
+    ],
+)
 @pytest.mark.parametrize("without", ["data.eval_split=", "train.evaluate_every_epochs=0"])
 def test_what_follows_evaluations_needs_them(setting, without):
     load_recipe(QUICKSTART, [setting])
-    with pytest.raises(ValueError, match="need data.eval_split and train.evaluate_every_epochs"):
+    with pytest.raises(ValueError, match="needs data.eval_split or data.eval_fraction, and"):
         load_recipe(QUICKSTART, [setting, without])
+    load_recipe(QUICKSTART, [setting, "data.eval_split=", "data.eval_fraction=0.1"])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +174,10 @@ def test_what_follows_evaluations_needs_them(setting, without):
 )
 @pytest.mark.parametrize(
     ("decided", "differences"),
-    [("schedule.name=cosine", 0), ("schedule.name=plateau", 1), ("train.keep_best=true", 1)],
+    [
+        *(("schedule.name=cosine", 0), ("schedule.name=plateau", 1), ("train.keep_best=true", 1)),
+        *(("run.publish=best", 1), ("train.early_stopping_patience=3", 1)),
+    ],
 )
 def test_evaluations_matter_where_they_decide(decided, differences, change):
     recipes = (load_recipe(QUICKSTART, [decided]), load_recipe(QUICKSTART, [decided, change]))

@@ -206,6 +206,7 @@ def two_steps(tmp_path_factory, colour_data):
             [
                 *(str(path), f"run.output_dir={output}", *SHRUNKEN[recipe.model.model_type]),
                 *(f"data.path={colour_data}", "data.eval_split=test", "data.num_workers=0"),
+                "data.eval_fraction=0",
                 *(f"preprocessing.resize={side + 4}", f"preprocessing.crop={side}"),
                 *("train.global_batch_size=12", f"train.epochs={24 / 61}", "data.examples=0"),
                 *("train.mixed_precision=no", "train.log_every_steps=1"),

@@ -455,6 +455,69 @@ def test_the_best_checkpoint_stays_and_is_a_whole_model(tiny_recipe, colour_data
         assert result["metrics"]["top1_accuracy"] == pytest.approx(best["top1_accuracy"], rel=1e-5)
 
 
+# Steps so large that the accuracy goes up and down; it is measured twice an epoch.
+EARLY = (
+    *("optimizer.learning_rate=0.5", "data.eval_split=", "data.eval_fraction=0.3"),
+    *("train.epochs=40", "train.evaluate_every_epochs=0.5", "train.checkpoint_every_epochs=0.7"),
+    *("train.early_stopping_patience=5", "train.keep_checkpoints=1", "run.publish=best"),
+)
+
+
+@pytest.fixture(scope="module")
+def early(tiny_recipe, tmp_path_factory):
+    """A run that ended early and published its best weights."""
+    output = tmp_path_factory.mktemp("runs")
+    return output / "tiny", train(tiny_recipe, f"run.output_dir={output}", *EARLY)
+
+
+def test_an_early_end_publishes_the_best_weights(early, colour_data):
+    folder, done = early
+    lines = [line for line in read_metrics(folder / "metrics.jsonl") if "eval_loss" in line]
+    accuracies = [line["eval_top1_accuracy"] for line in lines]
+    best = accuracies.index(max(accuracies))
+    assert len(accuracies) == best + 1 + 5 and "the training ends after step" in done.stderr
+    record = json.loads((folder / "model/train_results.json").read_text())
+    assert record["stopped_early"] and record["optimizer_steps"] == lines[-1]["step"]
+    assert record["published_step"] == lines[best]["step"] == record["best_evaluation"]["step"]
+    assert record["images_seen"] == 12 * lines[-1]["step"]
+    shown = run(
+        *("-m", "convzoo", "evaluate", folder / "model", "--data", colour_data),
+        *("--validation-share", "--json"),
+    )
+    metrics = json.loads(shown.stdout)["metrics"]
+    assert metrics["top1_accuracy"] == pytest.approx(accuracies[best], rel=1e-5)
+    assert metrics["loss"] == pytest.approx(lines[best]["eval_loss"], rel=1e-3)
+
+
+def test_a_killed_run_ends_early_at_the_same_step_with_the_same_weights(
+    early, tiny_recipe, *, tmp_path
+):
+    end_after_first_checkpoint(tiny_recipe, tmp_path, *EARLY)
+    done = train(tiny_recipe, f"run.output_dir={tmp_path}", *EARLY)
+    assert "resuming from" in done.stderr
+    records = []
+    for folder in (early[0], tmp_path / "tiny"):
+        record = json.loads((folder / "model/train_results.json").read_text())
+        keys = ("optimizer_steps", "published_step", "stopped_early", "model_sha256", "validation")
+        records.append({key: record[key] for key in keys})
+    assert records[0] == records[1]
+
+
+def test_a_best_checkpoint_that_is_damaged_is_not_published(early, tiny_recipe, tmp_path):
+    shutil.copytree(early[0], tmp_path / "tiny")
+    record = json.loads((early[0] / "model/train_results.json").read_text())
+    shutil.rmtree(tmp_path / "tiny" / "model")  # killed before it was published
+    best = tmp_path / f"tiny/checkpoints/step_{record['published_step']:08d}"
+    (best / "model.safetensors").write_bytes(b"cut off")
+    arguments = (tiny_recipe, f"run.output_dir={tmp_path}", *EARLY)
+    done = train(*arguments, check=False)
+    assert done.returncode and "the checkpoint of the best evaluation" in done.stderr
+    shutil.copytree(early[0] / "checkpoints", tmp_path / "tiny/checkpoints", dirs_exist_ok=True)
+    train(*arguments)
+    again = json.loads((tmp_path / "tiny/model/train_results.json").read_text())
+    assert again["model_sha256"] == record["model_sha256"]
+
+
 def test_a_plateau_lowers_the_learning_rate(tiny_recipe, tmp_path):
     """No loss is a millionth of another one: each evaluation after the first is a plateau."""
     plateau = [f"schedule.{key}" for key in ("name=plateau", "plateau_metric=loss", "factor=0.5")]

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 EXAMPLES = """
 convzoo evaluate runs/quickstart/model --data data/fashion-mnist
 convzoo evaluate user/cnn-prelu-imagenet --data ILSVRC/imagenet-1k --split validation
+convzoo evaluate runs/pets/model --data pets --validation-share
 convzoo evaluate MODEL --data FOLDER --classes tench goldfish --limit 500 --json
 """
 
@@ -29,6 +30,15 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
         str,
         typer.Option(metavar="NAME", help="Split to evaluate on.", rich_help_panel=options.DATASET),
     ] = "test",
+    validation_share: Annotated[
+        bool,
+        typer.Option(
+            "--validation-share",
+            help="Evaluate on the images that the model's training kept for validation, whatever "
+            "--split says.",
+            rich_help_panel=options.DATASET,
+        ),
+    ] = False,
     name: options.Name = "",
     revision: options.Revision = "",
     image_column: options.ImageColumn = "",
@@ -104,7 +114,11 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
             batch_size=batch_size,
             num_workers=num_workers,
         ),
-        choice=Choice(classes=None if classes == [""] else classes or (), limit=limit),
+        choice=Choice(
+            classes=None if classes == [""] else classes or (),
+            limit=limit,
+            validation_share=validation_share,
+        ),
         match_by=match_classes,
         trust_remote_code=trust_remote_code,
     )

@@ -12,6 +12,7 @@ from convzoo.cli.parsing import Command
 # In the order of `convzoo --help`; these are the first sentences of the commands' own help, kept
 # here so that the list of commands needs no command.
 COMMANDS = {
+    "finetune": "Write a recipe for your own images, and train with it.",
     "evaluate": "Measure top-1 and top-5 accuracy of a model, every image once.",
     "predict": "Classify image files.",
     "convert": "Turn published weights of another format into a model folder.",

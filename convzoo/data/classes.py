@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -37,6 +38,21 @@ def check_class_names(names: Sequence[str], path: str) -> None:
             raise ValueError(
                 f"class names of {path} must be text of 1 to {MAX_NAME_BYTES} bytes in one line; "
                 f"got {name[:50]!r}. Rename the class"
+            )
+
+
+def check_mixed_labels(names: Sequence[str], path: str) -> None:
+    """Refuse names that stand for several classes at once, such as "cat,dog".
+
+    Raises:
+        ValueError: if a name has a comma without a space after it, or is made of other names alone.
+    """
+    for name in names:
+        parts = [part.strip() for part in re.split(r"[,;|+&]", name)]
+        if len(parts) > 1 and (re.search(r"\w[,;|]\w", name) or set(parts) <= set(names)):
+            raise ValueError(
+                f"an image of {path} must be of one class; got the class {name!r}. Move its images "
+                f"to the class that matters more, or leave them out; if it is one class, rename it"
             )
 
 

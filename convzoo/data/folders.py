@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from convzoo.data.classes import check_class_names, log_once, sorted_labels
+from convzoo.data.classes import (
+    check_class_names,
+    check_mixed_labels,
+    log_once,
+    sorted_labels,
+)
 from convzoo.data.folder_layout import WANTED, Layout, Member, check_links, layout_by_position
 from convzoo.data.folder_listing import Listing
 from convzoo.data.folder_metadata import layout_by_metadata
@@ -70,6 +75,7 @@ def open_folder(
     )
     names = tuple(str(label) for label in labels)
     check_class_names(names, path)
+    check_mixed_labels(names, path)
     if len(names) < 2:
         raise ValueError(
             f"images of {path} must be of at least 2 classes, as {WANTED}; got one class, "

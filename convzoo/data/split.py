@@ -323,6 +323,11 @@ class FolderSplit(Split):
         numbers = [self._file_numbers(number) for number in range(len(self.groups))]
         return np.asarray(self.labels[np.concatenate(numbers)])
 
+    def paths(self) -> list[str]:
+        """Return the path of the file of every row."""
+        numbers = range(len(self.groups))
+        return [self.files[file] for number in numbers for file in self._file_numbers(number)]
+
     def where(self, number: int, row: int) -> str:
         """Name a row of row group `number`, for messages."""
         return self.files[int(self._file_numbers(number)[row])]

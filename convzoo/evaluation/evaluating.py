@@ -25,6 +25,7 @@ from convzoo.data.subset import subset
 from convzoo.environment import describe_environment, now
 from convzoo.evaluation.class_matching import class_names, match_classes
 from convzoo.evaluation.predicting import EvaluationProtocol, Predictions, predict_split
+from convzoo.evaluation.recorded_share import open_recorded_share
 from convzoo.evaluation.results import (
     MOST_WITHOUT_TOP5,
     DatasetFacts,
@@ -49,10 +50,13 @@ class Choice:
     Attributes:
         classes: only images of these classes; of all if empty, of the model's if None.
         limit: images at most, evenly spaced; all if 0.
+        validation_share: only the images that the model's training took out of its split for
+            validation.
     """
 
     classes: Collection[str] | None = ()
     limit: int = 0
+    validation_share: bool = False
 
 
 WHOLE_SPLIT = Choice()
@@ -74,7 +78,7 @@ def evaluate_folder(
     Args:
         model_folder: a saved model; a Hub id is evaluated too, its result is only returned.
         data: which dataset, as for `open_split`.
-        split: which split.
+        split: which split; of a validation share its own is taken.
         command: what a reader types to repeat this.
         protocol: how the images are shown.
         choice: which images of the split.
@@ -85,14 +89,17 @@ def evaluate_folder(
         The entry of `eval_results.json`.
 
     Raises:
-        ValueError: if the folder has results that cannot be read, and as `match_classes` and
-            `predict_split`.
+        ValueError: if the folder has results that cannot be read, and as `match_classes`,
+            `predict_split` and `open_recorded_share`.
     """
     accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
     model, processor = _load(model_folder, trust_remote_code=trust_remote_code)
     if Path(model_folder).is_dir():
         read_results(Path(model_folder))  # what cannot be added to stops here, not after hours
-    source = open_split(data, split)
+    if choice.validation_share:
+        source = open_recorded_share(model_folder, data)
+    else:
+        source = open_split(data, split)
     names = class_names(model.config)
     classes = names if choice.classes is None else choice.classes
     # A model of all classes is asked about some of them; another one knows only these.
@@ -146,6 +153,8 @@ def result_sentence(model: str, data: str, result: EvalResult) -> str:
     images = f"{dataset['num_samples']} images"
     if chosen := dataset.get("subset"):
         images = f"{dataset['num_samples']} of {chosen['of']} images"
+        if any(step.get("part") == "validation" for step in chosen["taken"]):
+            images = f"the validation share, {images},"
     top5 = metrics.get("top5_accuracy")
     return (
         f"{model} on {images} of {data} [{dataset['split']}]{', ten crops' if views == 10 else ''}:"

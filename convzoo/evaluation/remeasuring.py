@@ -32,7 +32,7 @@ from convzoo.allocator import keep_freed_memory
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
 from convzoo.data.stream import eval_rows
-from convzoo.data.subset import subset
+from convzoo.data.validation_share import repeat_choices
 from convzoo.environment import describe_environment
 from convzoo.errors import user_message
 from convzoo.evaluation.class_matching import class_names, match_classes
@@ -277,8 +277,8 @@ def find_data(result: EvalResult, request: Request, *, names: Sequence[str]) -> 
             # A model of some classes only knows their new numbers.
             renumber = len(names) != len(source.label_names)
             chosen = recorded.get("subset")
-            for step in chosen["taken"] if chosen else ():
-                source = subset(source, renumber=renumber, **step)
+            if chosen:
+                source = repeat_choices(source, chosen["taken"], renumber=renumber)
             if matching := recorded.get("class_matching"):
                 source, _ = match_classes(source, names, by=matching["by"])
         except (OSError, ValueError) as error:

@@ -30,7 +30,8 @@ class SubsetFacts(TypedDict):
 
     Attributes:
         of: images of the whole split.
-        taken: arguments of `convzoo.data.subset.subset`, one entry for each choice.
+        taken: what `repeat_choices` of convzoo/data/validation_share.py takes, an entry for each
+            choice.
     """
 
     of: int

@@ -22,7 +22,16 @@ from convzoo.recipe.settings import Recipe, sections
 # Settings that a run may change when it resumes: they move no weight. That data and pretrained
 # weights lie elsewhere is harmless: a checkpoint knows the fingerprint of its data.
 HARMLESS = {
-    "run": ("name", "output_dir", "license", "resume", "trackers", "push_to", "push_private"),
+    "run": (
+        "name",
+        "output_dir",
+        "license",
+        "publish",
+        "resume",
+        "trackers",
+        "push_to",
+        "push_private",
+    ),
     "finetune": ("pretrained", "revision"),
     "data": (
         "path",
@@ -44,7 +53,8 @@ HARMLESS = {
 }
 
 
-# Harmless, too, unless evaluations decide: the learning rate on a plateau, or which one is best.
+# Harmless, too, unless evaluations decide: the learning rate on a plateau, which one is best, or
+# when training ends.
 EVALUATION = {
     "data": ("eval_split", "eval_limit"),
     "train": ("evaluate_every_epochs", "eval_crops"),
@@ -76,7 +86,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         if not isinstance(table, dict):
             raise ValueError(f"{name} in {path} must be a section, as in [{name}]; got {table!r}")
     for override in overrides:
-        section, key, value = _parse_override(override)
+        section, key, value = parse_override(override)
         tables.setdefault(section, {})[key] = value
     run = tables.setdefault("run", {})
     run["name"] = run.get("name") or path.stem
@@ -126,7 +136,7 @@ def recipe_to_toml(recipe: Recipe) -> str:
     lines = []
     for section, table in recipe_to_tables(recipe).items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+        lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
         lines.append("")
     return "\n".join(lines)
 
@@ -135,7 +145,10 @@ def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
     """Settings that change a run's result and differ, as "train.epochs: 6.0 -> 5.0"."""
     old_tables, new_tables = recipe_to_tables(old), recipe_to_tables(new)
     decided = any(
-        recipe.schedule.name == "plateau" or recipe.train.keep_best for recipe in (old, new)
+        recipe.schedule.name == "plateau"
+        or recipe.keeps_best
+        or recipe.train.early_stopping_patience
+        for recipe in (old, new)
     )
     differences = []
     for section in old_tables:
@@ -165,12 +178,17 @@ def describe_settings() -> str:
                 about += f" At least {schema['minimum']}."
             elif (interval := limits(schema)) != "[-inf, inf]":
                 about += f" In {interval}."
-            lines.append(f"{key} = {_toml_value(section.model_fields[key].default)}  # {about}")
+            lines.append(f"{key} = {toml_value(section.model_fields[key].default)}  # {about}")
         lines.append("")
     return "\n".join(lines)
 
 
-def _parse_override(text: str) -> tuple[str, str, Any]:
+def parse_override(text: str) -> tuple[str, str, Any]:
+    """Read `section.key=value`; the value is TOML, or else text.
+
+    Raises:
+        ValueError: if it is none.
+    """
     target, equals, value = text.partition("=")
     section, dot, key = target.strip().partition(".")
     if not (equals and dot and section and key):
@@ -181,11 +199,12 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
         return section, key, value.strip()
 
 
-def _toml_value(value: object) -> str:
+def toml_value(value: object) -> str:
+    """Write a value as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, str):
         # A JSON string is a TOML basic string, except for DEL, which JSON leaves raw.
         return json.dumps(value).replace("\x7f", "\\u007f")

@@ -105,13 +105,25 @@ def _length_rules(recipe: Recipe, source: str) -> Iterator[str]:
 
 
 def _data_rules(recipe: Recipe, source: str) -> Iterator[str]:
-    evaluates = recipe.data.eval_split and recipe.train.evaluate_every_epochs
-    if not evaluates and (recipe.schedule.name == "plateau" or recipe.train.keep_best):
+    data = recipe.data
+    if data.eval_split and data.eval_fraction:
         yield (
-            f"schedule.name='plateau' and train.keep_best in {source} need data.eval_split and "
+            f"data.eval_split and data.eval_fraction in {source} must not be set together; got "
+            f"{data.eval_split!r} and {data.eval_fraction}. Leave one of them out"
+        )
+    evaluates = recipe.evaluates and recipe.train.evaluate_every_epochs
+    following = {
+        "schedule.name='plateau'": recipe.schedule.name == "plateau",
+        "train.keep_best": recipe.train.keep_best,
+        "train.early_stopping_patience": recipe.train.early_stopping_patience,
+        "run.publish='best'": recipe.run.publish == "best",
+    }
+    for key in [key for key, is_set in following.items() if is_set and not evaluates]:
+        yield (
+            f"{key} in {source} needs data.eval_split or data.eval_fraction, and "
             f"train.evaluate_every_epochs above 0"
         )
-    if not recipe.data.path:
+    if not data.path:
         yield f"data.path must be set in {source}: a folder or a Hub dataset id"
 
 

@@ -86,6 +86,11 @@ class Run(Section):
         default="apache-2.0",
         description="Licence of the trained weights, as a Hub id, for their card.",
     )
+    publish: Literal["last", "best"] = Field(
+        default="last",
+        description="Weights of model/: those of the last step, or of the best validation top-1 "
+        "accuracy, which is then better than on other images.",
+    )
     resume: Literal["auto", "never"] = Field(
         default="auto",
         description="'auto' resumes from the newest good checkpoint; 'never' needs an empty run "
@@ -153,6 +158,13 @@ class Data(Section):
     train_split: Text = Field(default="train", description="Split that is trained on.")
     eval_split: Text = Field(
         default="", description="Split that is evaluated on; '' evaluates on none."
+    )
+    eval_fraction: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=0.9,
+        description="Share of each class of train_split that is evaluated on and never trained on, "
+        "drawn with the seed; 0 takes none. Not together with eval_split.",
     )
     image_column: Text = Field(
         default="", description="Column that holds the images; '' takes the only image column."
@@ -492,6 +504,11 @@ class Train(Section):
     keep_best: bool = Field(
         default=False, description="Keep also the checkpoint of the best validation top-1 accuracy."
     )
+    early_stopping_patience: Count = Field(
+        default=0,
+        description="Training ends after this many evaluations in a row without a better "
+        "validation top-1 accuracy; 0 trains to the end.",
+    )
     eval_crops: Annotated[Literal[1, 10], BeforeValidator(_whole_number)] = Field(
         default=1, description="Number of views of an image in evaluation, averaged."
     )
@@ -517,6 +534,16 @@ class Recipe(Section):
     schedule: Schedule = Field(default_factory=Schedule)
     train: Train = Field(default_factory=Train)
     monitor: Monitor = Field(default_factory=Monitor)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are images to evaluate on."""
+        return bool(self.data.eval_split or self.data.eval_fraction)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the checkpoint of the best evaluation is kept."""
+        return self.train.keep_best or self.run.publish == "best"
 
     @property
     def folder(self) -> Path:

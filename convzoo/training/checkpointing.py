@@ -116,6 +116,21 @@ def has_checkpoint(folder: Path, best: dict[str, Any]) -> bool:
     return bool(best) and _path(folder, best["step"]).is_dir()
 
 
+def whole_checkpoint(folder: Path, step: int) -> Path:
+    """Find the checkpoint of a step.
+
+    Raises:
+        ValueError: if it is not there, or does not agree with its manifest.
+    """
+    checkpoint = _path(folder, step)
+    if problem := _problem(checkpoint):
+        raise ValueError(
+            f"the checkpoint of the best evaluation, {checkpoint}, must be whole; {problem}. "
+            f"Restore it, or set run.publish=last"
+        )
+    return checkpoint
+
+
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """Load the `state` of `save_checkpoint`, with `step`."""
     content: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)

@@ -24,20 +24,9 @@ FIRST_CONVOLUTION = "stem.conv.weight"  # in all families
 def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     """Adapt the model of `finetune.pretrained`: it gets the recipe's own fields and labels."""
     path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
-    try:
-        commit = _commit(path, revision)
-        revision = commit or revision  # weights and processor are of the same one
-        found = AutoConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError) as error:  # ValueError: a folder without config.json
-        raise OSError(
-            f"finetune.pretrained must be a model folder or a Hub id; got {path!r}. ({error})"
-        ) from error
-    known = [family.model_type for family in modeling.FAMILIES]
-    if found.model_type not in known:
-        raise ValueError(
-            f"finetune.pretrained must be a model of the families {', '.join(known)}; {path} is of "
-            f"the family {found.model_type}"
-        )
+    commit = _commit(path, revision)
+    revision = commit or revision  # weights and processor are of the same one
+    found = pretrained_config(path, revision)
     if recipe.model.model_type not in ("", found.model_type):
         raise ValueError(
             f"model.model_type must be the family of finetune.pretrained; got "
@@ -73,14 +62,43 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     return model
 
 
+def pretrained_config(path: str, revision: str = "main") -> ConvZooConfig:
+    """Read the configuration of a trained model.
+
+    Raises:
+        OSError: if there is no such model.
+        ValueError: if it is of another family.
+    """
+    try:
+        found: ConvZooConfig = AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:  # ValueError: a folder without config.json
+        raise _no_model(path, error) from error
+    known = [family.model_type for family in modeling.FAMILIES]
+    if found.model_type not in known:
+        raise ValueError(
+            f"finetune.pretrained must be a model of the families {', '.join(known)}; {path} is of "
+            f"the family {found.model_type}"
+        )
+    return found
+
+
 def _commit(path: str, revision: str) -> str | None:
     """Find the commit of a revision of a model on the Hub; None for a folder."""
     if Path(path).is_dir():
         return None
-    commit: str | None = extract_commit_hash(
-        cached_file(path, "config.json", revision=revision), None
-    )
+    try:
+        commit: str | None = extract_commit_hash(
+            cached_file(path, "config.json", revision=revision), None
+        )
+    except (OSError, ValueError) as error:
+        raise _no_model(path, error) from error
     return commit
+
+
+def _no_model(path: str, error: Exception) -> OSError:
+    return OSError(
+        f"finetune.pretrained must be a model folder or a Hub id; got {path!r}. ({error})"
+    )
 
 
 def family_of(model_type: str) -> type[ConvZooConfig]:

@@ -26,6 +26,7 @@ class Plan:
         save_period: steps between checkpoints; need not be whole; 0 for none.
         evaluation_period: steps between evaluations; need not be whole; 0 for only after the last.
         has_validation: whether there is a split to evaluate on.
+        patience: evaluations in a row without progress after which training ends; 0 for never.
     """
 
     steps_per_epoch: float
@@ -34,6 +35,7 @@ class Plan:
     save_period: float
     evaluation_period: float
     has_validation: bool
+    patience: int = 0
 
     @classmethod
     def of(cls, recipe: Recipe, num_images: int) -> Self:
@@ -57,12 +59,24 @@ class Plan:
             log_period=train.log_every_steps,
             save_period=train.checkpoint_every_epochs * steps_per_epoch,
             evaluation_period=train.evaluate_every_epochs * steps_per_epoch,
-            has_validation=bool(recipe.data.eval_split),
+            has_validation=recipe.evaluates,
+            patience=train.early_stopping_patience,
         )
 
     def is_done(self, steps: int) -> bool:
         """Tell whether that was the last step."""
         return steps >= self.total_steps
+
+    def is_over(self, state: "State") -> bool:
+        """Tell whether no step is left: all are done, or evaluations show no progress any more."""
+        return self.is_done(state.step) or self.stops_early(state)
+
+    def stops_early(self, state: "State") -> bool:
+        """Tell whether so many evaluations came without progress that training ends."""
+        history = state.top1_history
+        if not (self.patience and history):
+            return False
+        return len(history) - 1 - history.index(max(history)) >= self.patience
 
     def evaluates(self, steps: int) -> bool:
         """Tell whether an evaluation is due."""
@@ -100,10 +114,12 @@ class State:
         step: optimizer steps that are done.
         elapsed_seconds: time of training, without evaluations and checkpoints.
         best: step and top1_accuracy of the best evaluation so far, or {}.
+        top1_history: top-1 accuracy of each evaluation.
         eval_history: what a plateau schedule watches, of each evaluation; lower is better.
         evaluation_due: whether the evaluation of this step is still to come.
         unreadable: where an image that cannot be read is -> why.
         data_fingerprint: of the training images.
+        validation: description of the images that are evaluated on, or {}.
         label_fingerprint: of their labels and the names of the classes; "" where the commit of a
             Hub dataset stands for it, and in checkpoints of version 0.1.0.
     """
@@ -111,10 +127,12 @@ class State:
     step: int = 0
     elapsed_seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
+    top1_history: list[float] = field(default_factory=list)
     eval_history: list[float] = field(default_factory=list)
     evaluation_due: bool = False
     unreadable: dict[str, str] = field(default_factory=dict)
     data_fingerprint: str = ""
+    validation: dict[str, Any] = field(default_factory=dict)
     label_fingerprint: str = ""
 
     @classmethod
@@ -131,6 +149,7 @@ class State:
         """Remember the evaluation of this step; returns whether it is the best so far."""
         self.evaluation_due = False
         self.eval_history.append(plateau_value(values, plateau_metric))
+        self.top1_history.append(values["top1_accuracy"])
         if values["top1_accuracy"] <= self.best.get("top1_accuracy", -1.0):
             return False
         self.best = {"step": self.step, "top1_accuracy": values["top1_accuracy"]}

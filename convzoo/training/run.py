@@ -72,6 +72,18 @@ class Run:
         images = train.global_batch_size // repeats // self.accelerator.num_processes
         return int(min(train.accumulation_steps, images * repeats))
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the training ends before its last step."""
+        return self.plan.stops_early(self.state) and not self.plan.is_done(self.state.step)
+
+    @property
+    def published_step(self) -> int:
+        """Number of steps after which the weights of model/ were as they are published."""
+        if self.recipe.run.publish == "best" and self.state.best:
+            return int(self.state.best["step"])
+        return self.state.step
+
     def save(self) -> None:
         """Write a checkpoint of this step."""
         self.learner.synchronise()
@@ -86,7 +98,7 @@ class Run:
                     fill=self.learner.save_model,
                     state=content,
                     keep=train.keep_checkpoints,
-                    keep_step=best.get("step") if train.keep_best else None,
+                    keep_step=best.get("step") if self.recipe.keeps_best else None,
                 )
         self.accelerator.wait_for_everyone()
 
@@ -140,6 +152,12 @@ class Run:
 
     def _fill_model_folder(self, folder: Path) -> None:
         self.learner.save_model(folder)
+        if self.published_step != self.state.step:
+            best = checkpointing.whole_checkpoint(
+                self.recipe.folder / "checkpoints", self.published_step
+            )
+            shutil.copy(best / "model.safetensors", folder / "model.safetensors")
+            logger.info("published are the weights of step %d, the best", self.published_step)
         for name in ("metrics.jsonl", "training_curve.png"):
             shutil.copy(self.recipe.folder / name, folder / name)
         data = self.recipe.data
@@ -157,15 +175,18 @@ class Run:
         """Collect the content of train_results.json, all but the hash of the weights."""
         train, state = self.recipe.train, self.state
         lines = read_metrics(self.recipe.folder / "metrics.jsonl")
-        images_seen = self.plan.total_steps * train.global_batch_size
+        images_seen = state.step * train.global_batch_size
+        early = self.stopped_early
         return {
             "schema_version": SCHEMA_VERSION,
             "recipe": self.recipe.run.name,
             "command": command_line("accelerate launch -q train_accelerate.py"),
             "date": now(),
             "dataset": self.data.train.describe() | {"config": self.recipe.data.name or None},
-            "epochs": train.epochs,
-            "optimizer_steps": self.plan.total_steps,
+            "validation": state.validation or None,
+            "epochs": round(state.step / self.plan.steps_per_epoch, 2) if early else train.epochs,
+            "optimizer_steps": state.step,
+            "stopped_early": early,
             "images_seen": images_seen,
             "duration_seconds": round(state.elapsed_seconds, 1),
             "images_per_second": round(images_seen / state.elapsed_seconds, 1),
@@ -177,6 +198,7 @@ class Run:
             "seed": self.recipe.run.seed,
             "num_parameters": self.learner.bare_model.num_parameters(),
             "best_evaluation": state.best or None,
+            "published_step": self.published_step,
             "unreadable_images": {
                 "count": len(state.unreadable),
                 "examples": dict(list(state.unreadable.items())[:20]),
@@ -272,6 +294,7 @@ def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
     state = State(data_fingerprint=data.train.fingerprint, label_fingerprint=data.label_fingerprint)
     if checkpoint and saved:
         state = _resume(recipe, data, checkpoint=checkpoint, saved=saved)
+    state.validation = data.validation.describe() if data.validation else {}
     unreadable = UnreadableImages(int(recipe.data.max_unreadable_share * data.train.num_rows))
     unreadable.know(state.unreadable)
     learner = build_learner(
@@ -331,7 +354,7 @@ def _resume(recipe: Recipe, data: RunData, *, checkpoint: Path, saved: dict[str,
             f"or names of classes have changed. Restore them, or set run.name for a new run"
         )
     state.label_fingerprint = known or labels
-    if recipe.train.keep_best and not checkpointing.has_checkpoint(checkpoint.parent, state.best):
+    if recipe.keeps_best and not checkpointing.has_checkpoint(checkpoint.parent, state.best):
         state.best = {}  # it was not kept so far
     state.evaluation_due = state.evaluation_due and data.validation is not None
     logger.info("resuming from %s", checkpoint)

@@ -17,6 +17,7 @@ from convzoo.data.share import Share
 from convzoo.data.split import Split
 from convzoo.data.stream import TrainStream
 from convzoo.data.subset import subset
+from convzoo.data.validation_share import take_share
 from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.settings import Recipe, num_channels
 from convzoo.training.progress import Plan
@@ -51,18 +52,16 @@ def open_run_data(recipe: Recipe) -> RunData:
         FileNotFoundError: if there is no such dataset.
         ValueError: if they do not fit each other or the batch.
     """
-    data, batch_size = recipe.data, recipe.train.global_batch_size
-    train = subset(
-        _open(recipe, data.train_split),
-        data.classes,
-        fraction=data.fraction,
-        limit=data.limit,
-        seed=recipe.run.seed,
-    )
+    data, batch_size, seed = recipe.data, recipe.train.global_batch_size, recipe.run.seed
+    train = subset(_open(recipe, data.train_split), data.classes)
+    validation = None
+    if data.eval_fraction:  # before the rest is chosen: the same images whatever that is
+        train, validation = take_share(train, data.eval_fraction, seed)
+        validation = subset(validation, limit=data.eval_limit, spaced=True)
+    train = subset(train, fraction=data.fraction, limit=data.limit, seed=seed)
     # On the Hub all of them would be many requests, and the commit stands for them.
     labels = train.read_labels() if data.limit or not train.is_remote else None
     _check_classes(train, labels)
-    validation = None
     if data.eval_split:
         validation = _open(recipe, data.eval_split, commit=train.revision)
         validation = subset(validation, data.classes, limit=data.eval_limit, spaced=True)
@@ -83,7 +82,7 @@ def open_run_data(recipe: Recipe) -> RunData:
         train.group_bytes,
         global_batch_size=images_per_step,
         memory_bytes=data.shuffle_memory_mb * 2**20,
-        seed=recipe.run.seed,
+        seed=seed,
     )
     return RunData(train, validation, order, _label_fingerprint(train, labels))
 

@@ -72,7 +72,7 @@ class RunLog:
     def waiting(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield the batches of the steps that are left, and note the time of waiting for them."""
         self.restart_clock()
-        while not self.plan.is_done(self.state.step):
+        while not self.plan.is_over(self.state):
             asked = time.perf_counter()
             batch = next(batches)
             self.data_wait += time.perf_counter() - asked

@@ -166,15 +166,27 @@ def robustness_sentences(evidence: Evidence) -> list[str]:
     return [headline(evidence, result) for result in others]
 
 
-def split_that_steered(evidence: Evidence) -> str:
-    """The evaluated split that decided over the learning rate in training; "" if none did."""
+def what_steered(evidence: Evidence) -> str:
+    """Say which evaluated images decided over what in the training; "" if none did."""
     recipe, train = evidence.recipe, evidence.train_results or {}
-    if recipe.get("schedule", {}).get("name") != "plateau":
-        return ""
-    split, trained = recipe.get("data", {}).get("eval_split"), _names(train.get("dataset") or {})
-    datasets = [result["dataset"] for result in evidence.eval_results]
-    steered = any(d["split"] == split and trained & _names(d) for d in datasets)
-    return str(split) if steered else ""
+    decided = [
+        said
+        for said, is_set in (
+            ("the learning rate", recipe.get("schedule", {}).get("name") == "plateau"),
+            ("which weights are published", recipe.get("run", {}).get("publish") == "best"),
+            ("the end of the training", recipe.get("train", {}).get("early_stopping_patience")),
+        )
+        if is_set
+    ]
+    trained, validation = _names(train.get("dataset") or {}), train.get("validation") or {}
+    split = recipe.get("data", {}).get("eval_split")
+    which = f"The split `{split}`"
+    measured = [d for d in (r["dataset"] for r in evidence.eval_results) if trained & _names(d)]
+    if recipe.get("data", {}).get("eval_fraction"):
+        which, split = "The validation share", validation.get("split")
+        measured = [d for d in measured if d.get("subset") == validation.get("subset")]
+    steered = any(dataset["split"] == split for dataset in measured)
+    return f"{which} decided over {' and '.join(decided)}" if steered and decided else ""
 
 
 def _names(dataset: Record) -> set[str]:

@@ -98,10 +98,14 @@ def hub_dataset(dataset_id: str, text: str | None = None) -> str:
 
 
 def dataset_name(dataset: Record) -> str:
-    """The dataset's name; for a part of a split, with the number of images of the whole."""
+    """The dataset's name; for a part of a split, which part and the number of images of all."""
     name = str(dataset.get("name") or dataset.get("id") or dataset.get("path") or "")
     subset = dataset.get("subset")
-    return f"{name}, part of {subset['of']:,} images" if subset else name
+    if not subset:
+        return name
+    sides = [step.get("part") for step in subset.get("taken") or []]
+    part = "validation share" if "validation" in sides else "part"
+    return f"{name}, {part} of {subset['of']:,} images"
 
 
 def dataset_link(dataset: Record) -> str:

@@ -1,0 +1,183 @@
+"""Take a share of a split out for validation: stratified, seeded, never trained on.
+
+The share is a function of the data, the fraction and the seed alone, so every process of a training
+and a later evaluation find the same one. Images with the same bytes go to one side together.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from convzoo.data.classes import NAMES_SHOWN
+from convzoo.data.split import FolderSplit, Split
+from convzoo.data.subset import subset
+
+logger = logging.getLogger(__name__)
+MOST_BYTES_COMPARED = 4 * 2**30  # of parquet files, which must be read whole to be compared
+
+
+def take_share(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Cut a split into the images that are trained on and those that are validated on.
+
+    Of each class `fraction` of its images is taken, rounded, but at least one, and at least one
+    stays. Copies of an image are one image here; where copies would exceed the share, fewer images
+    are taken. All images of a class of one image stay in training, and so do images that occur in
+    several classes: neither could be measured fairly.
+
+    Args:
+        split: to cut.
+        fraction: of each class, in (0, 1).
+        seed: of the drawing.
+
+    Returns:
+        (training, validation): together all rows, each in the split's order.
+
+    Raises:
+        ValueError: if nothing can be taken, and as `Split.read_labels`.
+        OSError: as `Split.read_labels` and `Split.read_group`.
+    """
+    labels = split.read_labels()
+    taken = _draw(labels, find_copies(split), fraction=fraction, seed=seed)
+    if not len(taken):
+        raise ValueError(
+            f"data.eval_fraction needs a class with two different images in {split.path} "
+            f"[{split.name}]; none of its {split.num_rows} images can be taken"
+        )
+    _tell(split, labels, taken=taken)
+    validated = np.zeros(split.num_rows, bool)
+    validated[taken] = True
+    step = {"eval_fraction": fraction, "seed": seed}
+    return (
+        _part(split, np.flatnonzero(~validated), step=step | {"part": "training"}),
+        _part(split, taken, step=step | {"part": "validation"}),
+    )
+
+
+def repeat_choices(split: Split, taken: Sequence[Mapping[str, Any]], *, renumber: bool) -> Split:
+    """Choose the rows of a split again that a result file says were chosen.
+
+    Args:
+        split: the whole split.
+        taken: the "taken" of `Split.subset`.
+        renumber: as for `subset`.
+
+    Raises:
+        ValueError: as `take_share` and `subset`.
+        OSError: as `take_share`.
+    """
+    for step in taken:
+        if "eval_fraction" in step:
+            training, validation = take_share(split, step["eval_fraction"], step["seed"])
+            split = validation if step["part"] == "validation" else training
+        else:
+            split = subset(split, renumber=renumber, **step)
+    return split
+
+
+def find_copies(split: Split) -> np.ndarray:
+    """Number the different images of a split.
+
+    Files are compared where their sizes are equal. Images in parquet files are compared by their
+    encoded bytes where the files are local and not too large; those of the Hub, which would have to
+    be downloaded for it, count as different.
+
+    Returns:
+        A number for each row; rows with the same encoded bytes have the same one.
+    """
+    if not isinstance(split, FolderSplit) and (
+        split.is_remote or sum(split.group_bytes) > MOST_BYTES_COMPARED
+    ):
+        logger.info("images of %s are not compared: copies may be on both sides", split.path)
+        return np.arange(split.num_rows)
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in _contents(split)])
+
+
+def _contents(split: Split) -> Iterator[object]:
+    """Yield something for each image that is equal for images of the same bytes only."""
+    if isinstance(split, FolderSplit):
+        paths = split.paths()
+        sizes = [os.stat(path).st_size for path in paths]
+        count = Counter(sizes)
+        for number, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+            if count[size] == 1:
+                yield number
+                continue
+            with open(path, "rb") as file:
+                yield hashlib.file_digest(file, "sha256").digest()
+        return
+    for group in range(len(split.groups)):
+        rows = split.read_group(group)
+        for row in range(len(rows)):
+            yield hashlib.sha256(rows[row][0]).digest()
+
+
+def _draw(labels: np.ndarray, images: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:
+    """Draw rows, ascending; copies, which have the same number in `images`, only together."""
+    rng = np.random.default_rng([seed, *b"validation"])
+    _, first, number, copies = np.unique(
+        images, return_index=True, return_inverse=True, return_counts=True
+    )
+    in_order = np.argsort(number, kind="stable")
+    ends = np.cumsum(copies)
+    label = labels[first]
+    # An image in several classes is in none.
+    label[number[label[number] != labels]] = -1
+    taken: list[int] = []
+    for each in np.unique(label[label >= 0]):
+        members = rng.permutation(np.flatnonzero(label == each))
+        if len(members) < 2:
+            continue
+        total = int(copies[members].sum())
+        wanted = min(max(1, round(fraction * total)), total - 1)
+        chosen = _fill(members, copies, wanted=wanted)
+        taken += chosen or [min(members, key=lambda member: copies[member])]
+    rows = [in_order[ends[member] - copies[member] : ends[member]] for member in taken]
+    return np.sort(np.concatenate(rows)) if rows else np.array([], np.int64)
+
+
+def _fill(members: np.ndarray, copies: np.ndarray, *, wanted: int) -> list[int]:
+    """Choose members in their order whose copies together are at most as many as wanted."""
+    chosen: list[int] = []
+    for member in members.tolist():
+        if not wanted:
+            break
+        if copies[member] <= wanted:
+            chosen.append(member)
+            wanted -= int(copies[member])
+    return chosen
+
+
+def _part(split: Split, rows: np.ndarray, *, step: dict[str, Any]) -> Split:
+    facts = json.dumps([split.fingerprint, split.label_names]).encode()
+    facts += rows.astype("<i8").tobytes()
+    before = split.subset or {"of": split.num_rows, "taken": []}
+    return split.choose(
+        rows,
+        fingerprint=f"sha256:{hashlib.sha256(facts).hexdigest()}",
+        subset={"of": before["of"], "taken": [*before["taken"], step]},
+    )
+
+
+def _tell(split: Split, labels: np.ndarray, *, taken: np.ndarray) -> None:
+    logger.info(
+        "validation share: %d of %d images of split %r, which are not trained on",
+        len(taken),
+        split.num_rows,
+        split.name,
+    )
+    without = sorted({*labels.tolist()} - {*labels[taken].tolist()})
+    if without:
+        names = [split.label_names[number] for number in without[:NAMES_SHOWN]]
+        logger.warning(
+            "%d classes have no two different images and are not validated: %s%s",
+            len(without),
+            ", ".join(names),
+            ", ..." if len(without) > NAMES_SHOWN else "",
+        )

@@ -1,0 +1,56 @@
+"""Find the validation share of a trained model again: the images that its training left out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from convzoo.data.opening import DatasetReference, open_split
+from convzoo.data.split import Split
+from convzoo.data.validation_share import repeat_choices
+from convzoo.training import checkpointing
+
+TRAIN_RESULTS = "train_results.json"
+
+
+def open_recorded_share(model: str, data: str | DatasetReference) -> Split:
+    """Open the validation share that a model's training recorded.
+
+    Args:
+        model: a model folder, a checkpoint of a run or a Hub id.
+        data: the dataset that it was trained on, wherever that lies now.
+
+    Raises:
+        ValueError: if no share is recorded, or the data is not that of the training.
+        OSError: if the data cannot be read.
+    """
+    recorded = _read_record(model)
+    path = DatasetReference.of(data).path
+    taken = (recorded.get("subset") or {}).get("taken", [])
+    if not any("eval_fraction" in step for step in taken):
+        split = recorded.get("split")
+        advice = f"Use --split {split}" if split else "Choose the images with --split"
+        raise ValueError(
+            f"--validation-share needs a model that was trained with data.eval_fraction; {model} "
+            f"records none. {advice}"
+        )
+    share = repeat_choices(open_split(data, recorded["split"]), taken, renumber=True)
+    if share.fingerprint != recorded["fingerprint"]:
+        raise ValueError(
+            f"--data must be the images that {model} was trained on, as they were then: only they "
+            f"have its validation share; {path} has changed or is another dataset. Restore it, or "
+            f"choose images with --split"
+        )
+    return share
+
+
+def _read_record(model: str) -> dict[str, Any]:
+    """Read what the training wrote of its validation images; {} where it wrote nothing."""
+    from transformers.utils.hub import cached_file
+
+    folder = Path(model)
+    if (folder / checkpointing.STATE).is_file():
+        return dict(checkpointing.load_state(folder).get("validation") or {})
+    found = cached_file(model, TRAIN_RESULTS, _raise_exceptions_for_missing_entries=False)
+    if found is None:
+        return {}
+    return dict(json.loads(Path(found).read_text(encoding="utf-8")).get("validation") or {})

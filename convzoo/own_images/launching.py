@@ -1,0 +1,66 @@
+"""Start a training of a recipe through Accelerate, and wait for its end."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import convzoo
+
+SCRIPT = Path(convzoo.__file__).parents[1] / "train_accelerate.py"
+
+
+def shown_command(recipe: Path) -> str:
+    """Return what a person types, where they are, to train with a recipe."""
+    script = SCRIPT.name if Path(SCRIPT.name).exists() else str(SCRIPT)
+    return f"accelerate launch -q {shlex.quote(script)} {shlex.quote(str(recipe))}"
+
+
+def launch_command(recipe: Path, processes: int) -> list[str]:
+    """Return what starts the training of a recipe on this machine.
+
+    One process needs no launcher, which would meet Ctrl-C with a traceback of its own. What
+    `accelerate config` says is not asked: the recipe says all, and a fresh machine has none.
+
+    Raises:
+        FileNotFoundError: if train_accelerate.py is not where the project has it.
+    """
+    if not SCRIPT.is_file():
+        raise FileNotFoundError(
+            f"convzoo must be installed from its repository (pip install -e '.[train]') to train; "
+            f"{SCRIPT} is not there. The recipe is {recipe}"
+        )
+    training = [str(SCRIPT), str(recipe)]
+    if processes == 1:
+        return [sys.executable, *training]
+    return [
+        *(sys.executable, "-m", "accelerate.commands.launch", "-q", "--multi_gpu"),
+        *("--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", *training),
+    ]
+
+
+def launch(recipe: Path, processes: int) -> int:
+    """Train; returns the exit status. Signals that this process gets reach the training, too.
+
+    Raises:
+        FileNotFoundError: as `launch_command`.
+    """
+    import torch
+
+    # As the launcher sets it; the training then ends with this process, whatever ends that.
+    environment = os.environ | {"ACCELERATE_MIXED_PRECISION": "no"}
+    if not torch.cuda.is_available() and processes > 1:
+        environment["ACCELERATE_USE_CPU"] = "true"
+    with subprocess.Popen(launch_command(recipe, processes), env=environment) as process:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:  # the training got it, too, and saves a checkpoint
+                    continue
+        finally:
+            signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,81 @@
+"""The pretrained model that a recipe starts from, as far as it decides over the recipe."""
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+import modeling
+from convzoo.recipe.settings import Preprocessing
+from convzoo.training.finetuning import pretrained_config, stage_of
+
+INTERPOLATIONS = {"BILINEAR": "bilinear", "BICUBIC": "bicubic"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartingPoint:
+    """A trained model.
+
+    Attributes:
+        path: folder or Hub id.
+        num_channels: colour channels of its images.
+        num_stages: stages that can be frozen: the stem and all up to the head.
+        preprocessing: what its images went through.
+        has_processor: whether the model says that; else it is the usual one of ImageNet.
+    """
+
+    path: str
+    num_channels: int
+    num_stages: int
+    preprocessing: Preprocessing
+    has_processor: bool
+
+
+def read_starting_point(path: str) -> StartingPoint:
+    """Read configuration and image processor of a model.
+
+    Raises:
+        OSError: if there is no such model.
+        ValueError: if it is of no family of ours, or its processor does what no recipe can say.
+    """
+    config = pretrained_config(path)
+    with torch.device("meta"):
+        model = modeling.FAMILIES[type(config)](config)
+    preprocessing = _preprocessing(path)
+    return StartingPoint(
+        path=path,
+        num_channels=config.num_channels,
+        num_stages=max(stage_of(model).values()),
+        preprocessing=preprocessing or Preprocessing(),
+        has_processor=preprocessing is not None,
+    )
+
+
+def _preprocessing(path: str) -> Preprocessing | None:
+    """Read the settings of a processor; None where there is none."""
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(path)
+    except OSError:  # weights of the original CNN come without one
+        return None
+    size, crop = dict(processor.size), dict(processor.crop_size or {})
+    interpolation = INTERPOLATIONS.get(Image.Resampling(processor.resample).name)
+    resize = size.get("shortest_edge") or size.get("height")
+    side = crop.get("height") or resize
+    if not (interpolation and resize and side):
+        raise ValueError(
+            f"the image processor of {path} must resize by bilinear or bicubic interpolation to a "
+            f"shortest_edge; got size {size} and resample {processor.resample}. Write a recipe by "
+            f"hand: recipes/finetune.toml"
+        )
+    return Preprocessing.model_validate(
+        {
+            "resize": resize,
+            "crop": side,
+            "interpolation": interpolation,
+            "rescale_factor": processor.rescale_factor,
+            "mean": list(processor.image_mean),
+            "std": list(processor.image_std),
+        }
+    )
