@@ -169,7 +169,7 @@ def test_splits_are_several(monkeypatch, capsys):
     monkeypatch.setattr(
         convzoo.resizing.command, "preprocess", lambda *_, **options: calls.append(options)
     )
-    monkeypatch.setattr(convzoo.resizing.command, "summary", lambda report: "copied")
+    monkeypatch.setattr(convzoo.resizing.command, "resizing_report_text", lambda report: "copied")
     assert main(["preprocess", "--splits", "train", "test", "--size", "9", "in", "out"]) == 0
     assert calls[0]["splits"] == ("train", "test")
     assert capsys.readouterr().out == "copied\n"

@@ -292,7 +292,7 @@ def test_the_answer_to_what_changes_the_hub_may_be_lost(call, hub, push):
         ("name", 2, "may see; got 'user/hidden'", ["user/hidden"], {"token": "hf_SecretOfOther"}),
         ("name", 2, "no revision 'v9'", ["user/colours@v9"], {}),
         ("folder", 1, "lacks preprocessor_config.json", ["user/incomplete"], {}),
-        ("folder", 1, "missing in", [str(ROOT / "docs")], {}),
+        ("folder", 1, "missing in", [str(ROOT / "recipes")], {}),
         ("name", 2, "called as the metric's module", [], {"folder": str(METRIC)}),
     ],
 )

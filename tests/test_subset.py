@@ -60,7 +60,7 @@ def row_numbers(source):
 
 @exhaustive
 @given(splits(), st.floats(0.01, 1), st.integers(0, 2**63 - 1), st.data())
-def test_a_share_is_exact_and_every_class_keeps_its_own(whole, fraction, *, seed, data):
+def test_a_share_is_exact_and_every_class_keeps_its_own(whole, fraction, seed, data):
     total = round(fraction * whole.num_rows)
     if not total:
         with pytest.raises(ValueError, match="must have at least one of the .* images"):
@@ -115,7 +115,7 @@ def test_classes_and_limits_choose_what_they_say(whole, data):
 
 @exhaustive
 @given(splits(), st.floats(0.3, 1), st.integers(1, 8), st.integers(1, 30_000))
-def test_each_chosen_row_comes_once_per_epoch(whole, fraction, *, batch, memory):
+def test_each_chosen_row_comes_once_per_epoch(whole, fraction, batch, memory):
     if round(fraction * whole.num_rows) < batch:
         return
     part = subset(whole, fraction=fraction)
