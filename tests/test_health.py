@@ -84,9 +84,10 @@ def test_a_training_and_the_inspection_of_its_model_name_the_same_layers(tmp_pat
     model = sick_network()
     names = ["slopes", "batch_norm", "residual_ratio"]
     monitors = Monitors(model, names, every_steps=1, folder=tmp_path)
-    with monitors.watching(1):
+    monitors.begin(0)
+    with monitors.watching():
         model(torch.randn(4, 3, 32, 32))
-    monitors.after_step(1)
+    monitors.end()
     told = {
         fault.partition(":")[0] for fault in diagnose(read_metrics(tmp_path / "monitors.jsonl"))
     }

@@ -223,7 +223,11 @@ def test_a_transform_grows_its_crops_and_the_boxes_on_them():
     for step, size in ((0, 64), (4, 96), (10, 128)):
         assert transform.size_at(step) == size
         rng = sample_rng(0, step)
-        assert transform(picture(150, 130), rng, transform.size_at(step)).shape == (size, size, 3)
+        assert transform(picture(150, 130), rng, size=transform.size_at(step)).shape == (
+            size,
+            size,
+            3,
+        )
         (box,) = transform.erasing_boxes(rng, size)
         assert box[2] * box[3] == pytest.approx(0.3 * size**2, rel=0.05)
     with pytest.raises(ValueError, match="first_crop must be at most preprocessing.crop, 32; got"):
