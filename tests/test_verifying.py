@@ -153,7 +153,7 @@ def test_a_pushed_model_holds_as_a_whole(hub, model, data, verify):
         checks = [check for check in content["checks"] if check["about"] == f"{name} [test]"]
         facts = {check["name"]: check["facts"] for check in checks}
         assert [*facts] == [
-            *("images", "names", "top-1", "top-5", "loss"),
+            *("images", "names", "preprocessing", "top-1", "top-5", "loss"),
             *("classes", "confusions", "calibration"),
         ]
         assert facts["images"]["seen"] == result["dataset"]["num_samples"]
@@ -186,7 +186,7 @@ def test_a_sample_reads_what_it_needs_of_the_recorded_commit(hub, verify, tmp_pa
     assert done.returncode == 4 and "not all of it was checked" in done.stdout
     assert verdicts(content, "many") == {"images": "not checked"}
     few = verdicts(content, "few")  # 12 losses have no interval
-    assert few == dict.fromkeys(("images", "names", "top-1", "top-5"), "holds") | {
+    assert few == dict.fromkeys(("images", "names", "preprocessing", "top-1", "top-5"), "holds") | {
         "loss": "not checked"
     }
     facts = {check["name"]: check["facts"] for check in content["checks"] if check["facts"]}
@@ -225,6 +225,7 @@ def test_results_raised_everywhere_are_found_out_by_measuring(hub, data, verify,
     assert verdicts(content, "many") == {
         "images": "holds",
         "names": "holds",
+        "preprocessing": "holds",
         "top-1": "does not hold",
         "top-5": "holds",
         "loss": "holds",
@@ -599,6 +600,21 @@ def test_class_names_that_were_turned_round_everywhere_are_found_out(data, model
     assert done.returncode == 3 and verdicts(content)["evidence"] == "holds"
     many = verdicts(content, "many")
     assert {name for name, verdict in many.items() if verdict != "holds"} == {"names"}
+
+
+def test_preprocessing_that_is_not_the_measured_one_is_found_out(data, model, verify, tmp_path):
+    """The numbers are right, and whoever loads the model gets others."""
+    folder = shutil.copytree(model, tmp_path / "model")
+    published = json.loads((folder / "preprocessor_config.json").read_text())
+    published["image_mean"] = [0.0 for _ in published["image_mean"]]
+    (folder / "preprocessor_config.json").write_text(json.dumps(published))
+    (folder / "README.md").unlink()
+    write_card(folder)
+    done, content = verify(folder, "--data", data)
+    assert done.returncode == 3
+    many = verdicts(content, "many")
+    assert {name for name, verdict in many.items() if verdict != "holds"} == {"preprocessing"}
+    assert re.search(r"measured with image_mean \[.*\], published with \[0.0, ", done.stdout)
 
 
 def test_a_stock_model_is_not_checked(verify, tmp_path):

@@ -110,6 +110,8 @@ class Answer(TypedDict, total=False):
         top1_accuracy, top5_accuracy: how many of these were hits.
         loss, loss_deviation: mean and standard deviation of their cross entropy.
         label_names: what the data calls its classes.
+        preprocessing: settings of the image processor that the result was measured with and the
+            published one does not have: name -> [measured with, published].
         classes, confusions, calibration: as in the result.
     """
 
@@ -124,6 +126,7 @@ class Answer(TypedDict, total=False):
     loss: float
     loss_deviation: float
     label_names: list[str]
+    preprocessing: dict[str, list[Any]]
     classes: list[ClassAccuracy]
     confusions: list[Confusion]
     calibration: Calibration
@@ -350,9 +353,13 @@ def _measure(
         num_workers=request.num_workers,
     )
     drawn = draw(source, request.sample, seed=request.seed) if request.sample else source
+    others = _other_settings(processor, recorded["image_processor"])
+    if others:
+        measured_with = {key: value for key, (value, _) in others.items()}
+        processor = type(processor)(**processor.to_dict() | measured_with)
     predictions = predict_split(
         model,
-        _recorded_processor(processor, recorded["image_processor"]),
+        processor,
         source=drawn,
         accelerator=accelerator,
         protocol=protocol,
@@ -380,23 +387,23 @@ def _measure(
         "loss": float(losses.mean(dtype=np.float64)),
         "loss_deviation": float(losses.std(dtype=np.float64, ddof=min(1, len(losses) - 1))),
         "label_names": list(source.label_names),
+        "preprocessing": others,
         "classes": details["classes"],
         "confusions": details["confusions"],
         "calibration": details["calibration"],
     }
 
 
-def _recorded_processor(
-    processor: BaseImageProcessor, settings: dict[str, Any]
-) -> BaseImageProcessor:
-    """The published image processor with the recorded settings."""
+def _other_settings(
+    processor: BaseImageProcessor, recorded: dict[str, Any]
+) -> dict[str, list[Any]]:
+    """Find recorded settings that the published processor does not have: [recorded, published]."""
     published = processor.to_dict()
-    changed = {
-        key: value
-        for key, value in settings.items()
+    return {
+        key: [value, published[key]]
+        for key, value in recorded.items()
         if key in published and key != "auto_map" and published[key] != value
     }
-    return type(processor)(**published | changed) if changed else processor
 
 
 def main() -> None:

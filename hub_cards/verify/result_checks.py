@@ -62,6 +62,8 @@ def _check_result(
     yield _check_images(result, answer, about)
     if labels and answer.get("label_names"):
         yield _check_names(labels, answer["label_names"], about)
+    if "preprocessing" in answer:
+        yield _check_preprocessing(answer["preprocessing"], about)
     for metric, name in METRICS.items():
         claimed = result["metrics"].get(metric)
         # The first five of at most five classes are always right; no card says so.
@@ -72,6 +74,16 @@ def _check_result(
             yield Check(name, verdict, detail, about, facts=facts)
     if answer["seen"] == answer["num_images"]:
         yield from _check_breakdown(result, answer, about)
+
+
+def _check_preprocessing(others: Record, about: str) -> Check:
+    """Judge whether users get the images that the result was measured with."""
+    if not others:
+        return Check("preprocessing", HOLDS, "as in preprocessor_config.json", about)
+    key, (measured, published) = next(iter(others.items()))
+    more = f", and {len(others) - 1} more differ" if len(others) > 1 else ""
+    detail = f"measured with {key} {measured}, published with {published}{more}"
+    return Check("preprocessing", FAILS, detail, about)
 
 
 def _check_names(labels: Sequence[str], named: Sequence[str], about: str) -> Check:
