@@ -18,10 +18,23 @@ from convzoo.training.metrics_log import read_metrics
 from modeling import CNN
 from tests.support.clients import ROOT, run_as_stranger, train
 from tests.support.images import COLOURS
+from tests.support.models import extract_published_folders
 
 RUN = ROOT / "tests" / "golden" / "run_of_0_1_0"
 MODEL = RUN / "finished_model"
 RESULTS = json.loads((MODEL / "train_results.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def golden_run(tmp_path_factory):
+    """The run with the code that lay beside its weights."""
+    folder = tmp_path_factory.mktemp("old")
+    extract_published_folders(folder)
+    run = shutil.copytree(RUN, folder / "run_of_0_1_0")
+    for code in (folder / "cnn").glob("*.py"):
+        shutil.copy(code, run / "finished_model")
+        shutil.copy(code, run / "checkpoints" / "step_00000030")
+    return run
 
 
 def write_images(folder, count, seed):
@@ -44,14 +57,16 @@ def same_arithmetic():
     return same_machine and theirs["versions"]["torch"] == ours["versions"]["torch"]
 
 
-def test_a_stopped_run_is_resumed_to_the_weights_that_the_old_code_reached(tmp_path):
+def test_a_stopped_run_is_resumed_to_the_weights_that_the_old_code_reached(golden_run, tmp_path):
     """Almost everything is on: EMA, MixUp, CutMix, erasing, a policy, drop path, momentum."""
     write_images(tmp_path / "data" / "train", 31, seed=0)
     write_images(tmp_path / "data" / "test", 12, seed=1)
     folder = tmp_path / "run_of_0_1_0"
-    shutil.copytree(RUN, folder, ignore=shutil.ignore_patterns("finished_model", "README.md"))
+    shutil.copytree(
+        golden_run, folder, ignore=shutil.ignore_patterns("finished_model", "README.md")
+    )
     overrides = (f"run.output_dir={tmp_path}", f"data.path={tmp_path / 'data'}")
-    done = train(RUN / "recipe.toml", *overrides)
+    done = train(golden_run / "recipe.toml", *overrides)
     assert "resuming from" in done.stderr and "step_00000030" in done.stderr
     results = json.loads((folder / "model" / "train_results.json").read_text(encoding="utf-8"))
     added = {"validation", "published_step", "stopped_early"}  # after 0.1.0
@@ -92,15 +107,16 @@ torch.save((pixel_values, model(pixel_values).logits.detach()), sys.argv[3])
 """
 
 
-def test_an_old_model_folder_is_the_same_with_its_own_code_and_with_ours(tmp_path):
+def test_an_old_model_folder_is_the_same_with_its_own_code_and_with_ours(golden_run, tmp_path):
     image = torch.randint(0, 256, (3, 30, 24), dtype=torch.uint8)
     torch.save(image, tmp_path / "image.pt")
-    paths = (MODEL, tmp_path / "image.pt", tmp_path / "theirs.pt")
+    model_folder = golden_run / "finished_model"
+    paths = (model_folder, tmp_path / "image.pt", tmp_path / "theirs.pt")
     run_as_stranger(LOADS_WITH_ITS_OWN_CODE, *paths, folder=tmp_path)
     pixel_values, logits = torch.load(tmp_path / "theirs.pt")
-    model = AutoModelForImageClassification.from_pretrained(MODEL)
+    model = AutoModelForImageClassification.from_pretrained(model_folder)
     assert type(model) is CNN and model.config.id2label == dict(enumerate(sorted(COLOURS)))
-    processor = AutoImageProcessor.from_pretrained(MODEL)
+    processor = AutoImageProcessor.from_pretrained(model_folder)
     ours = processor(image, return_tensors="pt")["pixel_values"]
     assert torch.equal(ours, pixel_values)
     torch.testing.assert_close(model(ours).logits, logits, rtol=1e-5, atol=1e-6)

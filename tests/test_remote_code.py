@@ -4,7 +4,6 @@ import ast
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from modeling import (
 )
 from tests.support.clients import run_as_stranger
 from tests.support.golden_weights import checkerboard, images
+from tests.support.models import extract_published_folders
 
 MODELING = Path(__file__).parent.parent / "modeling"
 REMOTE_CODE = sorted(path.name for path in MODELING.glob("*_*.py") if path.name != "__init__.py")
@@ -130,10 +130,6 @@ def test_what_a_stranger_saves_is_complete_again(family, folders):
 
 # Folders of before ------------------------------------------------------------------------------
 
-# One small folder of each family, byte for byte as commit b753996 published it, when each family's
-# two files held everything; logits.json has the logits of golden_weights.images(size=40). A zip,
-# because nobody should find, lint or mend this code.
-OLD_FOLDERS = Path(__file__).parent / "golden" / "published_folders.zip"
 OLD_STRANGER = """
 import json, sys
 import numpy as np, torch
@@ -156,8 +152,7 @@ json.dump(logits, open("logits.json", "w"))
 @pytest.fixture(scope="module")
 def old_folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("old")
-    with zipfile.ZipFile(OLD_FOLDERS) as archive:
-        archive.extractall(folder)
+    extract_published_folders(folder)
     return folder
 
 
