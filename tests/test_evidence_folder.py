@@ -65,6 +65,10 @@ REFUSED = {
     "no field": (drop_depths, "must have all fields of a cnn configuration; 'depths'"),
     "no auto_map": (change_json("config.json", auto_map=None), "must have an auto_map"),
     "no code": (lambda f: (f / "modeling_cnn.py").unlink(), "missing in .*: modeling_cnn.py"),
+    "no imported code": (
+        lambda f: put(f, "modeling_cnn.py", "from .modeling_convzoo import ConvZooModel\n"),
+        "missing in .*: modeling_convzoo.py",
+    ),
     "no preprocessor": (
         lambda f: (f / "preprocessor_config.json").unlink(),
         "preprocessor_config.json is missing",
@@ -161,6 +165,14 @@ def test_bad_evidence_is_refused_and_nothing_written(full, capsys, case):
     assert not (full / "README.md").exists()
     error = capsys.readouterr().err
     assert error.startswith("error: ") and re.search(message, error)
+
+
+def test_a_card_names_imported_code_too(full):
+    put(full, "modeling_cnn.py", "from .modeling_convzoo import ConvZooModel\n")
+    put(full, "modeling_convzoo.py", "from .configuration_convzoo import ConvZooConfig\n")
+    put(full, "configuration_convzoo.py", "import torch\n")
+    for file in sorted(full.glob("*.py")):
+        assert f"[{file.name}]({file.name})" in render(full)
 
 
 def test_a_result_with_the_right_hash_and_another_count_is_refused(full):

@@ -7,6 +7,7 @@ read, numbers that disagree, or results that were measured with other weights.
 from dataclasses import dataclass
 from pathlib import Path
 
+from hub_cards.evidence.code_files import named_code, with_imports
 from hub_cards.evidence.eval_results import read_eval_results
 from hub_cards.evidence.reading import (
     read_json,
@@ -96,8 +97,8 @@ def read_evidence(folder: str | Path, weights: Weights | None = None) -> Evidenc
 
 
 def _code_files(folder: Path, config: Record, preprocessor: Record) -> tuple[str, ...]:
-    """The Python files that `trust_remote_code=True` runs, by the auto_map entries."""
-    files = set()
+    """The Python files that `trust_remote_code=True` runs: of the auto_maps, and their imports."""
+    named: set[str] = set()
     for name, table in (("config.json", config), ("preprocessor_config.json", preprocessor)):
         auto_map = table.get("auto_map")
         if not isinstance(auto_map, dict) or not auto_map:
@@ -105,7 +106,8 @@ def _code_files(folder: Path, config: Record, preprocessor: Record) -> tuple[str
                 f"{folder / name} must have an auto_map, or nobody can load the model; got "
                 f"{auto_map!r}. Save it with save_pretrained after `import modeling`."
             )
-        files |= {reference.partition(".")[0] + ".py" for reference in auto_map.values()}
+        named |= named_code(auto_map)
+    files = with_imports(folder, named)
     missing = sorted(name for name in files if not (folder / name).is_file())
     if missing:
         raise FileNotFoundError(

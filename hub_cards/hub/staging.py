@@ -4,7 +4,6 @@ Only files that a model folder is known to have are copied, or that its card or 
 else stays at home, symbolic links are refused, and absolute paths of this machine are replaced.
 """
 
-import ast
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from hub_cards.card.eval_result_files import write_eval_result_files
 from hub_cards.card.rendering import is_generated, write_card
 from hub_cards.card.validation import card_problems, relative_links
+from hub_cards.evidence.code_files import named_code, with_imports
 from hub_cards.evidence.folder import read_evidence
 from hub_cards.hub.local_paths import make_publishable, names_home
 from hub_cards.hub.push_errors import PushError
@@ -49,8 +49,8 @@ def stage_model(folder: Path, stage: Path, repo_id: str | None) -> tuple[str, ..
             breaks a rule.
     """
     try:
-        names = list(_walk(folder))
-        wanted = [name for name in names if _belongs(name, _named_files(folder))]
+        names, named = list(_walk(folder)), _named_files(folder)
+        wanted = [name for name in names if _belongs(name, named)]
         for name in wanted:
             _copy(folder, stage, name)
         for record in RECORDS:
@@ -105,37 +105,19 @@ def _copy(folder: Path, stage: Path, name: str) -> None:
 
 def _named_files(folder: Path) -> set[str]:
     """Code that the settings name, with what it imports from beside it, and what a card links."""
-    found = set()
-    waiting = [name for settings in SETTINGS for name in _code_of(folder / settings)]
-    while waiting:
-        name = waiting.pop()
-        if name not in found and (folder / name).is_file():
-            found.add(name)
-            waiting += _imported_beside(folder / name)
+    named = set().union(*(_code_of(folder / settings) for settings in SETTINGS))
+    found = with_imports(folder, named)
     card = folder / "README.md"
     if card.is_file() and not card.is_symlink():
         found.update(relative_links(card.read_text(encoding="utf-8")))
     return found
 
 
-def _code_of(settings: Path) -> Iterator[str]:
+def _code_of(settings: Path) -> set[str]:
     try:
-        auto_map = json.loads(settings.read_text(encoding="utf-8"))["auto_map"]
-        for reference in auto_map.values():
-            yield reference.rpartition("--")[2].partition(".")[0] + ".py"
+        return named_code(json.loads(settings.read_text(encoding="utf-8"))["auto_map"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return  # who reads it as evidence says what is wrong with it
-
-
-def _imported_beside(path: Path) -> Iterator[str]:
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} must be a Python file; {error}") from error
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            yield from (f"{name.partition('.')[0]}.py" for name in names)
+        return set()  # who reads it as evidence says what is wrong with it
 
 
 def _check_texts(stage: Path) -> None:
