@@ -24,7 +24,8 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_convzoo import ConvZooConfig
 
-WRAPPERS = r"^(?:_orig_mod\.|module\.)+"  # in names of weights
+# Before the names of weights, of torch.compile and of DistributedDataParallel.
+WRAPPERS = r"^(?:_orig_mod\.|module\.)+"
 IGNORED = -100  # label of rows that the loss leaves out, as in torch's cross_entropy
 
 

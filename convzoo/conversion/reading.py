@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from modeling.modeling_convzoo import WRAPPERS
+
 # Where training scripts keep the weights in a checkpoint; moving averages first, as timm does.
 DICTIONARIES = ("state_dict_ema", "model_ema", "state_dict", "model")
-PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")  # of torch.compile and DistributedDataParallel
 SHOWN = 12  # names that an error message lists
 
 
@@ -114,7 +115,7 @@ def _find_weights(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
             f"{', '.join(DICTIONARIES)}; it has {list(content)[:SHOWN]}"
         )
     weights = content[found[0]] if found else content
-    stripped = {PREFIX.sub("", name): tensor for name, tensor in weights.items()}
+    stripped = {re.sub(WRAPPERS, "", name): tensor for name, tensor in weights.items()}
     if len(stripped) < len(weights):
         raise ValueError(f"{path} must name each tensor once, not also with a prefix")
     others = f" (it also has {', '.join(found[1:])})" if len(found) > 1 else ""

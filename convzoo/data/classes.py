@@ -56,33 +56,40 @@ def check_mixed_labels(names: Sequence[str], path: str) -> None:
             )
 
 
-def log_classes(split: Split) -> None:
+def first_names(names: Sequence[str]) -> str:
+    """List names for a message, not more than a reader wants."""
+    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+
+
+def log_classes(split: Split, labels: np.ndarray | None = None) -> None:
     """Log the classes of a training split, and warn of those without images.
 
     The labels of a dataset on the Hub are not read for that. Nothing is read where nobody listens,
     as in the other processes of a training.
+
+    Args:
+        split: of the training.
+        labels: what `Split.read_labels` gave, if it was asked already.
     """
     if not logger.isEnabledFor(logging.INFO):
         return
     names = split.label_names
-    shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
-    logger.info("%d classes: %s", len(names), shown)
+    logger.info("%d classes: %s", len(names), first_names(names))
     if split.is_remote:
         return
-    labels = split.labels_in_files()
-    numbers = np.arange(len(names)) if split.class_numbers is None else split.class_numbers
-    labels = numbers[labels[(labels >= 0) & (labels < len(numbers))]]
+    if labels is None:  # unchecked: whoever uses them says what is wrong with them
+        labels = split.labels_in_files()
+        numbers = np.arange(len(names)) if split.class_numbers is None else split.class_numbers
+        labels = numbers[labels[(labels >= 0) & (labels < len(numbers))]]
     present = set(np.unique(labels).tolist())
     empty = [name for number, name in enumerate(names) if number not in present]
     if empty:
-        more = ", ..." if len(empty) > NAMES_SHOWN else ""
         logger.warning(
-            "%d classes of %s have no image in split %r: %s%s",
+            "%d classes of %s have no image in split %r: %s",
             len(empty),
             split.path,
             split.name,
-            ", ".join(empty[:NAMES_SHOWN]),
-            more,
+            first_names(empty),
         )
 
 

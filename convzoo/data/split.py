@@ -258,12 +258,12 @@ class Split:
         count = len(self.label_names if self.class_numbers is None else self.class_numbers)
         outside = np.flatnonzero((labels < 0) | (labels >= count))
         if len(outside):
-            place = self.locate(sum(self.group_rows[:number]) + int(outside[0]))
             if (labels == -1).all() and (self.labels_in_files() == -1).all():
                 raise ValueError(self.unlabelled_message())
+            index = sum(self.group_rows[:number]) + int(outside[0])
             raise ValueError(
                 f"{self.label_column} must lie in [0, {count - 1}]; got {labels[outside[0]]} in "
-                f"{self.where(*place)}"
+                f"{self.where_is(index)}"
             )
         return labels if self.class_numbers is None else np.asarray(self.class_numbers[labels])
 
@@ -274,6 +274,10 @@ class Split:
             f"split, all its labels are -1 or missing. Choose another one with data.train_split, "
             f"data.eval_split or --split"
         )
+
+    def where_is(self, index: int) -> str:
+        """Name row `index` of the split, for messages."""
+        return self.where(*self.locate(index))
 
     def where(self, number: int, row: int) -> str:
         """Name a row of row group `number`, for messages."""

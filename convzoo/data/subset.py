@@ -4,6 +4,7 @@ The result is a `Split` like any other: training orders it, evaluation counts it
 say that it is a part.
 """
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -84,14 +85,25 @@ def subset(
             f"a subset must have at least one of the {split.num_rows} images of {split.path} "
             f"[{split.name}]; none is left by {taken}"
         )
+    split = dataclasses.replace(split, label_names=names, class_numbers=class_numbers)
+    return choose_and_record(split, rows, taken=taken)
+
+
+def choose_and_record(split: Split, rows: np.ndarray, *, taken: list[dict[str, Any]]) -> Split:
+    """Choose rows of a split; its fingerprint and what result files say of it tell of that.
+
+    Args:
+        split: to choose from.
+        rows: numbers of rows of this split, ascending.
+        taken: what is to be said, an entry for each choice.
+    """
+    facts = json.dumps([split.fingerprint, split.label_names]).encode()
+    facts += rows.astype("<i8").tobytes()
     before = split.subset or {"of": split.num_rows, "taken": []}
-    facts = json.dumps([split.fingerprint, names]).encode() + rows.astype("<i8").tobytes()
     return split.choose(
         rows,
-        label_names=names,
-        class_numbers=class_numbers,
         fingerprint=f"sha256:{hashlib.sha256(facts).hexdigest()}",
-        subset={"of": before["of"], "taken": before["taken"] + taken},
+        subset={"of": before["of"], "taken": [*before["taken"], *taken]},
     )
 
 

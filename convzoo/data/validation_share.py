@@ -5,7 +5,6 @@ and a later evaluation find the same one. Images with the same bytes go to one s
 """
 
 import hashlib
-import json
 import logging
 import os
 from collections import Counter
@@ -14,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from convzoo.data.classes import NAMES_SHOWN
+from convzoo.data.classes import first_names
 from convzoo.data.split import FolderSplit, Split
-from convzoo.data.subset import subset
+from convzoo.data.subset import choose_and_record, subset
 
 logger = logging.getLogger(__name__)
 MOST_BYTES_COMPARED = 4 * 2**30  # of parquet files, which must be read whole to be compared
@@ -54,8 +53,8 @@ def take_share(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     validated[taken] = True
     step = {"eval_fraction": fraction, "seed": seed}
     return (
-        _part(split, np.flatnonzero(~validated), step=step | {"part": "training"}),
-        _part(split, taken, step=step | {"part": "validation"}),
+        choose_and_record(split, np.flatnonzero(~validated), taken=[step | {"part": "training"}]),
+        choose_and_record(split, taken, taken=[step | {"part": "validation"}]),
     )
 
 
@@ -154,17 +153,6 @@ def _fill(members: np.ndarray, copies: np.ndarray, *, wanted: int) -> list[int]:
     return chosen
 
 
-def _part(split: Split, rows: np.ndarray, *, step: dict[str, Any]) -> Split:
-    facts = json.dumps([split.fingerprint, split.label_names]).encode()
-    facts += rows.astype("<i8").tobytes()
-    before = split.subset or {"of": split.num_rows, "taken": []}
-    return split.choose(
-        rows,
-        fingerprint=f"sha256:{hashlib.sha256(facts).hexdigest()}",
-        subset={"of": before["of"], "taken": [*before["taken"], step]},
-    )
-
-
 def _tell(split: Split, labels: np.ndarray, *, taken: np.ndarray) -> None:
     logger.info(
         "validation share: %d of %d images of split %r, which are not trained on",
@@ -174,10 +162,8 @@ def _tell(split: Split, labels: np.ndarray, *, taken: np.ndarray) -> None:
     )
     without = sorted({*labels.tolist()} - {*labels[taken].tolist()})
     if without:
-        names = [split.label_names[number] for number in without[:NAMES_SHOWN]]
         logger.warning(
-            "%d classes have no two different images and are not validated: %s%s",
+            "%d classes have no two different images and are not validated: %s",
             len(without),
-            ", ".join(names),
-            ", ..." if len(without) > NAMES_SHOWN else "",
+            first_names([split.label_names[number] for number in without]),
         )

@@ -115,11 +115,11 @@ class EvalStream(IterableDataset[Batch]):
         num_channels = getattr(self.processor, "num_channels", 3)
         batch = []
         for index, data, label in eval_rows(self.source, share):
-            DARK_IMAGES.look(data, partial(self._where, index))
+            DARK_IMAGES.look(data, partial(self.source.where_is, index))
             try:
                 image = open_rgb(data, num_channels, exif_rotation=self.protocol.exif_rotation)
             except ValueError as error:
-                raise ValueError(f"{self._where(index)}: {error}") from error
+                raise ValueError(f"{self.source.where_is(index)}: {error}") from error
             image.info.clear()  # a processor may turn by EXIF, too, but the protocol decides
             batch.append((index, label, content_digest(data, label), image))
             if len(batch) == self.protocol.batch_size:
@@ -149,10 +149,9 @@ class EvalStream(IterableDataset[Batch]):
                 self.processor([image], return_tensors="pt", **self.options)
             except ValueError as error:
                 reason = str(error).removeprefix("images[0] ")
-                raise ValueError(f"{self._where(index)}: {reason}. Leave it out") from error
-
-    def _where(self, index: int) -> str:
-        return self.source.where(*self.source.locate(index))
+                raise ValueError(
+                    f"{self.source.where_is(index)}: {reason}. Leave it out"
+                ) from error
 
 
 def predict_split(

@@ -160,10 +160,6 @@ class Survey:
             "unreadable": self.unreadable,
         }
 
-    def where(self, row: int) -> str:
-        """Return what messages call a row of the split."""
-        return self.source.where(*self.source.locate(row))
-
     def _read(self, limit: int) -> None:
         chosen = _spread(self.source.group_rows, limit)
         total = sum(count for _, _, count in chosen)
@@ -291,7 +287,11 @@ def find_duplicates(surveys: dict[str, Survey]) -> Duplicates:
                 pair = ((first_split, first_row), (split, row))
                 found["examples"].append(
                     [
-                        {"split": name, "row": number, "where": surveys[name].where(number)}
+                        {
+                            "split": name,
+                            "row": number,
+                            "where": surveys[name].source.where_is(number),
+                        }
                         for name, number in pair
                     ]
                 )

@@ -70,7 +70,7 @@ def open_run_data(recipe: Recipe) -> RunData:
                 f"splits {data.train_split} and {data.eval_split} of {data.path} must have the "
                 f"same classes in the same order; they differ. Set data.eval_split to another one"
             )
-    log_classes(train)
+    log_classes(train, labels)
     images_per_step = batch_size // recipe.augmentation.repeats
     if images_per_step > train.num_rows:
         raise ValueError(
