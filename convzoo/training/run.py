@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ class Run:
             lines = read_metrics(folder / "metrics.jsonl")
             plot_curves(lines, self.recipe.run.name, folder / "training_curve.png")
             with self.learner.published():
-                write_folder(folder / "model", self._fill_model_folder)
+                write_folder(folder / "model", partial(self._fill_model_folder, lines=lines))
             logger.info("model, curves and training results: %s", folder / "model")
 
     def end(self) -> None:
@@ -150,7 +151,7 @@ class Run:
         self.unreadable.know(dict(gather_object(list(self.unreadable.reasons.items()))))
         self.state.unreadable = self.unreadable.reasons
 
-    def _fill_model_folder(self, folder: Path) -> None:
+    def _fill_model_folder(self, folder: Path, *, lines: list[dict[str, Any]]) -> None:
         self.learner.save_model(folder)
         if self.published_step != self.state.step:
             best = checkpointing.whole_checkpoint(
@@ -169,12 +170,15 @@ class Run:
                 exif_rotation=data.exif_rotation,
             )
         weights = file_sha256(folder / "model.safetensors")
-        write_json(folder / "train_results.json", self._results() | {"model_sha256": weights})
+        write_json(folder / "train_results.json", self._results(lines) | {"model_sha256": weights})
 
-    def _results(self) -> dict[str, Any]:
-        """Collect the content of train_results.json, all but the hash of the weights."""
+    def _results(self, lines: list[dict[str, Any]]) -> dict[str, Any]:
+        """Collect the content of train_results.json, all but the hash of the weights.
+
+        Args:
+            lines: of the metrics log.
+        """
         train, state = self.recipe.train, self.state
-        lines = read_metrics(self.recipe.folder / "metrics.jsonl")
         images_seen = state.step * train.global_batch_size
         early = self.stopped_early
         return {

@@ -1,5 +1,6 @@
 """`hub-cards metric`: put a metric on the Hub."""
 
+from functools import partial
 from typing import Annotated
 
 from typer import Argument
@@ -40,9 +41,7 @@ def _metric(  # noqa: PLR0913  # typer makes an option of each
 
     terminal = Terminal(json=json, quiet=quiet)
     if output:
-        return write_folder(
-            lambda target: build_metric(folder, repo_id, target=target), output, terminal=terminal
-        )
+        return write_folder(partial(build_metric, folder, repo_id), output, terminal=terminal)
     options = PushOptions(
         private=private,
         revision=revision or "main",
@@ -50,9 +49,7 @@ def _metric(  # noqa: PLR0913  # typer makes an option of each
         dry_run=dry_run,
         force=force,
     )
-    return publish(
-        lambda: push_metric(folder, repo_id, options=options), dry_run=dry_run, terminal=terminal
-    )
+    return publish(partial(push_metric, folder, repo_id), options, terminal=terminal)
 
 
 metric = Command(

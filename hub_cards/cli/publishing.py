@@ -9,36 +9,38 @@ from typing import TYPE_CHECKING
 from hub_cards.cli.terminal import Terminal, print_error
 
 if TYPE_CHECKING:
-    from hub_cards.hub.pushing import PushResult
+    from hub_cards.hub.pushing import PushOptions, PushResult
 
 
-def publish(push: Callable[[], "PushResult"], *, dry_run: bool, terminal: Terminal) -> int:
+def publish(
+    push: Callable[..., "PushResult"], options: "PushOptions", *, terminal: Terminal
+) -> int:
     """Push, print the result, and return the exit status.
 
     Args:
-        push: what pushes.
-        dry_run: whether it only shows what would be sent.
+        push: what pushes; it is given the options.
+        options: how.
         terminal: where to print.
     """
     from hub_cards.hub.push_errors import PushError
 
     start_talking(terminal)
     try:
-        result = push()
+        result = push(options=options)
     except PushError as error:
         print_error(error)
         return error.exit_code
     done = result.pull_request_url or result.commit_url or f"nothing to commit: {result.url}"
-    terminal.say("dry run: nothing was sent" if dry_run else done)
-    terminal.answer({"dry_run": dry_run, **asdict(result)})
+    terminal.say("dry run: nothing was sent" if options.dry_run else done)
+    terminal.answer({"dry_run": options.dry_run, **asdict(result)})
     return 0
 
 
-def write_folder(build: Callable[[Path], object], output: str, *, terminal: Terminal) -> int:
+def write_folder(build: Callable[..., object], output: str, *, terminal: Terminal) -> int:
     """Build a Space in a new folder instead of pushing it, and return the exit status.
 
     Args:
-        build: what writes the files into a folder.
+        build: what writes the files into a folder, its `target`.
         output: the folder, which must not be there yet; it is removed after an error.
         terminal: where to print.
     """
@@ -48,7 +50,7 @@ def write_folder(build: Callable[[Path], object], output: str, *, terminal: Term
     folder = Path(output)
     folder.mkdir(parents=True)
     try:
-        build(folder)
+        build(target=folder)
     except BaseException as error:
         shutil.rmtree(folder)
         if not isinstance(error, PushError):

@@ -1,5 +1,6 @@
 """`hub-cards push`: put a model folder on the Hub."""
 
+from functools import partial
 from typing import Annotated
 
 from typer import Argument, Option
@@ -53,8 +54,8 @@ def _push(  # noqa: PLR0913  # typer makes an option of each
         force=force,
     )
     return publish(
-        lambda: push_folder(folder, repo_id, options=options),
-        dry_run=dry_run,
+        partial(push_folder, folder, repo_id),
+        options,
         terminal=Terminal(json=json, quiet=quiet),
     )
 

@@ -1,5 +1,6 @@
 """`hub-cards space`: put the demo page of models on the Hub."""
 
+from functools import partial
 from typing import Annotated
 
 from typer import Argument
@@ -51,9 +52,7 @@ def _space(  # noqa: PLR0913  # typer makes an option of each
 
     terminal = Terminal(json=json, quiet=quiet)
     if output:
-        return write_folder(
-            lambda folder: build_space(models, repo_id, target=folder), output, terminal=terminal
-        )
+        return write_folder(partial(build_space, models, repo_id), output, terminal=terminal)
     options = PushOptions(
         private=private,
         revision=revision or "main",
@@ -61,9 +60,7 @@ def _space(  # noqa: PLR0913  # typer makes an option of each
         dry_run=dry_run,
         force=force,
     )
-    return publish(
-        lambda: push_space(models, repo_id, options=options), dry_run=dry_run, terminal=terminal
-    )
+    return publish(partial(push_space, models, repo_id), options, terminal=terminal)
 
 
 space = Command(
