@@ -144,6 +144,7 @@ def test_every_module_has_its_test_file(package):
         "color": "policies",
         "crops": "train_transform",
         "normalize": "train_transform",
+        "boxes": "mixing",
         "erasing": "mixing",
         "ten_crop": "mixing",
         "transfer": "mixing",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from convzoo.images.boxes import inside_boxes
 from convzoo.images.transfer import to_device
 
 Box = tuple[int, int, int, int]  # top, left, height, width, pixels
@@ -119,7 +120,7 @@ def _inside(boxes: Sequence[Sequence[Box]], pixel_values: torch.Tensor) -> torch
         padded[row, : len(row_boxes)] = row_boxes if len(row_boxes) else 0
     places = to_device(torch.from_numpy(padded), pixel_values.device)
     top, left, rows, columns = places.unbind(-1)  # (N, boxes) each
-    y, x = (torch.arange(side, device=places.device) for side in (height, width))
-    in_rows = (top[..., None] <= y) & (y < (top + rows)[..., None])
-    in_columns = (left[..., None] <= x) & (x < (left + columns)[..., None])
-    return (in_rows[..., :, None] & in_columns[..., None, :]).any(1)
+    inside = inside_boxes(
+        top=top, bottom=top + rows, left=left, right=left + columns, size=(height, width)
+    )
+    return inside.any(1)

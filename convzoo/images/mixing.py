@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from convzoo.images.boxes import inside_boxes
 from convzoo.images.transfer import to_device
 from convzoo.recipe.settings import Augmentation
 
@@ -139,9 +140,7 @@ def build_mix(
 
 def _weights(kept: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Weight of each image's own pixels: 0 in its box and 1 outside, or `kept` without a box."""
-    top, bottom, left, right = boxes.T[:, :, None]
-    y, x = (torch.arange(side, device=kept.device) for side in size)
-    rows, columns = (top <= y) & (y < bottom), (left <= x) & (x < right)
-    inside = rows[:, None, :, None] & columns[:, None, None, :]  # (N, 1, H, W)
-    has_box = ((bottom > top) & (right > left))[:, :, None, None]
+    top, bottom, left, right = boxes.T
+    inside = inside_boxes(top=top, bottom=bottom, left=left, right=right, size=size)[:, None]
+    has_box = ((bottom > top) & (right > left))[:, None, None, None]
     return torch.where(has_box, (~inside).float(), kept[:, :, None, None])
