@@ -345,6 +345,7 @@ class Finder:
         if name == "torch":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background
 sys.meta_path.insert(0, Finder())
 from convzoo.cli import main
 sys.exit(main(sys.argv[1:]))
