@@ -18,6 +18,7 @@ import pytest
 import yaml
 from PIL import Image, ImageCms
 
+from convzoo.data.opening import open_split
 from data import make_fashion_mnist, make_photos
 
 DATA = Path(__file__).parents[1] / "data"
@@ -211,7 +212,7 @@ def credit_rows():
 
 
 def test_every_photo_is_credited_once_and_every_credit_has_its_photo(credit_rows):
-    files = sorted(path.name for path in PHOTOS.iterdir() if path.suffix != ".md")
+    files = sorted(path.name for path in PHOTOS.glob("*.jpg"))
     assert [row[0] for row in credit_rows] == files
     subjects = [subject for names in make_photos.PHOTOS.values() for subject in names.values()]
     assert sorted(row[1] for row in credit_rows) == sorted(subjects)
@@ -225,6 +226,18 @@ def test_every_credit_names_author_source_and_a_free_licence(credit_rows):
         assert author.strip() and author.lower() not in {"anonymous", "unknown"}
         assert re.fullmatch(r"<https://\S+>", source)
         assert licence in {"public domain", "CC0-1.0"}
+
+
+def test_every_photo_has_one_of_three_classes():
+    lines = (PHOTOS / "metadata.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "file_name,label"
+    classes = dict(line.split(",") for line in lines[1:])
+    assert sorted(classes) == sorted(path.name for path in PHOTOS.glob("*.jpg"))
+    assert collections.Counter(classes.values()) == {"animal": 37, "object": 30, "structure": 45}
+    readme = (PHOTOS / "README.md").read_text("utf-8")
+    assert "an animal (37), an object (30) or a structure (45)" in readme
+    ours = open_split(str(PHOTOS), "train")
+    assert (ours.num_rows, list(ours.label_names)) == (112, ["animal", "object", "structure"])
 
 
 def test_photos_are_small_colour_jpegs_of_many_shapes_without_metadata():
