@@ -23,9 +23,15 @@ from scipy import stats
 from convzoo.environment import describe_environment, now
 from convzoo.files import write_json
 from convzoo.images import policies as ours
+from convzoo.images.color import shift_hue
 from convzoo.images.erasing import erasing_boxes
 from convzoo.images.mixing import MixupCutmix
-from convzoo.images.operations import apply_operation
+from convzoo.images.operations import (
+    RAND_AUGMENT,
+    RAND_AUGMENT_INCREASING,
+    TRIVIAL_AUGMENT_WIDE,
+    apply_operation,
+)
 from convzoo.images.ten_crop import ten_crop
 
 _library = torch.library.Library("torchvision", "DEF")
@@ -67,20 +73,20 @@ def compare() -> None:
     torch.manual_seed(0)
     folder = Path(__file__).parent.parent / "data/photos"
     names = ("bison", "kitten", "petra")
-    pictures = [np.array(Image.open(folder / f"{n}.jpg").convert("RGB"))[:224, :224] for n in names]
-    pictures.append(pictures[0][:201, :151].copy())
+    images = [np.array(Image.open(folder / f"{n}.jpg").convert("RGB"))[:224, :224] for n in names]
+    images.append(images[0][:201, :151].copy())
     print("largest difference of a pixel, grey levels")
-    compare_rand_augment(pictures)
-    compare_trivial_augment(pictures)
-    compare_others(pictures)
+    compare_rand_augment(images)
+    compare_trivial_augment(images)
+    compare_others(images)
     print(f"\np-values of equal distributions, {DRAWS} draws each")
     compare_rand_augment_draws()
-    compare_trivial_augment_draws(pictures[0])
+    compare_trivial_augment_draws(images[0])
     compare_erasing_draws()
     compare_mixing_draws()
-    compare_augmix_results(pictures[0])
+    compare_augmix_results(images[0])
     print("\npictures of 224 x 224 per second of CPU time")
-    compare_speed(pictures[0])
+    compare_speed(images[0])
 
 
 def difference(first, second) -> float:
@@ -88,9 +94,9 @@ def difference(first, second) -> float:
     return np.abs(np.asarray(first, np.float64) - np.asarray(second, np.float64)).max()
 
 
-def compare_rand_augment(pictures) -> None:
+def compare_rand_augment(images) -> None:
     """Both lists of operations, at nine levels, both signs, two filters."""
-    for table, suffix in ((ours.RAND_AUGMENT, ""), (ours.RAND_AUGMENT_INCREASING, "Increasing")):
+    for table, suffix in ((RAND_AUGMENT, ""), (RAND_AUGMENT_INCREASING, "Increasing")):
         for name, argument in table.items():
             their_name = name + suffix if name + suffix in auto_augment.NAME_TO_OP else name
             level_to_argument = auto_augment.LEVEL_TO_ARG[their_name]
@@ -102,7 +108,7 @@ def compare_rand_augment(pictures) -> None:
                     with mock.patch.object(auto_augment, "_randomly_negate", negate):
                         theirs = level_to_argument(level, {}) if level_to_argument else ()
                     options = {"fillcolor": ours.IMAGENET_FILL, "resample": FILTERS[filter_name]}
-                    for image in pictures:
+                    for image in images:
                         expected = auto_augment.NAME_TO_OP[their_name](
                             Image.fromarray(image), *theirs, **dict(options)
                         )
@@ -117,22 +123,22 @@ def compare_rand_augment(pictures) -> None:
             print(f"  timm {their_name:22} {worst:4.0f}")
 
 
-def compare_trivial_augment(pictures) -> None:
+def compare_trivial_augment(images) -> None:
     """Every operation at every magnitude and sign."""
     space = autoaugment.TrivialAugmentWide()._augmentation_space(31)
-    assert sorted(space) == sorted(ours.TRIVIAL_AUGMENT_WIDE)
+    assert sorted(space) == sorted(TRIVIAL_AUGMENT_WIDE)
     for name, (magnitudes, signed) in space.items():
         theirs = [s * m for m in magnitudes.ravel().tolist() for s in ((1, -1) if signed else (1,))]
-        arguments = ours.TRIVIAL_AUGMENT_WIDE[name]
+        arguments = TRIVIAL_AUGMENT_WIDE[name]
         assert len(arguments) == len(theirs)
         worst = 0.0
         for magnitude, argument in zip(theirs, arguments, strict=True):
             if name.startswith("Translate"):
                 magnitude = -magnitude  # they move the image, Pillow's matrix the window
-            for image in pictures:
-                picture = Image.fromarray(image)
+            for image in images:
+                pil_image = Image.fromarray(image)
                 expected = autoaugment._apply_op(
-                    picture, name, magnitude, tv.InterpolationMode.NEAREST, None
+                    pil_image, name, magnitude, tv.InterpolationMode.NEAREST, None
                 )
                 got = apply_operation(
                     image, name, argument=argument, interpolation="nearest", fill=(0, 0, 0)
@@ -141,14 +147,14 @@ def compare_trivial_augment(pictures) -> None:
         print(f"  torchvision {name:15} {worst:4.0f}")
 
 
-def compare_others(pictures) -> None:
+def compare_others(images) -> None:
     """Hue, ten crops, and mixing with the same shares and boxes."""
     worst = 0.0
-    for image in pictures:
+    for image in images:
         for turns in (-0.5, -0.31, -0.1, 0.0, 0.07, 0.2, 0.5):
-            picture = Image.fromarray(image)
-            expected = tv.adjust_hue(picture, turns)
-            worst = max(worst, difference(ours._shift_hue(picture, turns), expected))
+            pil_image = Image.fromarray(image)
+            expected = tv.adjust_hue(pil_image, turns)
+            worst = max(worst, difference(shift_hue(pil_image, turns), expected))
     print(f"  torchvision adjust_hue      {worst:4.0f}")
     pixels = torch.randn(2, 3, 61, 58)
     expected = torch.stack(tv.ten_crop(pixels, 32), dim=1)
@@ -206,16 +212,16 @@ def compare_trivial_augment_draws(image) -> None:
     """Counts of the operations, and the arguments of each."""
     theirs = []
 
-    def record(picture, name, magnitude, **_):
+    def record(pil_image, name, magnitude, **_):
         factor = name in ("Brightness", "Color", "Contrast", "Sharpness")
         theirs.append((name, magnitude + factor))
 
-    transform, picture = autoaugment.TrivialAugmentWide(), Image.fromarray(image)
+    transform, pil_image = autoaugment.TrivialAugmentWide(), Image.fromarray(image)
     rng = np.random.default_rng(0)
     policy = ours.TrivialAugmentWide()
     with mock.patch.object(autoaugment, "_apply_op", record):
         for _ in range(DRAWS):
-            transform(picture)
+            transform(pil_image)
     drawn = [(name, value or 0.0) for name, value in (policy.draw(rng) for _ in range(DRAWS))]
     theirs = [(n, math.trunc(v) if n.startswith("Translate") else v) for n, v in theirs]
     report("TrivialAugmentWide", drawn, theirs)
@@ -296,17 +302,17 @@ def compare_mixing_draws() -> None:
 
 def compare_augmix_results(image) -> None:
     """Mean change of an image by AugMix, 500 draws each."""
-    picture, rng = Image.fromarray(image), np.random.default_rng(0)
+    pil_image, rng = Image.fromarray(image), np.random.default_rng(0)
     peer = auto_augment.augment_and_mix_transform("augmix-m3", {"img_mean": ours.IMAGENET_FILL})
     parsed = ours.parse_policy("augmix-m3")
     drawn = [np.abs(parsed(image, rng) - image.astype(float)).mean() for _ in range(500)]
-    theirs = [np.abs(np.asarray(peer(picture)) - image.astype(float)).mean() for _ in range(500)]
+    theirs = [np.abs(np.asarray(peer(pil_image)) - image.astype(float)).mean() for _ in range(500)]
     print(f"  timm AugMix, change of pixels KS {stats.ks_2samp(drawn, theirs).pvalue:.3f}")
 
 
 def compare_speed(image) -> None:
     """The policies of the two libraries, on the same image, interleaved."""
-    picture = Image.fromarray(image)
+    pil_image = Image.fromarray(image)
     hparams = {"img_mean": ours.IMAGENET_FILL}
     peers = {
         "rand-m9-mstd0.5": auto_augment.rand_augment_transform("rand-m9-mstd0.5", dict(hparams)),
@@ -324,7 +330,7 @@ def compare_speed(image) -> None:
                 parsed(image, rng)
             middle = time.process_time()
             for _ in range(10):
-                np.array(peer(picture))
+                np.array(peer(pil_image))
             seconds[0] += middle - start
             seconds[1] += time.process_time() - middle
         print(

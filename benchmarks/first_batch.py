@@ -94,9 +94,9 @@ def serve_imagenet(folder: Path) -> HubServer:
     """A Hub with the dataset user/imagenet: one file under 294 names, of made-up images."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (8, 240, 320, 3), dtype=np.uint8)
-    pictures = [encode(image) for image in noise]
+    encoded = [encode(image) for image in noise]
     # Behind its end a JPEG may have anything: here what makes each row distinct and full-sized.
-    rows = [pictures[i % 8] for i in range(ROWS * GROUPS)]
+    rows = [encoded[i % 8] for i in range(ROWS * GROUPS)]
     rows = [row + rng.bytes(IMAGE_BYTES - len(row)) for row in rows]
     labels = [i % 3 for i in range(len(rows))]
     write_split(folder / "one", "train", rows, labels, files=1, rows_per_group=ROWS)

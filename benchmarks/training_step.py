@@ -43,7 +43,7 @@ PEER = "Transformers ResNet-50"
 PRELU = partial(CNN, CNNConfig())
 PLAIN = "CNN, PReLU of PyTorch"
 RELU = partial(CNN, CNNConfig(use_prelu=False))
-RESNET = partial(ResNetForImageClassification, ResNetConfig(num_labels=1000))
+RESNET = partial(ResNetForImageClassification, ResNetConfig(num_labels=1000))  # type: ignore[call-arg]
 # Name -> network, and whether it runs with our settings, and compiled.
 NETWORKS = {
     PEER: (RESNET, False, False),
@@ -73,10 +73,10 @@ def main() -> None:
         ours: ProcessPoolExecutor(1, get_context("spawn"), start, (ours, args.threads))
         for ours in (False, True)
     }
-    pictures = [path.read_bytes() for path in sorted(Path("data/photos").glob("*.jpg"))]
+    photos = [path.read_bytes() for path in sorted(Path("data/photos").glob("*.jpg"))]
     seconds, data_seconds = {name: [] for name in NETWORKS}, []
     for number in range(args.rounds + 1):
-        data_seconds.append(processes[True].submit(prepare, pictures).result())
+        data_seconds.append(processes[True].submit(prepare, photos).result())
         for name, (_, ours, _) in NETWORKS.items():
             times = processes[ours].submit(take_step, name, args.batch_size).result()
             if number:  # the first one warms up
@@ -111,16 +111,16 @@ def main() -> None:
             "batch_size": args.batch_size,
             "threads": args.threads,
             "data_milliseconds_per_image": round(
-                1000 * statistics.median(data_seconds[1:]) / len(pictures), 1
+                1000 * statistics.median(data_seconds[1:]) / len(photos), 1
             ),
-            "images": f"{len(pictures)} photographs, "
-            f"{sum(map(len, pictures)) / len(pictures) / 1000:.0f} kB on average",
+            "images": f"{len(photos)} photographs, "
+            f"{sum(map(len, photos)) / len(photos) / 1000:.0f} kB on average",
             "rows": rows,
         },
     )
 
 
-def prepare(pictures: list[bytes]) -> float:
+def prepare(photos: list[bytes]) -> float:
     """Decode, crop, flip and normalise images as training does, processor seconds."""
     settings = Preprocessing()
     transform = TrainTransform(Augmentation(), settings)
@@ -129,8 +129,8 @@ def prepare(pictures: list[bytes]) -> float:
     )
     start = time.process_time()
     crops = [
-        transform(open_for_cropping(picture), sample_rng(0, number))
-        for number, picture in enumerate(pictures)
+        transform(open_for_cropping(photo), sample_rng(0, number))
+        for number, photo in enumerate(photos)
     ]
     normalize(torch.from_numpy(np.stack(crops)))
     return time.process_time() - start

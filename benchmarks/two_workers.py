@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import datasets
-import input_pipeline
 import torch
 
+from benchmarks import input_pipeline
 from convzoo.data.opening import open_split
 from convzoo.data.order import DataOrder
 from convzoo.data.share import Share

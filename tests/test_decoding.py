@@ -21,11 +21,11 @@ from convzoo.images.decoding import (
     open_rgb,
 )
 from modeling import ConvZooImageProcessor
-from tests.support.images import encode, jpeg, picture, without
+from tests.support.images import encode, jpeg, smooth_image, without
 
 
 def test_arrow_memory_takes_the_fast_decoder(monkeypatch):
-    data = pa.array([encode(picture(61, 83))], pa.binary())
+    data = pa.array([encode(smooth_image(61, 83))], pa.binary())
     view = Rows(data, np.array([0]))[0][0]
     calls = []
     fast = simplejpeg.decode_jpeg
@@ -38,7 +38,9 @@ def test_arrow_memory_takes_the_fast_decoder(monkeypatch):
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 def test_the_fast_decoder_gives_pillows_pixels(quality, subsampling):
     buffer = io.BytesIO()
-    Image.fromarray(picture(61, 83)).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    Image.fromarray(smooth_image(61, 83)).save(
+        buffer, "JPEG", quality=quality, subsampling=subsampling
+    )
     assert np.array_equal(decode_rgb(buffer.getvalue()), np.asarray(open_rgb(buffer.getvalue())))
 
 
@@ -50,7 +52,7 @@ def test_the_fast_decoder_gives_pillows_pixels(quality, subsampling):
 )
 def test_every_colour_mode_becomes_rgb(mode, kind):
     buffer = io.BytesIO()
-    Image.fromarray(picture(20, 30)).convert(mode).save(buffer, kind)
+    Image.fromarray(smooth_image(20, 30)).convert(mode).save(buffer, kind)
     decoded = decode_rgb(buffer.getvalue())
     assert decoded.shape == (20, 30, 3) and decoded.dtype == np.uint8
     assert decoded.std() > 5
@@ -68,7 +70,7 @@ def rotated(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
-    Image.fromarray(picture(20, 30)).save(buffer, kind, exif=exif)
+    Image.fromarray(smooth_image(20, 30)).save(buffer, kind, exif=exif)
     return buffer.getvalue()
 
 
@@ -103,7 +105,7 @@ def test_exif_rotation_is_applied_only_when_asked_for(kind):
 )
 def test_grey_pixels_are_those_of_the_image_processor(mode, kind):
     buffer = io.BytesIO()
-    Image.fromarray(picture(20, 30)).convert(mode).save(buffer, kind)
+    Image.fromarray(smooth_image(20, 30)).convert(mode).save(buffer, kind)
     grey = decode_rgb(buffer.getvalue(), num_channels=1)
     processor = ConvZooImageProcessor(
         20, crop_size=20, num_channels=1, rescale_factor=1.0, image_mean=[0], image_std=[1]
@@ -119,7 +121,7 @@ def test_grey_pixels_are_those_of_the_image_processor(mode, kind):
 
 @pytest.mark.parametrize("keep", [0, 2, 10, 300])
 def test_a_truncated_jpeg_is_refused(keep):
-    data = encode(picture(61, 83))
+    data = encode(smooth_image(61, 83))
     with pytest.raises(ValueError, match=f"readable JPEG, PNG or similar; {keep} bytes"):
         decode_rgb(data[:keep])
 
@@ -142,7 +144,7 @@ def test_text_and_bombs_are_refused():
 
 @pytest.mark.parametrize("open_image", [decode_rgb, open_rgb, open_for_cropping])
 def test_a_jpeg_of_more_pixels_than_pillow_allows_is_refused(open_image, monkeypatch):
-    data = encode(picture(16, 16))
+    data = encode(smooth_image(16, 16))
     open_image(data)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 255)
     with pytest.raises(UnreadableImageError, match="256 pixels.* decompression bomb"):
@@ -172,7 +174,9 @@ def test_a_decoded_crop_is_bit_equal_to_the_crop_of_the_decoded_image(
     rng = np.random.default_rng(0)
     for number in range(12):
         height, width = rng.integers(1, 130, 2)
-        data = jpeg(picture(height, width, number), subsampling, 50 + 4 * number, restart=restart)
+        data = jpeg(
+            smooth_image(height, width, number), subsampling, 50 + 4 * number, restart=restart
+        )
         whole = decode_rgb(data, num_channels)
         crops = open_for_cropping(data, num_channels)
         assert isinstance(crops, JpegCrops) and crops.shape == whole.shape
@@ -193,7 +197,7 @@ def outcome(open_image, data, box):
 def test_a_damaged_jpeg_is_cropped_or_refused_as_its_full_decode_is(progressive, monkeypatch):
     monkeypatch.setattr(ImageFile, "MAXBLOCK", 2**17)
     rng = np.random.default_rng(0)
-    good = jpeg(picture(90, 120), progressive=progressive, restart=3)
+    good = jpeg(smooth_image(90, 120), progressive=progressive, restart=3)
     scans = [match.start() for match in re.finditer(b"\xff\xda", good)]
     files = [good + b"appendix", good[:-2], good[: scans[-1]] + b"\xff\xd9", good[: scans[0]]]
     files += [good, without(good, b"\xff\xdb"), good, without(good, b"\xff\xc4")]
@@ -214,7 +218,7 @@ def test_a_damaged_jpeg_is_cropped_or_refused_as_its_full_decode_is(progressive,
 
 
 def test_without_turbojpeg_crops_are_the_same(monkeypatch):
-    data = jpeg(picture(40, 50))
+    data = jpeg(smooth_image(40, 50))
     crop = open_for_cropping(data)[3:30, 7:40]
     monkeypatch.setitem(sys.modules, "turbojpeg", None)  # as if it were not installed
     turbojpeg.library.cache_clear()

@@ -36,10 +36,10 @@ def fashion_mnist():
     for split in ("train", "test"):
         tables = [pq.read_table(path) for path in sorted(FASHION_MNIST.glob(f"data/{split}-*"))]
         rows = [row for table in tables for row in table["image"].to_pylist()]
-        pictures = [Image.open(io.BytesIO(row["bytes"])) for row in rows]
-        assert {(picture.format, picture.mode) for picture in pictures} == {("PNG", "L")}
+        images = [Image.open(io.BytesIO(row["bytes"])) for row in rows]
+        assert {(image.format, image.mode) for image in images} == {("PNG", "L")}
         labels = np.concatenate([table["label"].to_numpy() for table in tables])
-        splits[split] = np.stack([np.asarray(picture) for picture in pictures]), labels
+        splits[split] = np.stack([np.asarray(image) for image in images]), labels
     return splits
 
 
@@ -50,14 +50,14 @@ def card():
 
 def test_every_class_occurs_equally_often_in_a_split(fashion_mnist):
     for split, count in (("train", 1200), ("test", 200)):
-        pictures, labels = fashion_mnist[split]
-        assert pictures.shape == (10 * count, 28, 28)
+        images, labels = fashion_mnist[split]
+        assert images.shape == (10 * count, 28, 28)
         assert collections.Counter(labels.tolist()) == dict.fromkeys(range(10), count)
 
 
 def test_no_image_occurs_twice_in_or_across_splits(fashion_mnist):
-    pictures = np.concatenate([pictures for pictures, _ in fashion_mnist.values()])
-    assert len({picture.tobytes() for picture in pictures}) == 14_000
+    images = np.concatenate([images for images, _ in fashion_mnist.values()])
+    assert len({image.tobytes() for image in images}) == 14_000
 
 
 def test_labels_belong_to_their_images(fashion_mnist):
@@ -109,9 +109,9 @@ def test_datasets_loads_the_folder_as_its_card_says(card, fashion_mnist, tmp_pat
     for split in info["splits"]:
         assert dataset[split["name"]].info.splits[split["name"]].num_bytes == split["num_bytes"]
         assert dataset[split["name"]].features["label"].int2str(9) == "Ankle boot"
-        pictures, labels = fashion_mnist[split["name"]]
+        images, labels = fashion_mnist[split["name"]]
         example = dataset[split["name"]][-1]
-        np.testing.assert_array_equal(np.asarray(example["image"]), pictures[-1])
+        np.testing.assert_array_equal(np.asarray(example["image"]), images[-1])
         assert example["label"] == labels[-1]
 
 

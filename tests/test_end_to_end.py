@@ -58,12 +58,12 @@ def test_pages_list_every_file_and_every_field(model):
 
 
 def test_a_stranger_gets_the_predictions_of_the_command_line(model, tmp_path):
-    picture = sorted((model / "examples").iterdir())[0]
-    done = run_as_stranger(PREDICT, model, picture, folder=tmp_path)
+    image = sorted((model / "examples").iterdir())[0]
+    done = run_as_stranger(PREDICT, model, image, folder=tmp_path)
     guesses = json.loads(done.stdout)
     assert np.isclose(sum(guess["score"] for guess in guesses), 1)
-    printed = run("-m", "convzoo", "predict", model, picture, "--top-k", 3).stdout.splitlines()
-    assert printed == [str(picture)] + [f"  {g['score']:6.1%}  {g['label']}" for g in guesses]
+    printed = run("-m", "convzoo", "predict", model, image, "--top-k", 3).stdout.splitlines()
+    assert printed == [str(image)] + [f"  {g['score']:6.1%}  {g['label']}" for g in guesses]
 
 
 def test_the_lines_of_the_readme_run_without_our_package(model, tmp_path):

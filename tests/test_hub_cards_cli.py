@@ -86,12 +86,12 @@ def test_an_option_takes_several_values_after_one_flag(given, spread):
     assert spread_values(given.split()) == spread.split()
 
 
-def test_results_are_printed_as_json_or_not_at_all(full, capsys):
+def test_results_are_printed_for_people_or_as_json(full, capsys):
     assert json.loads(page(capsys, "render", str(full), "--eval-results", "--json")) == {
         "card": str(full / "README.md"),
         "eval_results": [],
     }
-    assert page(capsys, "render", str(full), "--quiet") == ""
+    assert page(capsys, "render", str(full), "--quiet") == f"{full / 'README.md'}\n"
     quoted = str(ROOT / "hub_cards" / "quoted_results.toml")
     tables = json.loads(page(capsys, "index", quoted, "--json"))["tables"]
     entries = tomllib.loads((ROOT / "hub_cards" / "quoted_results.toml").read_text())["results"]

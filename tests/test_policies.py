@@ -194,7 +194,7 @@ def test_hue_agrees_with_torchvision():
         (-0.31, 282050, [122, 195, 77], [103, 176, 59]),
         (0.5, 292100, [195, 130, 77], [176, 111, 59]),
     ):
-        result = np.asarray(color._shift_hue(Image.fromarray(IMAGE), turns))
+        result = np.asarray(color.shift_hue(Image.fromarray(IMAGE), turns))
         assert result.sum() == total
         assert result[3, 4].tolist() == early and result[20, 27].tolist() == late
 

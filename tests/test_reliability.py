@@ -14,18 +14,18 @@ def blue(path):
 
 
 def test_the_reliability_diagram_is_drawn_from_the_bins_and_goes_with_them(full):
-    picture = full / "reliability_diagram.png"
-    assert f"]({picture.name})" in section(write_card(full).read_text(), "Calibration")
-    before, drawn = blue(picture), picture.read_bytes()
+    diagram = full / "reliability_diagram.png"
+    assert f"]({diagram.name})" in section(write_card(full).read_text(), "Calibration")
+    before, drawn = blue(diagram), diagram.read_bytes()
     write_card(full)
-    assert picture.read_bytes() == drawn
+    assert diagram.read_bytes() == drawn
     bins = BREAKDOWN["calibration"]["bins"]
     swapped = [bins[0] | {"num_correct": 0}, bins[1] | {"num_correct": 81}]
     put_results(full, result(full, calibration=BREAKDOWN["calibration"] | {"bins": swapped}))
     write_card(full)
-    after, middle = blue(picture), len(before) // 2
+    after, middle = blue(diagram), len(before) // 2
     assert after[:middle].sum() < before[:middle].sum()
     assert after[middle:].sum() > before[middle:].sum()
     put_results(full, result(full, metrics={"top1_accuracy": 0.5}))
     assert section(write_card(full).read_text(), "Calibration") == "Not measured."
-    assert not picture.exists()
+    assert not diagram.exists()

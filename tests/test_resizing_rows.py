@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 from convzoo.resizing.rows import Presize
 
 
-def picture(height, width):
+def smooth_image(height, width):
     """Smooth colours, which JPEG keeps to a few grey levels."""
     y, x = np.mgrid[:height, :width]
     return np.stack(
@@ -31,7 +31,7 @@ def opened(data):
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(120, 301), (333, 90)])
 def test_pixels_are_pillows_resize_up_to_jpeg(interpolation, size):
-    source = picture(*size)
+    source = smooth_image(*size)
     data = Presize(64, interpolation=interpolation, quality=100, subsampling="444")(
         saved(source, "PNG")
     )
@@ -65,27 +65,27 @@ def test_the_crop_is_the_one_of_the_published_image_processor():
     ],
 )
 def test_sizes(size, settings, expected):
-    assert opened(settings(saved(picture(*size), "PNG"))).size == expected
+    assert opened(settings(saved(smooth_image(*size), "PNG"))).size == expected
 
 
 def test_quality_and_subsampling_are_those_of_pillow():
-    source = saved(picture(90, 90), "PNG")
+    source = saved(smooth_image(90, 90), "PNG")
     for quality, subsampling, pillows in ((90, "420", 2), (75, "444", 0)):
         ours = opened(Presize(64, quality=quality, subsampling=subsampling)(source))
-        theirs = opened(saved(picture(64, 64), quality=quality, subsampling=pillows))
+        theirs = opened(saved(smooth_image(64, 64), quality=quality, subsampling=pillows))
         assert ours.quantization == theirs.quantization
         assert ours.layer == theirs.layer  # sampling factors of each component
 
 
 def test_small_jpegs_keep_their_bytes_and_nothing_else_does():
-    small, large = picture(40, 50), picture(70, 60)
+    small, large = smooth_image(40, 50), smooth_image(70, 60)
     presize = Presize(48)
-    for kept in (saved(small, quality=55), saved(small, mode="L"), saved(picture(48, 99))):
+    for kept in (saved(small, quality=55), saved(small, mode="L"), saved(smooth_image(48, 99))):
         assert presize(kept) == kept
     for changed in (saved(small, "PNG"), saved(small, mode="CMYK"), saved(large)):
         assert presize(changed) != changed
         assert opened(presize(changed)).mode == "RGB"
-    cropped = saved(picture(48, 99))
+    cropped = saved(smooth_image(48, 99))
     assert Presize(48, crop=True)(cropped) != cropped
 
 
@@ -93,8 +93,8 @@ def test_small_jpegs_keep_their_bytes_and_nothing_else_does():
 def test_no_copy_has_an_exif_rotation_and_all_are_turned_or_none(side):
     exif = Image.Exif()
     exif[0x0112] = 6  # the left side belongs to the top
-    turned = saved(picture(side, side + 20), quality=95, exif=exif)
-    upright = saved(picture(side, side + 20), quality=95)
+    turned = saved(smooth_image(side, side + 20), quality=95, exif=exif)
+    upright = saved(smooth_image(side, side + 20), quality=95)
     for exif_rotation, expected in (
         (False, opened(turned)),
         (True, ImageOps.exif_transpose(opened(turned))),
@@ -110,11 +110,11 @@ def test_no_copy_has_an_exif_rotation_and_all_are_turned_or_none(side):
 
 
 def test_cmyk_and_transparent_images_keep_their_colours():
-    cmyk = saved(picture(80, 80), mode="CMYK", quality=100)
+    cmyk = saved(smooth_image(80, 80), mode="CMYK", quality=100)
     expected = np.asarray(opened(cmyk).convert("RGB").resize((40, 40), Image.Resampling.BILINEAR))
     ours = np.asarray(opened(Presize(40, quality=100, subsampling="444")(cmyk)))
     assert np.abs(ours.astype(int) - expected).mean() < 1.5
-    palette = saved(picture(80, 80), "PNG", mode="P")
+    palette = saved(smooth_image(80, 80), "PNG", mode="P")
     assert opened(Presize(40)(palette)).mode == "RGB"
 
 

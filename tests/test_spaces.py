@@ -183,12 +183,12 @@ def test_a_space_is_one_commit_and_a_second_push_is_none(hub, push):
 def test_images_are_ours_and_each_has_its_licence(hub, push):
     push("user/images", "user/plain")
     there = hub.files("spaces", "user/images")
-    pictures = {name.partition("/")[2] for name in there if name.endswith(".jpg")}
+    images = {name.partition("/")[2] for name in there if name.endswith(".jpg")}
     credits = text(hub, "user/images", "examples/CREDITS.md")
     rows = [line.split(" | ") for line in credits.splitlines() if ".jpg |" in line]
-    assert {row[0].removeprefix("| ") for row in rows} == pictures and len(pictures) == 8
+    assert {row[0].removeprefix("| ") for row in rows} == images and len(images) == 8
     assert {row[-1] for row in rows} == {"CC0-1.0 |"}
-    for name in pictures:
+    for name in images:
         ours = ROOT / "data/photos" / name
         assert there[f"examples/{name}"].read_bytes() == ours.read_bytes()
 
@@ -402,13 +402,13 @@ def test_a_copy_of_the_space_shows_the_models_as_they_were(hub, folder, push, tm
     places = (space / "models.txt").read_text().split()
     assert places[2:] == ["models/cnn", "models/cnn-2"]
     before = len(hub.journal)
-    picture = folder / "examples/0_red one.png"
+    image = folder / "examples/0_red one.png"
     with serve(space, hub, tmp_path / "home") as client:
-        answer = client.predict(handle_file(picture), api_name="/predict")
+        answer = client.predict(handle_file(image), api_name="/predict")
         config = client.config
     for number, model in enumerate((folder, folder, other, folder)):
         classify = pipeline("image-classification", model=str(model), trust_remote_code=True)
-        scores = {each["label"]: each["score"] for each in classify(str(picture))}
+        scores = {each["label"]: each["score"] for each in classify(str(image))}
         got = {e["label"]: e["confidence"] for e in answer[4 * number]["confidences"]}
         assert got == pytest.approx(scores, rel=1e-4)
     (examples,) = [part for part in config["components"] if part["type"] == "dataset"]

@@ -13,7 +13,7 @@ from convzoo.images.normalize import Normalize
 from convzoo.images.policies import parse_policy
 from convzoo.images.train_transform import TrainTransform, sample_rng
 from convzoo.recipe.settings import Augmentation, Preprocessing
-from tests.support.images import picture
+from tests.support.images import smooth_image
 
 
 def protocol(size, **settings):
@@ -24,7 +24,7 @@ def protocol(size, **settings):
 @pytest.mark.parametrize("name", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(50, 70), (301, 207)])
 def test_resize_agrees_with_pillow_to_one_grey_level(name, size):
-    image = picture(180, 230)
+    image = smooth_image(180, 230)
     expected = Image.fromarray(image).resize(size[::-1], Image.Resampling[name.upper()])
     difference = np.abs(
         resize(image, size, interpolation=name).astype(int) - np.asarray(expected).astype(int)
@@ -60,7 +60,7 @@ def test_a_box_that_never_fits_is_the_largest_centred_one():
 @pytest.mark.parametrize("crop", ["random_resized", "padded", "center"])
 def test_a_sample_is_a_function_of_its_seed_and_number(crop):
     transform = TrainTransform(Augmentation(crop=crop), protocol(32))
-    image = picture(61, 47)
+    image = smooth_image(61, 47)
     first = transform(image, sample_rng(7, 100))
     assert first.shape == (32, 32, 3) and first.dtype == np.uint8
     assert np.array_equal(first, transform(image, sample_rng(7, 100)))
@@ -71,7 +71,7 @@ def test_a_sample_is_a_function_of_its_seed_and_number(crop):
 def test_half_of_the_images_are_mirrored():
     settings = Augmentation(crop="center", horizontal_flip=0.5)
     transform = TrainTransform(settings, protocol(32))
-    image = picture(32, 32)
+    image = smooth_image(32, 32)
     crops = [transform(image, sample_rng(0, i)) for i in range(400)]
     mirrored = sum(np.array_equal(crop, image[:, ::-1]) for crop in crops)
     assert mirrored + sum(np.array_equal(crop, image) for crop in crops) == 400
@@ -81,7 +81,7 @@ def test_half_of_the_images_are_mirrored():
 def test_padded_crops_reach_every_offset_and_pad_with_black():
     settings = Augmentation(crop="padded", padding=2, horizontal_flip=0.0)
     transform = TrainTransform(settings, protocol(8))
-    image = picture(8, 8).clip(1)
+    image = smooth_image(8, 8).clip(1)
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
     windows = {padded[y : y + 8, x : x + 8].tobytes() for y in range(5) for x in range(5)}
     crops = {transform(image, sample_rng(0, i)).tobytes() for i in range(300)}
@@ -103,7 +103,7 @@ def test_operations_of_the_recipe_work_on_the_crop_in_order():
         crop="center", policy="rand-m9-mstd0.5", color_jitter=(0.4, 0.4, 0.4), pca_noise="offset"
     )
     transform = TrainTransform(settings, protocol(32))
-    image, rng = picture(32, 32), sample_rng(1, 2)
+    image, rng = smooth_image(32, 32), sample_rng(1, 2)
     ours = transform(image, rng)
     boxes = transform.erasing_boxes(rng)
     rng = sample_rng(1, 2)
@@ -138,7 +138,7 @@ def jpegs(count):
     rng = np.random.default_rng(0)
     for number in range(count):
         buffer = io.BytesIO()
-        image = Image.fromarray(picture(*rng.integers(20, 200, 2), number))
+        image = Image.fromarray(smooth_image(*rng.integers(20, 200, 2), number))
         image.save(buffer, "JPEG", subsampling=number % 3, progressive=number % 5 == 4)
         yield buffer.getvalue()
 
@@ -159,7 +159,7 @@ def test_a_crop_that_is_decoded_alone_is_bit_equal(crop, num_channels):
 def test_a_random_crop_is_a_window_of_the_resized_image():
     settings = Augmentation(crop="random", horizontal_flip=0.0)
     transform = TrainTransform(settings, protocol(8, resize=10))
-    image = picture(40, 48)
+    image = smooth_image(40, 48)
     small = resize(image, (10, 12), interpolation="bilinear")
     windows = {small[y : y + 8, x : x + 8].tobytes() for y in range(3) for x in range(5)}
     crops = {transform(image, sample_rng(0, i)).tobytes() for i in range(200)}
@@ -171,7 +171,7 @@ def test_a_random_crop_is_a_window_of_the_resized_image():
 
 
 def test_the_filter_is_the_recipes_own_or_that_of_evaluation_or_random():
-    image = picture(40, 40)
+    image = smooth_image(40, 40)
     made = {
         name: resize(image, (16, 16), interpolation=name).tobytes()
         for name in ("bilinear", "bicubic")
@@ -189,7 +189,7 @@ def test_the_filter_is_the_recipes_own_or_that_of_evaluation_or_random():
 
 
 def test_grey_images_are_resized_as_by_pillow():
-    image = picture(180, 230)[..., :1]
+    image = smooth_image(180, 230)[..., :1]
     expected = Image.fromarray(image[..., 0]).resize((70, 50), Image.Resampling.BILINEAR)
     difference = resize(image, (50, 70), interpolation="bilinear")[..., 0].astype(int) - np.asarray(
         expected
@@ -223,7 +223,7 @@ def test_a_transform_grows_its_crops_and_the_boxes_on_them():
     for step, size in ((0, 64), (4, 96), (10, 128)):
         assert transform.size_at(step) == size
         rng = sample_rng(0, step)
-        assert transform(picture(150, 130), rng, size=transform.size_at(step)).shape == (
+        assert transform(smooth_image(150, 130), rng, size=transform.size_at(step)).shape == (
             size,
             size,
             3,

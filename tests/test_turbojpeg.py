@@ -5,7 +5,7 @@ import pytest
 
 from convzoo.images.decoding import decode_rgb, open_for_cropping
 from convzoo.images.turbojpeg import RegionDecoder, library
-from tests.support.images import jpeg, picture, without
+from tests.support.images import jpeg, smooth_image, without
 
 pytestmark = pytest.mark.skipif(not library(), reason="turbojpeg is not installed")
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not library(), reason="turbojpeg is not installe
     [("4:4:4", 8), ("4:2:2", 16), ("4:2:0", 16), ("4:4:0", 8), ("4:1:1", 32), ("grey", 8)],
 )
 def test_the_header_gives_size_and_units(subsampling, unit):
-    data = jpeg(picture(61, 83), subsampling)
+    data = jpeg(smooth_image(61, 83), subsampling)
     decoder = RegionDecoder(data)
     assert (decoder.height, decoder.width, decoder.unit_width) == (61, 83, unit)
     whole = decode_rgb(data)
@@ -31,24 +31,24 @@ def test_the_header_gives_size_and_units(subsampling, unit):
 
 
 @pytest.mark.parametrize(
-    "data", [b"<html>not found</html>", jpeg(picture(61, 83))[:90], b"\xff\xd8"]
+    "data", [b"<html>not found</html>", jpeg(smooth_image(61, 83))[:90], b"\xff\xd8"]
 )
 def test_what_has_no_header_is_left_to_others(data):
     assert RegionDecoder(data).height == 0
 
 
 def test_progressive_files_are_left_to_others():
-    assert RegionDecoder(jpeg(picture(61, 83), progressive=True)).height == 0
+    assert RegionDecoder(jpeg(smooth_image(61, 83), progressive=True)).height == 0
 
 
 def test_an_image_does_not_lend_its_tables_to_the_next():
-    RegionDecoder(jpeg(picture(61, 83))).decode(left=0, top=0, width=83, height=61)
-    lacking = without(jpeg(picture(61, 83)), b"\xff\xdb")
+    RegionDecoder(jpeg(smooth_image(61, 83))).decode(left=0, top=0, width=83, height=61)
+    lacking = without(jpeg(smooth_image(61, 83)), b"\xff\xdb")
     assert RegionDecoder(lacking).decode(left=0, top=0, width=83, height=61) is None
 
 
 def test_threads_crop_at_the_same_time():
-    files = [jpeg(picture(60 + 9 * i, 150 - 7 * i, i)) for i in range(8)]
+    files = [jpeg(smooth_image(60 + 9 * i, 150 - 7 * i, i)) for i in range(8)]
     expected = [decode_rgb(data)[5:50, 20:80] for data in files] * 20
     with ThreadPoolExecutor(8) as pool:
         crops = list(pool.map(lambda data: open_for_cropping(data)[5:50, 20:80], files * 20))

@@ -181,8 +181,8 @@ def test_a_sample_reads_what_it_needs_of_the_recorded_commit(hub, verify, tmp_pa
     before = len(hub.journal)
     done, content = verify("user/tiny", "--data", "user/few", "--sample", 12)
     reads = [one for one in hub.journal[before:] if one.path.startswith("/storage/datasets")]
-    pictures = [one for one in reads if one.sent < 4096]  # the others are footers
-    assert len(pictures) == len({one.range for one in pictures}) == 12
+    images = [one for one in reads if one.sent < 4096]  # the others are footers
+    assert len(images) == len({one.range for one in images}) == 12
     assert done.returncode == 4 and "not all of it was checked" in done.stdout
     assert verdicts(content, "many") == {"images": "not checked"}
     few = verdicts(content, "few")  # 12 losses have no interval

@@ -159,7 +159,7 @@ def build(network: str, *, tiny: bool) -> nn.Module:
         from transformers import ResNetConfig, ResNetForImageClassification
 
         small = {"embedding_size": 8, "hidden_sizes": [16, 16], "depths": [1, 1]} if tiny else {}
-        return ResNetForImageClassification(ResNetConfig(num_labels=1000, **small))
+        return ResNetForImageClassification(ResNetConfig(num_labels=1000, **small))  # type: ignore[call-arg]
     if network == "timm_resnet50":
         import timm
 

@@ -50,7 +50,7 @@ class ColorJitter:
         for name in rng.permutation([name for name, value in vars(self).items() if value]):
             width = getattr(self, name)
             if name == "hue":
-                jittered = _shift_hue(jittered, rng.uniform(-width, width))
+                jittered = shift_hue(jittered, rng.uniform(-width, width))
             else:
                 factor = rng.uniform(max(0.0, 1 - width), 1 + width)
                 operation = "Color" if name == "saturation" else name.capitalize()
@@ -58,7 +58,8 @@ class ColorJitter:
         return np.array(jittered)
 
 
-def _shift_hue(image: Image.Image, turns: float) -> Image.Image:
+def shift_hue(image: Image.Image, turns: float) -> Image.Image:
+    """Turn the hue of an RGB image by a number of turns in [-0.5, 0.5], as torchvision does."""
     hue, saturation, value = image.convert("HSV").split()
     hue = hue.point([(level + int(turns * 255)) % 256 for level in range(256)])
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")

@@ -5,7 +5,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 Json = Annotated[bool, Option("--json", help="print the result as JSON")]
-Quiet = Annotated[bool, Option("--quiet", help="print nothing but errors, and JSON if asked")]
+Quiet = Annotated[bool, Option("--quiet", help="print only the result, and warnings")]
 Private = Annotated[bool, Option("--private", help="create it as a private one")]
 Revision = Annotated[
     str | None, Option("--revision", metavar="BRANCH", help="branch, created if it is not there")

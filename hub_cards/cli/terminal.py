@@ -24,7 +24,7 @@ class Terminal:
 
     Attributes:
         json: print one JSON object, the result; what happens meanwhile goes to standard error.
-        quiet: print neither what happens meanwhile nor the result, unless that is JSON.
+        quiet: print only the result, and warnings.
     """
 
     json: bool = False
@@ -32,7 +32,7 @@ class Terminal:
 
     def say(self, text: object) -> None:
         """Print a line of the result for people."""
-        if not (self.json or self.quiet):
+        if not self.json:
             print(visible(str(text)))
 
     def answer(self, result: object) -> None:

@@ -39,7 +39,7 @@ def without(data, marker):
     return data
 
 
-def picture(height, width, seed=0):
+def smooth_image(height, width, seed=0):
     """Smooth colours with some noise, so that a wrong filter or a shift shows."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
