@@ -162,6 +162,7 @@ def test_every_module_has_its_test_file(package):
         "folder_metadata": "folders",
         "allowed_formats": "decoding",
         "predicting": "evaluating",
+        "prediction_table": "prediction_file",
         "class_matching": "evaluating",
         "recorded_share": "validation_share",
         "dataset_report": "inspection_dataset",
