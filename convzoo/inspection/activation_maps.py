@@ -54,7 +54,7 @@ def draw_activations(
     likeliest = probabilities.argsort(descending=True).tolist()
     labels = model.config.id2label or {}
     guesses = {labels[i]: probabilities[i].item() for i in likeliest[:MOST_GUESSES]}
-    seen = _visible(pixel_values["pixel_values"][0].numpy(), processor)
+    seen = visible(pixel_values["pixel_values"][0].numpy(), processor)
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "prediction.png"]
@@ -82,8 +82,8 @@ def mosaic(maps: np.ndarray) -> np.ndarray:
     return joined[:-GAP, :-GAP]
 
 
-def _visible(pixels: np.ndarray, processor: Any) -> np.ndarray:
-    """The input of the model, (C, H, W), as an image: normalisation undone."""
+def visible(pixels: np.ndarray, processor: Any) -> np.ndarray:
+    """Make an image, uint8 (H, W, C), of the input of a model, (C, H, W): undo normalisation."""
     mean, std = (
         np.array(values)[:, None, None] for values in (processor.image_mean, processor.image_std)
     )
