@@ -93,6 +93,7 @@ def train(run: Run, stop: StopRequest) -> bool:
     """Take the steps that are left; returns False if a signal ended them early."""
     recipe, accelerator, state = run.recipe, run.accelerator, run.state
     learner, monitors, num_classes = run.learner, run.monitors, len(run.data.label_names)
+    label_weights = run.label_weights
     pin = accelerator.device.type == "cuda"
     batches = train_batches(run.stream, recipe.data.num_workers, pin=pin)
     with run.log as log, closing(batches):
@@ -115,6 +116,7 @@ def train(run: Run, stop: StopRequest) -> bool:
             learner.set_learning_rate(learning_rate)
 
             step_loss = torch.zeros((), device=accelerator.device)
+            step_weight = label_weights.of_global_batch(labels)  # number of images without weights
             with monitors.watching():
                 for some_images, some_labels, is_last in micro_batches(
                     images, labels, run.num_micro_batches
@@ -122,11 +124,15 @@ def train(run: Run, stop: StopRequest) -> bool:
                     with nullcontext() if is_last else accelerator.no_sync(learner.model):
                         logits = learner.model(some_images).logits
                         loss = classification_loss(
-                            logits, some_labels, settings=recipe.train, num_classes=num_classes
+                            logits,
+                            some_labels,
+                            settings=recipe.train,
+                            num_classes=num_classes,
+                            weights=label_weights.weights,
                         )
                         # DDP takes the mean over processes, whose shares of a batch may differ.
-                        share = len(some_labels) * accelerator.num_processes
-                        loss = loss * (share / recipe.train.global_batch_size)
+                        share = label_weights.of(some_labels) * accelerator.num_processes
+                        loss = loss * (share / step_weight)
                         accelerator.backward(loss)
                     step_loss += loss.detach()
             monitors.after_backward(accelerator.scaler)

@@ -69,7 +69,7 @@ def test_a_stopped_run_is_resumed_to_the_weights_that_the_old_code_reached(golde
     done = train(golden_run / "recipe.toml", *overrides)
     assert "resuming from" in done.stderr and "step_00000030" in done.stderr
     results = json.loads((folder / "model" / "train_results.json").read_text(encoding="utf-8"))
-    added = {"validation", "published_step", "stopped_early"}  # after 0.1.0
+    added = {"validation", "published_step", "stopped_early", "classes"}  # after 0.1.0
     assert results.keys() == RESULTS.keys() | added
     assert results["dataset"]["fingerprint"] == RESULTS["dataset"]["fingerprint"]
     assert results["optimizer_steps"] == RESULTS["optimizer_steps"]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from convzoo.data.class_balance import ClassBalance, samples_per_epoch
 from convzoo.data.order import DataOrder
 from convzoo.data.share import Share
 
@@ -20,10 +21,15 @@ def make_order(groups=40, rows=50, *, batch=48, memory=64 * MB, seed=3, group_by
     )
 
 
-def make_order_of(layout):
+def make_order_of(layout, balance=None):
     group_rows, group_bytes, batch, memory, seed = layout
     return DataOrder(
-        group_rows, group_bytes, global_batch_size=batch, memory_bytes=memory, seed=seed
+        group_rows,
+        group_bytes,
+        global_batch_size=batch,
+        memory_bytes=memory,
+        seed=seed,
+        balance=balance,
     )
 
 
@@ -63,6 +69,58 @@ MANY_FILES = [1 + (7 * file) % 9 for file in range(294)]  # rows of 294 files
 @example((MANY_FILES, [9] * 294, 60, 10, 0), 64, 8)
 def test_every_plan_has_each_row_once_in_the_same_batches_from_any_step(layout, world, workers):
     order = make_order_of(layout)
+    each_row = dict.fromkeys(all_rows(order), 1)
+    check_plan(order, world=world, workers=workers, expected=[each_row, each_row])
+
+
+@st.composite
+def balanced_layouts(draw):
+    """A layout, class numbers of its rows, often sorted and of unequal size, and a strength."""
+    layout = draw(layouts())
+    rows = sum(layout[0])
+    shares = draw(st.lists(st.integers(1, 100), min_size=1, max_size=6))
+    labels = np.searchsorted(np.cumsum(shares), np.arange(rows) * sum(shares) / rows, "right")
+    if draw(st.booleans()):
+        labels = np.random.default_rng(0).permutation(labels)
+    return layout, labels, draw(st.sampled_from([0.1, 0.5, 0.75, 1.0]))
+
+
+def closed_form(layout, labels, *, strength, epochs):
+    """How often each (row group, row) comes in each epoch, by the rule alone, a row at a time.
+
+    A class with n of N images has k = N n ** (1 - strength) / sum, rounded, places in an epoch, and
+    hands them out to its images in turn, going on in the next epoch where it stopped.
+    """
+    group_rows, *_, seed = layout
+    counts = np.bincount(labels)
+    sizes = samples_per_epoch(counts, strength)
+    ways = ClassBalance(labels, group_rows, strength=strength, seed=seed).places
+    places = [(g, r) for g, count in enumerate(group_rows) for r in range(count)]
+    way = {c: {} for c in range(len(counts))}
+    for row, (label, place) in enumerate(zip(labels.tolist(), ways.tolist(), strict=True)):
+        way[label][place] = places[row]
+    expected, handed_out = [], [0] * len(counts)
+    for _ in range(epochs):
+        epoch = collections.Counter()
+        for label, count in enumerate(sizes.tolist()):
+            for _ in range(count):
+                epoch[way[label][handed_out[label] % counts[label]]] += 1
+                handed_out[label] += 1
+        expected.append(dict(epoch))
+    return expected
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=60)
+@given(balanced_layouts(), st.integers(1, 64), st.integers(0, 8))
+def test_every_balanced_plan_has_the_rows_of_the_closed_form(balanced, world, workers):
+    layout, labels, strength = balanced
+    balance = ClassBalance(labels, layout[0], strength=strength, seed=layout[-1])
+    expected = closed_form(layout, labels, strength=strength, epochs=2)
+    check_plan(make_order_of(layout, balance), world=world, workers=workers, expected=expected)
+
+
+def check_plan(order, *, world, workers, expected):
+    """Check the batches of the first epochs, of which each is to have rows so many times."""
     batch, rows = order.global_batch_size, order.num_rows
     steps = -(-2 * rows // batch)  # two epochs
     readers = world * max(1, workers)
@@ -81,13 +139,14 @@ def test_every_plan_has_each_row_once_in_the_same_batches_from_any_step(layout, 
         assert min(of_processes) >= 1 or batch < world
         plan.append({int(position): order.row(position) for position in whole})
     in_order = {position: row for each in plan for position, row in each.items()}
-    for epoch in range(2):
+    for epoch, times in enumerate(expected):
+        assert sum(times.values()) == rows  # an epoch keeps its length
         seen = [in_order[position] for position in range(epoch * rows, (epoch + 1) * rows)]
-        assert len(set(seen)) == rows and set(seen) == all_rows(order)
+        assert collections.Counter(seen) == times
     # Resumed at any step, by a process that knows nothing of the earlier ones.
-    for expected in plan:
+    for planned in plan:
         resumed = pickle.loads(pickle.dumps(order))
-        assert [resumed.row(position) for position in expected] == list(expected.values())
+        assert [resumed.row(position) for position in planned] == list(planned.values())
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 8, 64])

@@ -47,6 +47,8 @@ def test_overrides_are_toml_values_or_words():
         ("model.model_type=resnet", ["cnn, alexnet, qlnet", "resnet"]),
         ("train.epochs=many", ["epochs", "float", "many"]),
         ("train.channels_last=1", ["channels_last", "bool", "1"]),
+        ("train.class_weights=inverse", ["none, balanced, effective, or a table", "'inverse'"]),
+        ("train.class_weights={cat=0}", ["class_weights", "numbers above 0; got {'cat': 0}"]),
         ("train.global_batch_size=0", ["global_batch_size", "[1, inf]", "0"]),
         ("train.global_batch_size=1.5", ["global_batch_size", "int"]),
         ("train.label_smoothing=1.5", ["label_smoothing", "[0.0, 1.0]"]),

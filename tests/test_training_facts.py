@@ -127,6 +127,39 @@ def test_what_is_off_in_a_published_recipe_is_not_mentioned(full, path):
         assert noise not in "|".join(rows.values())
 
 
+@pytest.mark.parametrize(
+    ("train", "data", "loss", "sampling"),
+    [
+        (
+            'class_weights = "balanced"',
+            "balance = 0.5",
+            "cross entropy, classes weighted by inverse frequency",
+            "classes by the square root of their size, 5 to 900 images of a class in an epoch",
+        ),
+        (
+            'class_weights = "effective"\nclass_weight_beta = 0.99',
+            "balance = 1.0",
+            "cross entropy, classes weighted by inverse effective number of images (beta 0.99)",
+            "all classes equally often, 5 to 900 images of a class in an epoch",
+        ),
+        (
+            'class_weights = {"a*b" = 2.0, c = 0.5}',
+            "balance = 0.25",
+            "cross entropy, classes weighted (a\\*b 2, c 0.5; others 1)",
+            "classes by their size to the power of 0.75, 5 to 900 images of a class in an epoch",
+        ),
+        ("", "balance = 0.0", "cross entropy", None),
+    ],
+)
+def test_balanced_classes_are_told(full, train, *, data, loss, sampling):
+    put(full, "recipe.toml", f'[train]\nloss = "cross_entropy"\n{train}\n[data]\n{data}\n')
+    results = json.loads((full / "train_results.json").read_text())
+    results["classes"] = {"samples_per_epoch": [5, 0, 900]}
+    put(full, "train_results.json", json.dumps(results))
+    rows = dict(cells(section(render(full), "Training procedure"))[2:])
+    assert (rows["Loss"], rows.get("Sampling")) == (loss, sampling)
+
+
 def test_only_a_model_of_the_hub_is_a_base_model(full, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "first").mkdir(parents=True)

@@ -22,6 +22,10 @@ The first epoch of data that does not fit into the memory starts with one lane a
 number every RAMP_STEPS steps: training begins after the first row groups have come, and not only
 when those of all lanes have. New lanes come between the old ones, so that a reader keeps what it
 has open. The lanes of this epoch have other lengths, so that they still end together.
+
+With a `ClassBalance` a row is in an epoch several times or not at all. An epoch still has N
+entries, and what is said above of rows holds for entries: a row group has as many in an epoch as
+its rows come there, and the entries of a row lie side by side before they are shuffled.
 """
 
 import bisect
@@ -31,13 +35,14 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from convzoo.data.class_balance import ClassBalance
 from convzoo.data.share import Share
 
 MAX_LANES = 64  # more lanes than readers gain nothing; see `read_amplification`
 RAMP_STEPS = 4  # steps with 1, 2, 4, ... lanes at the start of a run on large data
 
 
-Piece = tuple[int, int, int]  # row group, first row, number of rows
+Piece = tuple[int, int, int]  # row group, first entry, number of entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +51,15 @@ class Window:
 
     Attributes:
         key: (epoch, lane, number of the window in its lane); unique in a run.
-        pieces: (row group, first row, number of rows) in reading order.
-        order: permutation of the rows of all pieces, laid end to end.
+        pieces: (row group, first entry, number of entries) in reading order.
+        rows: row in its row group of each entry of each piece.
+        order: permutation of the entries of all pieces, laid end to end.
         start: entries of the lane before this window.
     """
 
     key: tuple[int, int, int]
     pieces: tuple[Piece, ...]
+    rows: tuple[Sequence[int], ...]
     order: np.ndarray
     start: int
 
@@ -74,6 +81,7 @@ class DataOrder:
         global_batch_size: samples per step over all processes.
         memory_bytes: what one process that reads every lane may hold.
         seed: of the shuffling.
+        balance: how often each row comes in an epoch; once if None.
 
     Raises:
         ValueError: if there are no rows, or fewer rows than one global batch.
@@ -87,6 +95,7 @@ class DataOrder:
         global_batch_size: int,
         memory_bytes: int,
         seed: int,
+        balance: ClassBalance | None = None,
     ):
         self._again = partial(
             DataOrder,
@@ -95,7 +104,9 @@ class DataOrder:
             global_batch_size=global_batch_size,
             memory_bytes=memory_bytes,
             seed=seed,
+            balance=balance,
         )
+        self.balance = balance
         self.group_rows = np.asarray(group_rows, dtype=np.int64)
         self.num_rows = int(self.group_rows.sum())
         self.global_batch_size = global_batch_size
@@ -152,8 +163,7 @@ class DataOrder:
         """Find (row group, row in it) of sample `position`."""
         window, entry = self.locate(position)
         number, entry = window.piece(entry)
-        group, first, _ = window.pieces[number]
-        return group, first + entry
+        return window.pieces[number][0], int(window.rows[number][entry])
 
     def read_amplification(self, num_readers: int) -> float:
         """Bound the openings per row group and epoch, for row groups of equal size.
@@ -210,9 +220,10 @@ class DataOrder:
         return np.random.default_rng([self.seed, *key])
 
     def _permute_groups(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        groups = self._rng(epoch).permutation(len(self.group_rows))
-        ends = np.cumsum(self.group_rows[groups])
-        return groups, ends
+        """Return the row groups of an epoch in its order, and where the entries of each end."""
+        entries = self.balance.group_entries(epoch) if self.balance else self.group_rows
+        groups = self._rng(epoch).permutation(len(entries))
+        return groups, np.cumsum(entries[groups])
 
     def _build_lane(self, epoch: int, lane: int) -> tuple[list[tuple[Piece, ...]], list[int]]:
         """List the pieces of each window of a lane, and the entries before each window."""
@@ -221,11 +232,10 @@ class DataOrder:
         pieces: list[Piece] = []
         at = int(np.searchsorted(ends, start, side="right"))
         while start < stop:
-            group_end = int(ends[at])
-            rows = int(self.group_rows[groups[at]])
+            group_start, group_end = int(ends[at - 1]) if at else 0, int(ends[at])
             count = min(stop, group_end) - start
             if count:
-                pieces.append((int(groups[at]), rows - (group_end - start), count))
+                pieces.append((int(groups[at]), start - group_start, count))
             start += count
             at += 1
         # The first window is shorter in low lanes, so that lanes do not all change windows at once.
@@ -242,4 +252,12 @@ class DataOrder:
         count = sum(count for _, _, count in pieces)
         order = self._rng(epoch, lane, number).permutation(count)
         key = (epoch, lane, number)
-        return Window(key=key, pieces=pieces, order=order, start=starts[number])
+        rows = tuple(self._rows(epoch, piece) for piece in pieces)
+        return Window(key=key, pieces=pieces, rows=rows, order=order, start=starts[number])
+
+    def _rows(self, epoch: int, piece: Piece) -> Sequence[int]:
+        group, first, count = piece
+        if not self.balance:
+            return range(first, first + count)
+        rows: list[int] = self.balance.rows(epoch, group)[first : first + count].tolist()
+        return rows

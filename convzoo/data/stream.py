@@ -8,7 +8,7 @@ are needed, and keeps images encoded until their turn.
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -159,8 +159,10 @@ class _OpenWindows:
     def open(self, located: list[Located]) -> None:
         for window, _ in located:
             if window.key not in self.pieces:
-                pieces = [self.pool.submit(self._read, *piece) for piece in window.pieces]
-                self.pieces[window.key] = pieces
+                self.pieces[window.key] = [
+                    self.pool.submit(self._read, piece[0], rows)
+                    for piece, rows in zip(window.pieces, window.rows, strict=True)
+                ]
 
     def keep(self, keys: set[tuple[int, int, int]]) -> None:
         self.pieces = {key: pieces for key, pieces in self.pieces.items() if key in keys}
@@ -168,12 +170,12 @@ class _OpenWindows:
     def row(self, window: Window, entry: int) -> tuple[bytes, int, tuple[int, int]]:
         """Return encoded bytes, label and (row group, row) of one entry of a window."""
         number, entry = window.piece(entry)
-        group, first, count = window.pieces[number]
+        group, rows = window.pieces[number][0], window.rows[number]
         row = self.pieces[window.key][number].result()[entry]
         if row is None:  # it was used, and is to replace an unreadable one, too
-            row = self._read(group, first, count)[entry]
+            row = self._read(group, rows)[entry]
             assert row, "just read"
-        return *row, (group, first + entry)
+        return *row, (group, rows[entry])
 
     def release(self, located: Located) -> None:
         """Forget the bytes of an entry."""
@@ -181,10 +183,12 @@ class _OpenWindows:
         number, entry = window.piece(entry)
         self.pieces[window.key][number].result()[entry] = None
 
-    def _read(self, group: int, first: int, count: int) -> list[tuple[bytes, int] | None]:
-        rows = self.split.read_group(group)
+    def _read(self, group: int, rows: Sequence[int]) -> list[tuple[bytes, int] | None]:
+        """Read rows of a row group; one that is asked for several times is held once."""
+        table = self.split.read_group(group)
         # Copies: a view of one row would hold the memory of all.
-        return [(bytes(rows[row][0]), rows[row][1]) for row in range(first, first + count)]
+        copies = {row: (bytes(table[row][0]), table[row][1]) for row in rows}
+        return [copies[row] for row in rows]
 
 
 def worker_share(share: Share) -> Share:

@@ -5,6 +5,7 @@ closed (an unknown key is an error). An int becomes a float where a float is ask
 where text is (`run.name=2024`); a list becomes a tuple. Rules between keys are in rules.py.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -33,7 +34,23 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+WEIGHTINGS = ("none", "balanced", "effective")
+
+
+def _class_weights(value: object) -> object:
+    if value in WEIGHTINGS:
+        return value
+    if isinstance(value, dict) and value:
+        numbers = [each for each in value.values() if type(each) in (int, float)]
+        if len(numbers) == len(value) and all(0 < each < math.inf for each in numbers):
+            return {str(name): float(number) for name, number in value.items()}
+    raise ValueError(
+        f"one of {', '.join(WEIGHTINGS)}, or a table of class names and numbers above 0"
+    )
+
+
 T = TypeVar("T")
+ClassWeights = Annotated[Any, BeforeValidator(_class_weights)]  # a str or a dict[str, float]
 Text = Annotated[str, BeforeValidator(_text)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -185,6 +202,12 @@ class Data(Section):
     limit: Count = Field(
         default=0,
         description="At most this many training images, the first ones, are used; 0 uses all.",
+    )
+    balance: Share = Field(
+        default=0.0,
+        description="How far classes are made equally frequent in an epoch, whose number of images "
+        "stays: a class of n images gets a share of it in proportion to n ** (1 - balance). 0 "
+        "takes each image once, 0.5 the square root, 1 gives all classes the same share.",
     )
     eval_limit: Count = Field(
         default=0,
@@ -454,6 +477,19 @@ class Train(Section):
     )
     label_smoothing: Share = Field(
         default=0.0, description="Share of the target that is spread evenly over all classes."
+    )
+    class_weights: ClassWeights = Field(
+        default="none",
+        description="How much the loss of an image counts, by its class: 'none', 'balanced' "
+        "(inverse frequency), 'effective' (inverse effective number), or a table of class names "
+        "and numbers above 0, as {cat = 2.0}, in which classes that are left out have 1.",
+    )
+    class_weight_beta: float = Field(
+        default=0.999,
+        ge=0.0,
+        le=0.999999,
+        description="Beta of class_weights='effective': 0 gives all classes the same weight, near "
+        "1 the inverse frequency.",
     )
     max_grad_norm: NotNegative = Field(
         default=0.0, description="Gradients are clipped to this norm; 0 does not clip them."

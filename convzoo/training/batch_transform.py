@@ -35,9 +35,10 @@ class BatchTransform:
             rescale_factor=settings.rescale_factor, mean=settings.mean, std=settings.std
         )
         self.normalize = normalize.to(self.device)
-        self.mix = build_mix(
-            recipe.augmentation, recipe.train.label_smoothing, num_labels=num_labels
-        )
+        # With class weights labels are smoothed after they are weighed, by the loss.
+        weighted = recipe.train.class_weights != "none"
+        smoothing = 0.0 if weighted else recipe.train.label_smoothing
+        self.mix = build_mix(recipe.augmentation, smoothing, num_labels=num_labels)
 
     def __call__(self, batch: dict[str, Any], step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Transform the batch of a step.

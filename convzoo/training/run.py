@@ -23,6 +23,7 @@ from convzoo.recipe.files import recipe_to_toml
 from convzoo.recipe.settings import Recipe
 from convzoo.training import checkpointing
 from convzoo.training.batch_transform import BatchTransform
+from convzoo.training.class_weights import LabelWeights, class_weights, tell_class_weights
 from convzoo.training.commits import note_commits, stay_on_commits
 from convzoo.training.curves import plot_curves
 from convzoo.training.devices import check_compiler, prepare_device
@@ -49,6 +50,7 @@ class Run:
         learner: model, optimizer and averaged weights.
         stream: this process's samples.
         transform: from a batch of them to the model's input.
+        label_weights: how much each label counts in the loss.
         unreadable: the training images that could not be read.
         monitors: looks inside the model.
         log: bar, metrics and trackers.
@@ -62,6 +64,7 @@ class Run:
     learner: Learner
     stream: TrainStream
     transform: BatchTransform
+    label_weights: LabelWeights
     unreadable: UnreadableImages
     monitors: Monitors
     log: RunLog
@@ -187,6 +190,7 @@ class Run:
             "command": command_line("accelerate launch -q train_accelerate.py"),
             "date": now(),
             "dataset": self.data.train.describe() | {"config": self.recipe.data.name or None},
+            "classes": self._class_facts(),
             "validation": state.validation or None,
             "epochs": round(state.step / self.plan.steps_per_epoch, 2) if early else train.epochs,
             "optimizer_steps": state.step,
@@ -209,6 +213,16 @@ class Run:
             },
             "environment": describe_environment(),
         }
+
+    def _class_facts(self) -> dict[str, list[float]] | None:
+        """Tell what balances the classes, in the order of the class numbers; None if nothing."""
+        samples, weights = self.data.samples_per_epoch, self.label_weights.weights
+        facts = {
+            "samples_per_epoch": samples if self.recipe.data.balance else None,
+            "loss_weights": None if weights is None else weights.cpu(),
+        }
+        known = {name: values.tolist() for name, values in facts.items() if values is not None}
+        return known or None
 
 
 # ---- start -------------------------------------------------------------------------------------
@@ -293,6 +307,7 @@ def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
     # A checkpoint takes the place of finetune.pretrained.
     pinned = stay_on_commits(recipe, ("data",) if checkpoint else ("data", "finetune"))
     data = open_run_data(pinned)
+    weights = class_weights(recipe.train, data.label_names, data.samples_per_epoch)
     plan = Plan.of(recipe, data.train.num_rows)
     saved = checkpointing.load_state(checkpoint) if checkpoint else None
     state = State(data_fingerprint=data.train.fingerprint, label_fingerprint=data.label_fingerprint)
@@ -331,6 +346,9 @@ def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
         stream=stream,
         transform=BatchTransform(
             recipe, len(data.label_names), accelerator=accelerator, monitors=monitors
+        ),
+        label_weights=LabelWeights(
+            weights, recipe.train.global_batch_size, accelerator=accelerator
         ),
         unreadable=unreadable,
         monitors=monitors,
@@ -378,9 +396,14 @@ def _tell_plan(run: Run) -> None:
         run.accelerator.device,
     )
     readers = run.accelerator.num_processes * max(1, recipe.data.num_workers)
+    if run.label_weights.weights is not None:
+        tell_class_weights(run.label_weights.weights.cpu().numpy(), data.label_names)
+    if order.balance:
+        logger.info("order: %s", order.balance.describe(data.label_names))
     logger.info(
-        "order: each image once in %d epoch(s), batches mix %d row groups; %d reader(s) open a row "
+        "order: %s in %d epoch(s), batches mix %d row groups; %d reader(s) open a row "
         "group at most %.2f times in that",
+        "as many images as there are" if order.balance else "each image once",
         recipe.augmentation.repeats,
         min(order.num_lanes * order.window_groups, len(data.train.groups)),
         readers,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 
+from convzoo.data.class_balance import ClassBalance
 from convzoo.data.classes import log_classes
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.order import DataOrder
@@ -22,6 +23,8 @@ from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.settings import Recipe, num_channels
 from convzoo.training.progress import Plan
 
+COUNTING = ("balanced", "effective")  # values of train.class_weights that need counts of images
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -31,6 +34,7 @@ class RunData:
         train: the training split, or the part of it that the recipe chooses.
         validation: the split that is evaluated on, or None.
         order: which training image is which sample of the run.
+        samples_per_epoch: samples of each class in an epoch; None where labels were not read.
         label_fingerprint: see `State`.
     """
 
@@ -38,6 +42,7 @@ class RunData:
     validation: Split | None
     order: DataOrder
     label_fingerprint: str
+    samples_per_epoch: np.ndarray | None = None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -60,7 +65,8 @@ def open_run_data(recipe: Recipe) -> RunData:
         validation = subset(validation, limit=data.eval_limit, spaced=True)
     train = subset(train, fraction=data.fraction, limit=data.limit, seed=seed)
     # On the Hub all of them would be many requests, and the commit stands for them.
-    labels = train.read_labels() if data.limit or not train.is_remote else None
+    wanted = data.limit or data.balance or recipe.train.class_weights in COUNTING
+    labels = train.read_labels() if wanted or not train.is_remote else None
     _check_classes(train, labels)
     if data.eval_split:
         validation = _open(recipe, data.eval_split, commit=train.revision)
@@ -83,8 +89,15 @@ def open_run_data(recipe: Recipe) -> RunData:
         global_batch_size=images_per_step,
         memory_bytes=data.shuffle_memory_mb * 2**20,
         seed=seed,
+        balance=_balance(recipe, train, labels),
     )
-    return RunData(train, validation, order, _label_fingerprint(train, labels))
+    return RunData(
+        train,
+        validation,
+        order,
+        _label_fingerprint(train, labels),
+        _samples_per_epoch(train, order.balance, labels),
+    )
 
 
 def open_stream(
@@ -106,6 +119,23 @@ def open_stream(
         steps=range(start_step, plan.total_steps),
         exif_rotation=recipe.data.exif_rotation,
     )
+
+
+def _balance(recipe: Recipe, train: Split, labels: np.ndarray | None) -> ClassBalance | None:
+    """Build what `data.balance` asks for; labels were read then."""
+    strength = recipe.data.balance
+    if not strength or labels is None:
+        return None
+    return ClassBalance(labels, train.group_rows, strength=strength, seed=recipe.run.seed)
+
+
+def _samples_per_epoch(
+    train: Split, balance: ClassBalance | None, labels: np.ndarray | None
+) -> np.ndarray | None:
+    if labels is None:
+        return None
+    samples = balance.samples if balance else np.bincount(labels)
+    return np.pad(samples, (0, len(train.label_names) - len(samples)))
 
 
 def _check_classes(train: Split, labels: np.ndarray | None) -> None:

@@ -58,6 +58,7 @@ def recipe_rows(evidence: Evidence) -> Rows:
         [
             ("Start", _start(recipe, base_model(evidence))),
             ("Length", _length(recipe.get("train", {}))),
+            ("Sampling", _balance(recipe.get("data", {}), evidence.train_results or {})),
             ("Optimizer", _optimizer(recipe.get("optimizer", {}))),
             ("Learning rate", _learning_rate(recipe.get("optimizer", {}), recipe.get("schedule"))),
             ("Loss", _loss(recipe.get("train", {}))),
@@ -160,8 +161,37 @@ def _loss(train: Record) -> str:
     return joined(
         [
             names.get(train.get("loss", "")),
+            _class_weights(train),
             f"label smoothing {smoothing:g}" if smoothing else "",
             f"targets above {threshold:g} set to 1" if threshold else "",
+        ]
+    )
+
+
+def _class_weights(train: Record) -> str:
+    asked = train.get("class_weights", "none")
+    if isinstance(asked, dict):
+        weights = joined(f"{plain(name)} {weight:g}" for name, weight in asked.items())
+        return f"classes weighted ({weights}; others 1)"
+    return {
+        "balanced": "classes weighted by inverse frequency",
+        "effective": "classes weighted by inverse effective number of images (beta "
+        f"{train.get('class_weight_beta', 0):g})",
+    }.get(asked, "")
+
+
+def _balance(data: Record, train_results: Record) -> str:
+    """Say how often classes come, if not as often as they have images."""
+    strength = data.get("balance", 0)
+    if not strength:
+        return ""
+    samples = (train_results.get("classes") or {}).get("samples_per_epoch") or []
+    used = [count for count in samples if count]
+    how = {1: "all classes equally often", 0.5: "classes by the square root of their size"}
+    return joined(
+        [
+            how.get(strength, f"classes by their size to the power of {1 - strength:g}"),
+            f"{min(used):,} to {max(used):,} images of a class in an epoch" if used else "",
         ]
     )
 
