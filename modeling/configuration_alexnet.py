@@ -93,6 +93,16 @@ class AlexNetConfig(ConvZooConfig):
         self.hidden_sizes, self.groups = list(self.hidden_sizes), list(self.groups)
         super().__post_init__(**kwargs)
 
+    @property
+    def stage_channels(self) -> list[int]:
+        """Channels that leave the stem and each stage; a stage ends where pooling does."""
+        return [*self.hidden_sizes[:2], *self.hidden_sizes[-1:]]
+
+    @property
+    def stage_strides(self) -> list[int]:
+        """Pixels of the image for one of the map that leaves the stem and each stage."""
+        return [8, 16, 32] if self.stem == "imagenet" else [2, 4, 8]
+
     def _check(self) -> None:
         self._check_positive("num_channels", "hidden_sizes", "groups", "lrn_size")
         self._check_positive("pooled_size", "classifier_hidden_size")

@@ -57,6 +57,17 @@ class CNNConfig(ConvZooConfig):
         self.hidden_sizes, self.depths = list(self.hidden_sizes), list(self.depths)
         super().__post_init__(**kwargs)
 
+    @property
+    def stage_channels(self) -> list[int]:
+        """Channels that leave the stem and each stage."""
+        return [self.embedding_size, *self.hidden_sizes]
+
+    @property
+    def stage_strides(self) -> list[int]:
+        """Pixels of the image for one of the map that leaves the stem and each stage."""
+        stem = 4 if self.stem == "imagenet" else 1
+        return [stem, *(stem * 2**number for number in range(len(self.hidden_sizes)))]
+
     def _check(self) -> None:
         self._check_positive("num_channels", "embedding_size", "bottleneck_expansion")
         self._check_positive("hidden_sizes", "depths")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_alexnet import AlexNetConfig
-from .modeling_convzoo import ConvZooModel, classifier_layer
+from .modeling_convzoo import ConvZooBackbone, ConvZooFeatures, ConvZooModel, classifier_layer
 
 
 class AlexNetLayer(GradientCheckpointingLayer):
@@ -66,6 +66,7 @@ class AlexNet(ConvZooModel):
 
     config: AlexNetConfig
     config_class = AlexNetConfig
+    head_layers = ("fc6", "fc7", "classifier")
     _no_split_modules = ["AlexNetLayer"]  # noqa: RUF012 - a list in Transformers
 
     def __init__(self, config: AlexNetConfig):
@@ -86,11 +87,15 @@ class AlexNet(ConvZooModel):
         self.minimum_image_size = stem_size if config.stem == "imagenet" else 15
         self.post_init()
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Pool to a fixed size and classify: (N, C, H, W) -> (N, num_labels)."""
+    def forward_pool(self, x: Tensor) -> Tensor:
+        """Pool to a fixed size, through fc6 and fc7: to (N, classifier_hidden_size)."""
         x = self.dropout(self.pool(x).flatten(1))  # (N, C, H, W) -> (N, C * H * W)
         x = self.dropout(F.relu(self.fc6(x)))  # -> (N, classifier_hidden_size)
-        logits: Tensor = self.classifier(F.relu(self.fc7(x)))  # -> (N, num_labels)
+        return F.relu(self.fc7(x))
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Pool and classify: (N, C, H, W) -> (N, num_labels)."""
+        logits = super().forward_head(x)
         return F.relu(logits) if self.config.final_relu else logits
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -98,13 +103,17 @@ class AlexNet(ConvZooModel):
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.reset_parameters()
 
-    def _check_images(self, pixel_values: Tensor) -> None:
-        super()._check_images(pixel_values)
-        if min(pixel_values.shape[2:]) < self.minimum_image_size:
-            raise ValueError(
-                f"pixel_values must be at least {self.minimum_image_size} pixels high and wide; "
-                f'got shape {tuple(pixel_values.shape)}. Enlarge the images, or use stem="small".'
-            )
+
+class AlexNetModel(ConvZooFeatures, AlexNet):
+    """AlexNet without its classifier: the last map, and what leaves fc7."""
+
+    config: AlexNetConfig
 
 
-__all__ = ["AlexNet"]
+class AlexNetBackbone(ConvZooBackbone, AlexNet):
+    """AlexNet without its linear layers: the maps of the stages that the configuration chooses."""
+
+    config: AlexNetConfig
+
+
+__all__ = ["AlexNet", "AlexNetBackbone", "AlexNetModel"]

@@ -22,6 +22,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_cnn import CNNConfig
 from .modeling_convzoo import (
     WRAPPERS,
+    ConvZooBackbone,
+    ConvZooFeatures,
     ConvZooModel,
     PointwiseConv2d,
     classifier_layer,
@@ -193,10 +195,9 @@ class CNN(ConvZooModel):
         self.classifier = classifier_layer(config, channels)
         self.post_init()
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Average over all pixels and classify: (N, C, H, W) -> (N, num_labels)."""
-        logits: Tensor = self.classifier(x.mean((2, 3)))
-        return logits
+    def forward_pool(self, x: Tensor) -> Tensor:
+        """Average over all pixels: (N, C, H, W) -> (N, C)."""
+        return x.mean((2, 3))
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise convolutions by Kaiming's normal law, shortcuts and classifier as PyTorch."""
@@ -220,6 +221,18 @@ class CNN(ConvZooModel):
             return super()._hint(misfits)
         switch = "prelu_channel_wise" if mismatched else "use_prelu"
         return f"Try {switch}={not getattr(self.config, switch)}."
+
+
+class CNNModel(ConvZooFeatures, CNN):
+    """CNN without its classifier: the last map, and its average over all pixels."""
+
+    config: CNNConfig
+
+
+class CNNBackbone(ConvZooBackbone, CNN):
+    """CNN without its head: the maps of the stages that the configuration chooses."""
+
+    config: CNNConfig
 
 
 # Layers ----------------------------------------------------------------------------------------
@@ -274,4 +287,4 @@ class PReLUFunction(torch.autograd.Function):
         return grad_x, (x * negative).sum((0, 2, 3)).sum_to_size(slopes.shape)
 
 
-__all__ = ["CNN"]
+__all__ = ["CNN", "CNNBackbone", "CNNModel"]

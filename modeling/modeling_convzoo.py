@@ -1,13 +1,14 @@
 """The common half of all networks: the way through them, the loss and strict loading.
 
-A family builds `stem`, `stages` and `classifier` and says in `forward_head` how the last stage
-becomes logits. The rest of its file is the network of its paper.
+A family builds `stem`, `stages` and `classifier` and says in `forward_pool` how the last stage
+becomes what the classifier sees. The rest of its file is the network of its paper, and two lines
+for the same network without its head: `ConvZooFeatures` and `ConvZooBackbone`.
 """
 
 import copy
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
@@ -18,14 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutputWithPoolingAndNoAttention,
+    ImageClassifierOutputWithNoAttention,
+)
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_convzoo import ConvZooConfig
 
 # Before the names of weights, of torch.compile and of DistributedDataParallel.
 WRAPPERS = r"^(?:_orig_mod\.|module\.)+"
+NEW_CLASSIFIER = ["classifier.bias", "classifier.weight"]
 IGNORED = -100  # label of rows that the loss leaves out, as in torch's cross_entropy
 
 
@@ -36,6 +43,8 @@ class ConvZooModel(PreTrainedModel):
         stem: first layers, (N, num_channels, H, W) -> (N, C, H', W').
         stages: groups of blocks, each (N, C, H, W) -> (N, C', H', W').
         classifier: last linear layer; Identity where `num_labels` is 0.
+        head_layers: names of the layers with weights after the last stage.
+        minimum_image_size: least height and width of images, in pixels.
         weight_names: patterns in the names of weights in other files, and what they are here.
     """
 
@@ -43,6 +52,9 @@ class ConvZooModel(PreTrainedModel):
     stem: nn.Module
     stages: nn.ModuleList
     classifier: nn.Linear | nn.Identity
+
+    head_layers: tuple[str, ...] = ("classifier",)
+    minimum_image_size = 1
 
     # The wrappers of torch.compile and of data-parallel training put their names in front.
     weight_names = {WRAPPERS: ""}  # noqa: RUF012 - constant
@@ -75,27 +87,82 @@ class ConvZooModel(PreTrainedModel):
         Raises:
             ValueError: if the images or the labels do not fit the configuration.
         """
-        self._check_images(pixel_values)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-
-        x = self.stem(pixel_values)
-        hidden_states = (x,) if output_hidden_states else ()
-        for stage in self.stages:
-            x = stage(x)
-            if output_hidden_states:
-                hidden_states += (x,)
+        states = range(len(self.stages) + 1) if output_hidden_states else ()
+        x, hidden_states = self.run_stages(pixel_values, states)
         logits = self.forward_head(x)
 
         return ImageClassifierOutputWithNoAttention(
             loss=None if labels is None else self.loss_function(labels, logits, config=self.config),
             logits=logits,
-            hidden_states=hidden_states or None,
+            hidden_states=tuple(hidden_states) or None,
         )
+
+    def run_stages(
+        self, pixel_values: Tensor, kept: Collection[int] = (), *, last: int | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the stem (0) and the stages (1, 2, ...) up to the one with the number `last`.
+
+        Returns:
+            the output of that one, and the outputs of those whose numbers are in `kept`, in order.
+        """
+        self._check_images(pixel_values)
+        x = self.stem(pixel_values)
+        states = [x] if 0 in kept else []
+        for number, stage in enumerate(self.stages[:last], start=1):
+            x = stage(x)
+            if number in kept:
+                states.append(x)
+        return x, states
+
+    def forward_intermediates(
+        self,
+        pixel_values: Tensor,
+        indices: int | Sequence[int | str] | None = None,
+        *,
+        stop_early: bool = False,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Compute the maps of any stages, as the method of timm's models does.
+
+        Args:
+            pixel_values: normalised images, (N, num_channels, H, W).
+            indices: places in config.stage_names, from the end where negative, or names of there;
+                a number n for the last n; None for the stem and all stages.
+            stop_early: leave out the stages after the last of them.
+
+        Returns:
+            The last map that was computed, and the maps of the indices, in the order of the stages;
+            each is (N, C, H, W) with config.stage_channels and config.stage_strides.
+
+        Raises:
+            ValueError: if there is no such stage, or the images do not fit.
+        """
+        names = self.config.stage_names
+        if indices is None:
+            indices = range(len(names))
+        elif isinstance(indices, int):
+            indices = range(-indices, 0)
+        kept = {_stage_number(index, names) for index in indices}
+        if not kept:
+            raise ValueError(f"indices must choose at least one of {names}; got none.")
+        return self.run_stages(pixel_values, kept, last=max(kept) if stop_early else None)
+
+    def forward_pool(self, x: Tensor) -> Tensor:
+        """Turn the output of the last stage, (N, C, H, W), into what the classifier sees."""
+        raise NotImplementedError
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Turn the output of the last stage, (N, C, H, W), into logits, (N, num_labels)."""
-        raise NotImplementedError
+        logits: Tensor = self.classifier(self.forward_pool(x))
+        return logits
+
+    def post_init(self) -> None:
+        """Initialise weights; files may have those of layers of the head that this model lacks."""
+        own = {name.partition(".")[0] for name, _ in self.named_parameters()}
+        absent = [rf"^{name}\." for name in self.head_layers if name not in own]
+        self._keys_to_ignore_on_load_unexpected = absent
+        super().post_init()  # type: ignore[no-untyped-call]  # in Transformers
 
     def _init_weights(self, module: nn.Module) -> None:
         """Give a layer the values that training starts from; each family has its own."""
@@ -107,6 +174,16 @@ class ConvZooModel(PreTrainedModel):
                 "pixel_values must have shape (N, C, H, W) with C = "
                 f"{self.config.num_channels} (config.num_channels); got shape "
                 f"{tuple(pixel_values.shape)}. The image processor of the model makes such batches."
+            )
+        if any(size < self.minimum_image_size for size in pixel_values.shape[2:]):
+            raise ValueError(
+                f"pixel_values must be at least {self.minimum_image_size} pixels high and wide; "
+                f"got shape {tuple(pixel_values.shape)}. Enlarge the images."
+            )
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"pixel_values must be floats, normalised as in training; got {pixel_values.dtype}."
+                " The image processor of the model makes such batches."
             )
 
     @property
@@ -191,7 +268,7 @@ class ConvZooModel(PreTrainedModel):
             ) from error
         model, info = loaded
         model._weight_conversions = None  # or save_pretrained would write the names of the file
-        misfits = _misfits(info, bool(model.config.num_labels), new_sizes=new_sizes)
+        misfits = _misfits(info, new_sizes=new_sizes)
         if faults := _faults(misfits):
             more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
             raise ValueError(
@@ -226,21 +303,128 @@ class ConvZooModel(PreTrainedModel):
                 )
             else:
                 other_shapes |= key != "classifier.bias"
-        if missing or unexpected or other_shapes:
+        if missing == NEW_CLASSIFIER and not unexpected:
+            hints.append("num_labels=0, or ignore_mismatched_sizes=True for a new classifier")
+        elif missing or unexpected or other_shapes:
             hints.append("the fields that differ")
         return f"Pass {'; '.join(hints)}."
 
 
-def _misfits(
-    info: dict[str, Any], has_classifier: bool, *, new_sizes: bool
-) -> dict[str, list[Any]]:
-    """Sort what Transformers found missing, unexpected or, without new_sizes, of another shape."""
-    unexpected = sorted(info["unexpected_keys"])
+class ConvZooFeatures(ConvZooModel):
+    """A network without its classifier, for `AutoModel`."""
+
+    def post_init(self) -> None:
+        """Take the classifier away before weights are initialised."""
+        self.classifier = nn.Identity()
+        super().post_init()
+
+    @can_return_tuple  # type: ignore[untyped-decorator]  # of Transformers
+    def forward(
+        self, pixel_values: Tensor, *, output_hidden_states: bool | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPoolingAndNoAttention:
+        """Compute the features of a batch of images.
+
+        Args:
+            pixel_values: normalised images, (N, num_channels, H, W).
+            output_hidden_states: also return the output of the stem and of each stage.
+            kwargs: ignored.
+
+        Returns:
+            last_hidden_state, the output of the last stage, (N, C, H, W); pooler_output, what a
+            classifier would see, (N, features); hidden_states when asked for.
+
+        Raises:
+            ValueError: if the images do not fit the configuration.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        states = range(len(self.stages) + 1) if output_hidden_states else ()
+        x, hidden_states = self.run_stages(pixel_values, states)
+        return BaseModelOutputWithPoolingAndNoAttention(
+            last_hidden_state=x,
+            pooler_output=self.forward_pool(x),
+            hidden_states=tuple(hidden_states) or None,
+        )
+
+
+class ConvZooBackbone(BackboneMixin, ConvZooModel):
+    """A network without its head, for `AutoBackbone` and the models that are built on one.
+
+    Attributes:
+        num_features: channels that leave the stem and each stage.
+        strides: pixels of the image for one of each map that is returned.
+    """
+
+    has_attentions = False
+
+    def __init__(self, config: ConvZooConfig):
+        super().__init__(config)
+        self.num_features = config.stage_channels
+
+    def post_init(self) -> None:
+        """Take the head away before weights are initialised."""
+        for name in self.head_layers:
+            delattr(self, name)
+        super().post_init()  # type: ignore[no-untyped-call]  # in Transformers
+
+    @property
+    def strides(self) -> list[int]:
+        """Pixels of the image for one of each map that is returned."""
+        return [self.config.stage_strides[number] for number in self._kept()]
+
+    def _kept(self) -> list[int]:
+        names = self.config.stage_names
+        return [names.index(name) for name in self.out_features]
+
+    @can_return_tuple  # type: ignore[untyped-decorator]  # of Transformers
+    def forward(
+        self, pixel_values: Tensor, *, output_hidden_states: bool | None = None, **kwargs: Any
+    ) -> BackboneOutput:
+        """Compute the maps of the chosen stages; those after the last of them do not run.
+
+        Args:
+            pixel_values: normalised images, (N, num_channels, H, W).
+            output_hidden_states: also return the output of the stem and of each stage.
+            kwargs: ignored.
+
+        Returns:
+            feature_maps, one (N, C, H, W) for each of `out_features`; hidden_states when asked for.
+
+        Raises:
+            ValueError: if the images do not fit the configuration.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        kept = self._kept()
+        if output_hidden_states:
+            _, states = self.run_stages(pixel_values, range(len(self.stages) + 1))
+            maps, hidden_states = tuple(states[number] for number in kept), tuple(states)
+        else:
+            _, states = self.run_stages(pixel_values, kept, last=kept[-1])
+            maps, hidden_states = tuple(states), None
+        return BackboneOutput(feature_maps=cast(Any, maps), hidden_states=hidden_states)
+
+
+def _stage_number(index: int | str, names: Sequence[str]) -> int:
+    """Find a stage by its place, from the end where negative, or by its name."""
+    if isinstance(index, str) and index in names:
+        return names.index(index)
+    if isinstance(index, int) and -len(names) <= index < len(names):
+        return index % len(names)
+    raise ValueError(f"indices must be places in {list(names)} or names of there; got {index!r}.")
+
+
+def _misfits(info: dict[str, Any], *, new_sizes: bool) -> dict[str, list[Any]]:
+    """Sort what Transformers found missing, unexpected or of another shape.
+
+    With new_sizes other shapes are no misfit, nor is a classifier that is all that is missing.
+    """
+    unexpected, missing = sorted(info["unexpected_keys"]), sorted(info["missing_keys"])
+    if new_sizes and missing == NEW_CLASSIFIER and not unexpected:
+        missing = []
     return {
-        "missing_keys": sorted(info["missing_keys"]),
-        "unexpected_keys": [
-            key for key in unexpected if has_classifier or not key.startswith("classifier.")
-        ],
+        "missing_keys": missing,
+        "unexpected_keys": unexpected,
         "mismatched_keys": [] if new_sizes else sorted(info["mismatched_keys"]),
     }
 
@@ -436,4 +620,4 @@ def checkpoint_block(
     )
 
 
-__all__ = ["ConvZooModel"]
+__all__ = ["ConvZooBackbone", "ConvZooFeatures", "ConvZooModel"]

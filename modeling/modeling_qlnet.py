@@ -17,7 +17,14 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_qlnet import QLNetConfig
-from .modeling_convzoo import ConvZooModel, PointwiseConv2d, classifier_layer, is_tracing
+from .modeling_convzoo import (
+    ConvZooBackbone,
+    ConvZooFeatures,
+    ConvZooModel,
+    PointwiseConv2d,
+    classifier_layer,
+    is_tracing,
+)
 
 
 class QLNetStem(nn.Module):
@@ -102,10 +109,9 @@ class QLNet(ConvZooModel):
         self.classifier = classifier_layer(config, channels)
         self.post_init()
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Shrink by hardball, average over all pixels and classify: to (N, num_labels)."""
-        logits: Tensor = self.classifier(hardball(x).mean((2, 3)))
-        return logits
+    def forward_pool(self, x: Tensor) -> Tensor:
+        """Shrink by hardball and average over all pixels: (N, C, H, W) -> (N, C)."""
+        return hardball(x).mean((2, 3))
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise convolutions by Kaiming's normal law; every branch starts at zero."""
@@ -168,6 +174,18 @@ class QLNet(ConvZooModel):
 
     def _blocks(self, stage: int) -> list[QLNetBlock]:
         return [block for block in self.stages[stage].children() if isinstance(block, QLNetBlock)]
+
+
+class QLNetModel(ConvZooFeatures, QLNet):
+    """QLNet without its classifier: the last map, and the average of its hardball."""
+
+    config: QLNetConfig
+
+
+class QLNetBackbone(ConvZooBackbone, QLNet):
+    """QLNet without its head: the maps of the stages that the configuration chooses."""
+
+    config: QLNetConfig
 
 
 def fold_rotation(conv: nn.Conv2d, bn: nn.BatchNorm2d, matrix: Tensor) -> None:
@@ -236,4 +254,4 @@ class DepthwiseConv2d(nn.Conv2d):
         return torch.stack(outputs, 2).flatten(1, 2).to(x.dtype)
 
 
-__all__ = ["QLNet"]
+__all__ = ["QLNet", "QLNetBackbone", "QLNetModel"]

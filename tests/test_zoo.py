@@ -250,6 +250,8 @@ def test_saving_and_loading_keeps_the_logits_bit_by_bit(family, model, *, x, tmp
     assert config["auto_map"] == {
         "AutoConfig": f"configuration_{family}.{type(model.config).__name__}",
         "AutoModelForImageClassification": f"modeling_{family}.{type(model).__name__}",
+        "AutoModel": f"modeling_{family}.{type(model).__name__}Model",
+        "AutoBackbone": f"modeling_{family}.{type(model).__name__}Backbone",
     }
     again = type(model).from_pretrained(tmp_path)
     assert again.config.to_dict() == {**model.config.to_dict(), "_name_or_path": str(tmp_path)}
