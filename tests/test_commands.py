@@ -344,9 +344,9 @@ def test_quiet_leaves_only_the_result(model, tmp_path):
     assert done.stderr == ""
 
 
-def test_predict_refuses_what_is_no_image(tmp_path):
-    done = run("-m", "convzoo", "predict", tmp_path, ROOT / "README.md", check=False)
-    assert done.returncode == 1 and "README.md: an image must be a readable JPEG" in done.stderr
+def test_predict_refuses_what_is_no_image(model, capsys):
+    assert main(["predict", model, str(ROOT / "README.md")]) == 1
+    assert "README.md: an image must be a readable JPEG" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,9 @@ Quiet = Annotated[
 ]
 
 
-def at_least(least: int, help: str, **settings: Any) -> Any:
-    """An option that takes a whole number from `least` on."""
-    return typer.Option(parser=whole_number(least), metavar="N", help=help, **settings)
+def at_least(least: int, help: str, *names: str, **settings: Any) -> Any:
+    """An option that takes a whole number from `least` on; its names, if not the parameter's."""
+    return typer.Option(*names, parser=whole_number(least), metavar="N", help=help, **settings)
 
 
 def start(quiet: bool) -> None:

@@ -1,34 +1,98 @@
 """`convzoo predict`: classes of image files."""
 
-import math
+import io
+import logging
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from convzoo.cli import options
 
+if TYPE_CHECKING:
+    from convzoo.prediction.classifying import Answer
+
 EXAMPLES = """
 convzoo predict runs/quickstart/model runs/quickstart/model/examples
 convzoo predict user/cnn-prelu-imagenet cat.jpg dog.jpg --top-k 3
-convzoo predict MODEL photos --json > predictions.json
+convzoo predict MODEL 'photos/**/*.jpg' --output predictions.csv
+find photos -name '*.jpg' -print0 | convzoo predict MODEL - --format jsonl
 """
+NETWORK = "Network"
+logger = logging.getLogger(__name__)
 
 
-def predict(
+def predict(  # noqa: PLR0913  the options of a command are its parameters
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder or Hub id.")],
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE", help="Image files; a folder means all images in it, sorted."
+            metavar="IMAGE",
+            help="Image files; folders, for all images below them; patterns such as "
+            "'photos/**/*.jpg'; URLs with --allow-urls; - for standard input, an image or a list "
+            "of names.",
         ),
     ],
     *,
-    top_k: Annotated[int, options.at_least(1, "Classes per image.")] = 5,
+    top_k: Annotated[int, options.at_least(1, "Classes per image.", "--top-k", "-k")] = 5,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            "-d",
+            help="Device of PyTorch, such as cpu or cuda:1; by default a GPU if there is one.",
+            show_default=False,
+        ),
+    ] = "",
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated",
+            help="Divide logits by the temperature in the model's eval_results.json.",
+        ),
+    ] = False,
+    batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 16,
+    num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
     trust_remote_code: options.TrustRemoteCode = False,
+    allow_urls: Annotated[
+        bool,
+        typer.Option(
+            "--allow-urls", help="Download images of http and https.", rich_help_panel=NETWORK
+        ),
+    ] = False,
+    allow_private_hosts: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private-hosts",
+            help="Also from this machine and the local network.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = False,
+    max_megabytes: Annotated[
+        int, options.at_least(1, "Largest download.", rich_help_panel=NETWORK)
+    ] = 20,
+    timeout: Annotated[
+        int, options.at_least(1, "Seconds for a download.", rich_help_panel=NETWORK)
+    ] = 20,
+    form: Annotated[
+        Literal["text", "table", "csv", "json", "jsonl", "parquet"] | None,
+        typer.Option(
+            "--format",
+            help="Form of the answers; by default that of the suffix of --output, else text.",
+            show_default=False,
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the answers here, once all are known.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -38,75 +102,81 @@ def predict(
     that is no image is named, the others are classified, and the exit status is 1.
     """
     options.start(quiet)
-    from convzoo.images.decoding import DARK_IMAGES, open_rgb
+    chosen = _chosen_format(form, output, as_json)
+    if allow_private_hosts and not allow_urls:
+        raise typer.BadParameter("--allow-private-hosts needs --allow-urls")
+    from convzoo.prediction.answer_files import Layout, open_answers
+    from convzoo.prediction.classifier import load_classifier
+    from convzoo.prediction.classifying import Pace, classify
+    from convzoo.prediction.downloading import DownloadLimits
+    from convzoo.prediction.image_names import find_images
 
-    classify = None
-    show = _print_json if as_json else _print_text
-    status = count = 0
-    for file in list(_image_files(images)):  # a wrong folder stops before the first answer
-        try:
-            data = Path(file).read_bytes()
-            DARK_IMAGES.look(data, partial(str, file))
-            image = open_rgb(data, exif_rotation=True)  # as `pipeline` does
-        except (ValueError, OSError) as error:
-            print(f"error: {file}: {getattr(error, 'strerror', '') or error}", file=sys.stderr)
-            status = 1
-            continue
-        classify = classify or _load(model, trust_remote_code)
-        guesses = classify(image, top_k=top_k)
-        if not all(math.isfinite(guess["score"]) for guess in guesses):
-            raise ValueError(
-                f"probabilities of {model} must be finite; those of {file} are not. Its weights "
-                f"may be ruined: `convzoo inspect {model}`"
-            )
-        show(file, guesses, count)
-        count += 1
-    if as_json:
-        print("\n]" if count else "[]")
-    return status
-
-
-def _image_files(names: list[str]) -> Iterator[str]:
-    """The names, a folder replaced by the images in it."""
-    for name in names:
-        if not Path(name).is_dir():
-            yield name
-            continue
-        from convzoo.images.allowed_formats import image_suffixes
-
-        suffixes = image_suffixes()
-        files = [file for file in Path(name).rglob("*") if file.suffix.lower() in suffixes]
-        if not files:
-            raise ValueError(f"{name} must be an image file, or a folder with some; it has none")
-        yield from map(str, sorted(files))
-
-
-def _load(model: str, trust_remote_code: bool) -> Callable[..., list[dict[str, Any]]]:
-    """The function that classifies; loaded once an image is readable."""
-    from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
-
-    import modeling  # noqa: F401  registers our families with the Auto classes
-
+    found = find_images(images, sys.stdin.buffer.read, allow_urls=allow_urls)
     options.hide_bars_of_transformers()
-    trust = {"trust_remote_code": trust_remote_code}
-    processor: Any = AutoImageProcessor  # Transformers has no types there
-    classify: Callable[..., list[dict[str, Any]]] = pipeline(
-        "image-classification",
-        model=AutoModelForImageClassification.from_pretrained(model, **trust),
-        image_processor=processor.from_pretrained(model, **trust),
+    classifier = load_classifier(
+        model, device=device, trust_remote_code=trust_remote_code, calibrated=calibrated
     )
-    return classify
+    batches = classify(
+        found,
+        classifier,
+        top_k=top_k,
+        pace=Pace(batch_size=batch_size, num_workers=num_workers),
+        limits=DownloadLimits(
+            max_bytes=max_megabytes * 2**20, seconds=timeout, private_hosts=allow_private_hosts
+        ),
+    )
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name of a file need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
+    layout = Layout(images=found.names, labels=classifier.labels, top_k=top_k)
+    file = Path(output) if output else None
+    with open_answers(chosen, file, layout=layout, terminal=sys.stdout) as write:
+        broken = _write_all(batches, write, total=len(found.names), to_file=bool(file))
+    return _tell_result(len(found.names), broken, output)
 
 
-def _print_text(file: str, guesses: list[dict[str, Any]], count: int) -> None:
-    print(file)
-    for guess in guesses:
-        print(f"  {guess['score']:6.1%}  {guess['label']}")
+def _chosen_format(form: str | None, output: str | None, as_json: bool) -> str:
+    """The form that was asked for, else that of the output's suffix, else text."""
+    if as_json:
+        if form not in (None, "json"):
+            raise typer.BadParameter(f"--json is --format json; got --format {form}, too")
+        return "json"
+    suffix = Path(output or "").suffix.lower().removeprefix(".")
+    form = form or (suffix if suffix in ("csv", "json", "jsonl", "parquet") else "text")
+    if form == "parquet" and not output:
+        raise typer.BadParameter("--format parquet needs --output FILE")
+    return form
 
 
-def _print_json(file: str, guesses: list[dict[str, Any]], count: int) -> None:
-    """One item of a JSON list, on a line of its own as soon as it is known."""
-    import json
+def _write_all(
+    batches: "Iterable[list[Answer]]",
+    write: "Callable[[Iterable[Answer]], None]",
+    *,
+    total: int,
+    to_file: bool,
+) -> int:
+    """Write the answers of each batch, name the images without; returns how many those are."""
+    from tqdm import tqdm
 
-    item = json.dumps({"image": file, "predictions": guesses})
-    print(",\n" if count else "[\n", item, sep="", end="", flush=True)
+    from convzoo.prediction.answer_files import one_line
+
+    broken = 0
+    # Answers on a terminal are the progress themselves; else TQDM_DISABLE decides.
+    shown = sys.stderr.isatty() and (to_file or not sys.stdout.isatty())
+    hidden: dict[str, Any] = {} if shown else {"disable": True}
+    with tqdm(total=total, desc="predict", unit=" images", leave=False, **hidden) as bar:
+        for answers in batches:
+            write(answers)
+            for answer in answers:
+                if answer.error:
+                    broken += 1
+                    bar.clear()
+                    print(f"error: {one_line(answer.image)}: {answer.error}", file=sys.stderr)
+            bar.update(len(answers))
+    return broken
+
+
+def _tell_result(total: int, broken: int, output: str | None) -> int:
+    where = f", in {output}" if output else ""
+    if total > 1 or output:
+        logger.info("%d of %d images classified%s", total - broken, total, where)
+    return 1 if broken else 0

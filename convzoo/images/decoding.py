@@ -124,6 +124,17 @@ def _convert(rgb: np.ndarray, num_channels: int) -> np.ndarray:
     return np.array(to_pillow(rgb, num_channels)).reshape(*rgb.shape[:2], num_channels)
 
 
+def is_image(data: Encoded) -> bool:
+    """Tell whether bytes begin as an image of an allowed format; what follows may be damaged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes, which are looked at when it is decoded
+        try:
+            with Image.open(io.BytesIO(data), formats=image_formats()):
+                return True
+        except Exception:  # Pillow's format plug-ins raise nearly anything
+            return False
+
+
 def is_upright(data: Encoded) -> bool:
     """Return False if EXIF data turn the image, or if Pillow cannot read them."""
     with warnings.catch_warnings():

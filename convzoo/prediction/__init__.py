@@ -1,0 +1,1 @@
+"""Image files, wherever they are, to classes."""
