@@ -57,12 +57,12 @@ REFUSED = {
     "broken config": (lambda f: put(f, "config.json", "{"), "config.json must be valid JSON"),
     "list as config": (lambda f: put(f, "config.json", []), "must hold a JSON object; got list"),
     "binary config": (lambda f: (f / "config.json").write_bytes(b"\xff"), "must be UTF-8 text"),
-    "other family": (
-        change_json("config.json", model_type="resnet"),
-        "model_type .* alexnet, cnn, qlnet; got 'resnet'",
+    "no family": (
+        change_json("config.json", model_type="../x"),
+        "model_type .* must be the name of a family, as cnn; got '../x'",
     ),
     "no labels": (change_json("config.json", id2label=None), "id2label .* must name the classes"),
-    "no field": (drop_depths, "must have all fields of a cnn configuration; 'depths'"),
+    "no field": (drop_depths, "must have all fields of a cnn configuration; .*'depths'"),
     "no auto_map": (change_json("config.json", auto_map=None), "must have an auto_map"),
     "no code": (lambda f: (f / "modeling_cnn.py").unlink(), "missing in .*: modeling_cnn.py"),
     "no imported code": (

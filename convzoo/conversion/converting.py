@@ -23,6 +23,7 @@ from convzoo.conversion.reading import SHOWN, read_weights
 from convzoo.environment import now
 from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json
 from convzoo.labels import unique_names
+from convzoo.layers import describe_network, image_shape
 from modeling import ConvZooConfig, ConvZooImageProcessor, ConvZooModel
 
 
@@ -61,6 +62,7 @@ def convert(source: str | Path, output: str | Path, labels: str | Path | None = 
         "labels": label_source,
         "num_tensors": len(weights),
         "num_parameters": model.num_parameters(),
+        **describe_network(model, image_shape(processor)),
         "converter": f"convzoo {convzoo.__version__}",
         "date": now(),
     }

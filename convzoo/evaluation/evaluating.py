@@ -39,6 +39,7 @@ from convzoo.evaluation.results import (
 )
 from convzoo.evaluation.statistics import break_down
 from convzoo.files import file_sha256
+from convzoo.layers import describe_network, image_shape
 
 METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
 
@@ -106,7 +107,9 @@ def evaluate_folder(
     renumber = len(names) != len(source.label_names)
     source = subset(source, classes, limit=choice.limit, spaced=True, renumber=renumber)
     source, matching = match_classes(source, names, by=match_by)
-    facts_of_model = _model_facts(model, model_folder)  # fails now, not after hours
+    facts_of_model = _model_facts(
+        model, processor, folder=model_folder
+    )  # fails now, not after hours
     model.to(accelerator.device)
 
     started = time.perf_counter()
@@ -205,18 +208,21 @@ def _metrics(predictions: Predictions, num_labels: int) -> Metrics:
     }
 
 
-def _model_facts(model: PreTrainedModel, model_folder: str) -> ModelFacts:
+def _model_facts(
+    model: PreTrainedModel, processor: BaseImageProcessor, *, folder: str
+) -> ModelFacts:
     from transformers.utils.hub import cached_file
 
     try:
-        weights = Path(str(cached_file(model_folder, "model.safetensors")))
+        weights = Path(str(cached_file(folder, "model.safetensors")))
     except OSError as error:
         raise OSError(
-            f"{model_folder} must have its weights in one file, model.safetensors, whose hash the "
+            f"{folder} must have its weights in one file, model.safetensors, whose hash the "
             f"result records; there is none. Write one with model.save_pretrained(FOLDER)"
         ) from error
     return {
         "file": weights.name,
         "sha256": file_sha256(weights),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **describe_network(model, image_shape(processor)),
     }

@@ -93,11 +93,17 @@ class Loading(TypedDict):
         code: the class of the model; None if it could not be found.
         files: for each file of code of the folder, whether it has the text of this package's.
         error: why the model could not be loaded, or None.
+        unknown_family: whether that is because this package has no such model.
     """
 
     code: str | None
     files: dict[str, bool]
     error: str | None
+    unknown_family: bool
+
+
+class UnknownFamilyError(ValueError):
+    """A model of another family than those of this package."""
 
 
 class Answer(TypedDict, total=False):
@@ -197,7 +203,7 @@ def load_strictly(
     Returns:
         What is known of it; then model and image processor, both None after an error.
     """
-    facts: Loading = {"code": None, "files": {}, "error": None}
+    facts: Loading = {"code": None, "files": {}, "error": None, "unknown_family": False}
     try:
         references: dict[str, str] = {}
         named: set[str] = set()
@@ -237,6 +243,7 @@ def load_strictly(
         processor = processor_class.from_pretrained(folder)
     except Exception as error:  # the code may be anybody's
         facts["error"] = f"{type(error).__name__}: {error}"
+        facts["unknown_family"] = isinstance(error, UnknownFamilyError)
         return facts, None, None
     return facts, model, processor
 
@@ -252,7 +259,7 @@ def _our_classes(
     model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     families = {each.model_type: (each, model) for each, model in modeling.FAMILIES.items()}
     if model_type not in families:
-        raise ValueError(
+        raise UnknownFamilyError(
             f"model_type must be one of {', '.join(families)} to be loaded without the folder's "
             f"own code; got {model_type!r}"
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, cast
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from convzoo.files import SCHEMA_VERSION, write_text
+from convzoo.layers import NetworkFacts
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -109,13 +110,42 @@ class CalibrationBin(TypedDict):
     mean_confidence: float
 
 
+class FittingData(TypedDict):
+    """The images that a temperature was fitted on."""
+
+    split: str
+    fingerprint: str
+    num_samples: int
+
+
+class Temperature(TypedDict):
+    """What logits are divided by for calibrated confidences: Guo et al., arXiv:1706.04599.
+
+    Attributes:
+        value: above 0; more than 1 makes a model less confident.
+        fitted_on: the images that it was fitted on.
+        nll_before: mean cross entropy of these images as the model is, in nats.
+        nll_after: the same with this temperature.
+    """
+
+    value: float
+    fitted_on: FittingData
+    nll_before: float
+    nll_after: float
+
+
 class Calibration(TypedDict):
-    """How far probabilities can be read as chances of being right."""
+    """How far probabilities can be read as chances of being right.
+
+    Attributes:
+        temperature: absent until one was fitted; readers apply none then.
+    """
 
     expected_calibration_error: float
     mean_confidence: float
     definition: str
     bins: list[CalibrationBin]
+    temperature: NotRequired[Temperature]
 
 
 # "class" is a key of the file and a keyword of Python: hence the other notation.
@@ -143,8 +173,8 @@ class Breakdown(TypedDict):
     confusions: list[Confusion]
 
 
-class ModelFacts(TypedDict):
-    """The weights that were measured."""
+class ModelFacts(NetworkFacts):
+    """The weights that were measured, and the network as the published preprocessing uses it."""
 
     file: NotRequired[str]
     sha256: str

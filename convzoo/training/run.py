@@ -19,6 +19,7 @@ from convzoo.data.stream import TrainStream
 from convzoo.data.unreadable import UnreadableImages
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json, write_text
+from convzoo.layers import describe_network, image_shape
 from convzoo.recipe.files import recipe_to_toml
 from convzoo.recipe.settings import Recipe
 from convzoo.training import checkpointing
@@ -181,7 +182,7 @@ class Run:
         Args:
             lines: of the metrics log.
         """
-        train, state = self.recipe.train, self.state
+        train, state, model = self.recipe.train, self.state, self.learner.bare_model
         images_seen = state.step * train.global_batch_size
         early = self.stopped_early
         return {
@@ -204,7 +205,8 @@ class Run:
             "global_batch_size": train.global_batch_size,
             "mixed_precision": train.mixed_precision,
             "seed": self.recipe.run.seed,
-            "num_parameters": self.learner.bare_model.num_parameters(),
+            "num_parameters": model.num_parameters(),
+            **describe_network(model, image_shape(self.learner.processor)),
             "best_evaluation": state.best or None,
             "published_step": self.published_step,
             "unreadable_images": {

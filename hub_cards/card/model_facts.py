@@ -60,8 +60,14 @@ def detail_rows(evidence: Evidence) -> Rows:
 
 def multiply_adds(evidence: Evidence) -> int | None:
     """Multiplications with additions for one image, where a result file has them."""
-    records = [evidence.train_results or {}, *(result["model"] for result in evidence.eval_results)]
-    return next(filter(None, (record.get("num_multiply_adds") for record in records)), None)
+    counts = (record.get("num_multiply_adds") for record in network_records(evidence))
+    return next(filter(None, counts), None)
+
+
+def network_records(evidence: Evidence) -> list[Record]:
+    """The records that may say what was seen of the network in a forward pass."""
+    evaluated = (result["model"] for result in evidence.eval_results)
+    return [evidence.train_results or {}, evidence.conversion, *evaluated]
 
 
 def short_count(count: int) -> str:

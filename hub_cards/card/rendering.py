@@ -102,9 +102,8 @@ def render_card(evidence: Evidence, repo_id: str | None = None) -> str:
     environment.filters["cell"] = lambda text: str(text).replace("|", r"\|").replace("\n", " ")
     name = _model_name(evidence, repo_id)
     try:
-        body = environment.get_template(f"{evidence.model_type}.md").render(
-            _context(evidence, name, repo_id=repo_id)
-        )
+        names = [f"{evidence.model_type}.md", "model_card.md.jinja"]  # a family's prose, or none
+        body = environment.select_template(names).render(_context(evidence, name, repo_id=repo_id))
     except (jinja2.UndefinedError, KeyError) as error:
         raise ValueError(
             f"{evidence.folder / 'config.json'} must have all fields of a {evidence.model_type} "
@@ -222,6 +221,7 @@ def _context(evidence: Evidence, name: str, *, repo_id: str | None) -> dict[str,
         "repo_id": repo_id,
         "model": repo_id or ".",
         "config": evidence.config,
+        "model_type": evidence.model_type,
         "num_classes": f"{len(evidence.labels):,}",
         "num_parameters": f"{evidence.weights.num_parameters:,}",
         "sha256": evidence.weights.sha256,

@@ -4,6 +4,7 @@ A card may only say what these files say, so everything doubtful stops here: a f
 read, numbers that disagree, or results that were measured with other weights.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hub_cards.evidence.reading import (
 from hub_cards.evidence.weights import Weights, read_weights
 from hub_cards.files import Record
 
-FAMILIES = ("alexnet", "cnn", "qlnet")
+FAMILY_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Evidence:
 
     @property
     def model_type(self) -> str:
-        """The family, one of FAMILIES."""
+        """The family."""
         return str(self.config["model_type"])
 
     @property
@@ -66,10 +67,10 @@ def read_evidence(folder: str | Path, weights: Weights | None = None) -> Evidenc
     if not folder.is_dir():
         raise FileNotFoundError(f"model folder {folder} does not exist or is no folder")
     config = read_required_json(folder, "config.json")
-    if config.get("model_type") not in FAMILIES:
+    if not FAMILY_NAME.fullmatch(str(config.get("model_type") or "")):
         raise ValueError(
-            f"model_type in {folder / 'config.json'} must be one of {', '.join(FAMILIES)}; "
-            f"got {config.get('model_type')!r}. Cards exist for these families only."
+            f"model_type in {folder / 'config.json'} must be the name of a family, as cnn; got "
+            f"{config.get('model_type')!r}. Save the model again with save_pretrained."
         )
     id2label = config.get("id2label")
     if not isinstance(id2label, dict) or not id2label:

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hub_cards.evidence.folder import FAMILIES, read_evidence
+from hub_cards.evidence.folder import read_evidence
 from hub_cards.files import Record
 from hub_cards.hub.access import check_repo_id, open_hub
 from hub_cards.hub.file_hashes import hash_files, megabytes
@@ -42,6 +42,7 @@ from hub_cards.verify.result_checks import check_results
 
 logger = logging.getLogger(__name__)
 
+OURS = "ConvZooImageProcessor"  # as the files of every model of the zoo say
 EXIT_CODES = {HOLDS: 0, FAILS: 3, OPEN: 4}  # 1 is an error, and 2 a wrong command line
 
 
@@ -125,7 +126,7 @@ def verify(model: str, measuring: Measuring, *, revision: str | None = None) -> 
     else:
         info, folder = _download(model, revision)
     repo_id = info.id if info else None
-    checks = _check_card(folder, repo_id, trust_remote_code=measuring.trust_remote_code)
+    checks = _check_card(folder, repo_id)
     found = hash_files(folder)  # after a wrong folder, which may be large, was refused
     if info:
         checks.insert(0, check_files(info.siblings or [], found, folder=folder))
@@ -150,7 +151,12 @@ def _measure(folder: Path, measuring: Measuring) -> tuple[list[Check], Record | 
     if not results:
         return [Check("results", OPEN, "there is no eval_results.json with results")], None
     answer = _reevaluate({"folder": str(folder), "results": results, **asdict(measuring)})
-    config = _config(folder)
+    if answer["loaded"]["unknown_family"] and not measuring.trust_remote_code:
+        raise ValueError(
+            f"{answer['loaded']['error']}. To run the repository's own code add "
+            "--trust-remote-code."
+        )
+    config = _read_settings(folder, "config.json")
     trusted, stock = measuring.trust_remote_code, "auto_map" not in config
     return [
         *check_loading(answer["loaded"], trusted=trusted, stock=stock),
@@ -195,20 +201,20 @@ def _explain(error: Exception, repo_id: str, *, revision: str | None, endpoint: 
     return PushError("network", f"{endpoint} did not give {repo_id}; {cause(error)}")
 
 
-def _check_card(folder: Path, repo_id: str | None, *, trust_remote_code: bool) -> list[Check]:
+def _check_card(folder: Path, repo_id: str | None) -> list[Check]:
     """Check whether the files agree with each other, and the card with them."""
     try:
         evidence = read_evidence(folder)
-    except ValueError as error:
-        config = _config(folder)
-        family = config.get("model_type")
-        if family in FAMILIES:
+    except (FileNotFoundError, ValueError) as error:
+        config = _read_settings(folder, "config.json")
+        processor, family = (
+            _read_settings(folder, "preprocessor_config.json"),
+            config.get("model_type"),
+        )
+        if isinstance(error, FileNotFoundError) and ("auto_map" in config or not family):
+            raise
+        if processor.get("image_processor_type") == OURS:
             return [Check("evidence", FAILS, str(error))]
-        if "auto_map" in config and not trust_remote_code:
-            raise ValueError(
-                f"model_type must be one of {', '.join(FAMILIES)} for this package's code; got "
-                f"{family!r}. To run the repository's own code add --trust-remote-code."
-            ) from error
         return [Check("evidence", OPEN, f"what a {family!r} must have is not known here")]
     detail = f"the files agree; SHA-256 of the weights {evidence.weights.sha256}"
     checks = [Check("evidence", HOLDS, detail)]
@@ -219,12 +225,12 @@ def _check_card(folder: Path, repo_id: str | None, *, trust_remote_code: bool) -
     return [*checks, check_metadata(evidence, text), check_text(evidence, text, repo_id=repo_id)]
 
 
-def _config(folder: Path) -> Record:
+def _read_settings(folder: Path, name: str) -> Record:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return config if isinstance(config, dict) else {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _labels(config: Record) -> list[str]:
