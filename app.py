@@ -26,6 +26,7 @@ The page is also an API. With several models it returns these four of each, in t
 
 import argparse
 import copy
+import hashlib
 import html
 import json
 import math
@@ -89,7 +90,8 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 CSS = """
 #page {max-width: 1280px; margin: 0 auto}
 #page :is(h1, h2) {overflow-wrap: anywhere} /* a path can be long */
-:is(#picture, .cam) img {width: 100%; height: 100%; object-fit: contain} /* enlarges small ones */
+/* Enlarges small ones. */
+:is(#picture, #seen, .cam) img {width: 100%; height: 100%; object-fit: contain}
 .top5 .confidence-set {font-family: var(--font)}
 #examples .gallery {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(max(72px, 11%), 1fr))}
@@ -112,6 +114,19 @@ NAME_EXAMPLES = """() => document.querySelectorAll("#examples button").forEach(
     (button, index) => button.setAttribute("aria-label", `Example ${index + 1}`))"""
 
 
+@dataclass(frozen=True)
+class Temperature:
+    """What logits are divided by (Guo et al., arXiv:1706.04599), and on which images it was fitted.
+
+    Attributes:
+        value: above 0; more than 1 makes a model less confident.
+        fitted_on: the images, for a reader.
+    """
+
+    value: float
+    fitted_on: str
+
+
 @dataclass
 class Classifier:
     """A model, and what the page tells about it.
@@ -122,8 +137,7 @@ class Classifier:
         model: a classifier of transformers, in evaluation mode.
         processor: its image processor.
         labels: names of the classes, all different.
-        temperature: divides the logits, for calibrated confidences (Guo et al.,
-            arXiv:1706.04599); None if the model has not been calibrated.
+        temperature: for calibrated confidences; None if the model has not been calibrated.
     """
 
     title: str
@@ -131,7 +145,7 @@ class Classifier:
     model: Any
     processor: Any
     labels: list[str]
-    temperature: float | None
+    temperature: Temperature | None
 
     def pixel_values(self, image: "Picture") -> "Tensor":
         """Preprocess one picture, to (1, C, H, W) on the model's device."""
@@ -148,7 +162,7 @@ class Classifier:
 
     def likeliest(self, logits: "Tensor") -> dict[str, float]:
         """Return the five likeliest classes and their confidences, best first."""
-        logits = logits / (self.temperature or 1)
+        logits = logits / (self.temperature.value if self.temperature else 1)
         scores = logits.sigmoid() if self.is_multi_label() else logits.softmax(-1)
         best = scores.topk(min(5, len(logits)))
         indices = best.indices.tolist()
@@ -159,22 +173,24 @@ class Classifier:
         problem: str | None = self.model.config.problem_type
         return problem == "multi_label_classification"
 
-    def headline(self) -> str:
-        """Say what the model is called and which classes it knows: few by name, many by number."""
+    def headline(self, title: str = "") -> str:
+        """Say what the model, or models of a title, know: few classes by name, many by number."""
+        title, s = (title, "") if title else (self.title, "s")
         *others, last = self.labels
         known = f"{len(self.labels):,} classes"
         if len(self.labels) <= MAX_NAMES:
             known = f"{', '.join(others)} and {last}" if others else last
         if self.is_multi_label() or not others:
-            return f"{self.title} recognises {known}"
-        return f"{self.title} tells {known} apart"
+            return f"{title} recognise{s} {known}"
+        return f"{title} tell{s} {known} apart"
 
     def facts(self) -> str:
         """Return size and calibration of the model in a sentence."""
         parameters = sum(weights.numel() for weights in self.model.parameters())
         confidence = "uncalibrated"
         if self.temperature:
-            confidence = f"calibrated (temperature {self.temperature:.2f})"
+            value, images = self.temperature.value, self.temperature.fitted_on
+            confidence = f"calibrated (temperature {value:.2f}, fitted on {images})"
         return f"{parameters:,} parameters, confidence {confidence}"
 
 
@@ -279,14 +295,32 @@ def lead_to_hub(repo_id: str, link: re.Match[str]) -> str:
     return f"[{text}]({ENDPOINT}/{name}/blob/{revision or 'main'}/{target.removeprefix('./')})"
 
 
-def read_temperature(folder: Path) -> float | None:
-    """Return the calibration temperature of the first result that has one, else None."""
-    file = folder / "eval_results.json"
-    if not file.is_file():
+def read_temperature(folder: Path) -> Temperature | None:
+    """Return the temperature of the first result of these weights, in one view, that has one.
+
+    Raises:
+        ValueError: if it is not as an evaluation writes it.
+    """
+    file, weights = folder / "eval_results.json", folder / "model.safetensors"
+    if not file.is_file() or not weights.is_file():
         return None
-    results = json.loads(file.read_text(encoding="utf-8")).get("results", [])
-    found = (result.get("calibration", {}).get("temperature") for result in results)
-    return next(filter(None, found), None)
+    with weights.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    try:
+        for result in json.loads(file.read_text(encoding="utf-8"))["results"]:
+            found = (result.get("calibration") or {}).get("temperature")
+            views = (result.get("protocol") or {}).get("views", 1)
+            if found and views == 1 and result["model"]["sha256"] == sha256:
+                images, value = found["fitted_on"], float(found["value"])
+                if not 0 < value < math.inf:
+                    raise ValueError(f"a temperature must be above 0; got {value}")
+                where = f"{images['num_samples']:,} images of the split {images['split']}"
+                return Temperature(value, plain(where))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{file} must be as `convzoo evaluate` writes it; {error!r}. Evaluate the model again."
+        ) from error
+    return None
 
 
 def find_examples(model: Path) -> list[str]:
@@ -357,7 +391,10 @@ def read_image(file: BinaryIO) -> "Picture":
     if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
         raise ValueError(f"The file is larger than {MAX_FILE_BYTES >> 20} MB: give a smaller one.")
     if is_heic(file.read(128)):
-        raise ValueError("HEIC is not supported here; convert it to JPEG.")
+        raise ValueError(
+            "This is HEIC, a format of phones that is not read here: save the photo as JPEG. "
+            "iPhones take JPEGs after Settings > Camera > Formats > Most Compatible."
+        )
     file.seek(0)
     Image.init()
     formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
@@ -439,9 +476,12 @@ def draw_heat(heat: "Tensor", pixel_values: "Tensor", processor: Any) -> "Pictur
     import torch
     from PIL import Image
 
-    mean = torch.tensor(getattr(processor, "image_mean", None) or [0.0])[:, None, None]
-    std = torch.tensor(getattr(processor, "image_std", None) or [1.0])[:, None, None]
-    seen = (pixel_values[0].cpu() * std + mean) / (getattr(processor, "rescale_factor", None) or 1)
+    normalized = getattr(processor, "do_normalize", True)
+    mean = torch.tensor((normalized and getattr(processor, "image_mean", None)) or [0.0])
+    std = torch.tensor((normalized and getattr(processor, "image_std", None)) or [1.0])
+    rescaled = getattr(processor, "do_rescale", True)
+    factor = (rescaled and getattr(processor, "rescale_factor", None)) or 1
+    seen = (pixel_values[0].cpu() * std[:, None, None] + mean[:, None, None]) / factor
     grey = seen.clamp(0, 255).mean(0)[..., None]
     heat = (heat / heat.max().clamp(min=1e-12)).cpu()[None, None]
     heat = torch.nn.functional.interpolate(heat, grey.shape[:2], mode="bilinear")[0, 0]
@@ -571,8 +611,22 @@ def classify(classifier: Classifier, image: "Picture") -> list[Any]:
     size = f"{image.width} x {image.height}"
     details = f"{milliseconds:.0f} ms (median of {RUNS} runs) for this {size} picture"
     if image.info.get("transparent"):
-        details += ". The model does not see transparency, but the colours stored beneath it."
+        details += (
+            ". The model does not see transparency, but the colours stored beneath it: the second "
+            "picture shows them."
+        )
     return [classes, details, *explain(classifier, image, next(iter(classes)))]
+
+
+def show_as_seen(picture: dict[str, Any] | None) -> dict[str, Any]:
+    """Show a transparent picture once more, as the models see it; hide that for any other."""
+    import gradio as gr
+
+    image = None if picture is None else answer(read_picture, picture)
+    if image is None or not image.info.get("transparent"):
+        image = None
+    update: dict[str, Any] = gr.update(value=image, visible=image is not None)
+    return update
 
 
 def rotate_weights(
@@ -699,7 +753,11 @@ def build_demo(classifiers: list[Classifier], examples: list[str]) -> "gr.Blocks
         return [part for c in classifiers for part in answer(classify, c, image)]
 
     several = len(classifiers) > 1
-    title = "Image classifiers" if several else classifiers[0].headline()
+    title = classifiers[0].headline()
+    if several:
+        first, *others = classifiers
+        same = all(other.labels == first.labels for other in others)
+        title = first.headline(f"{len(classifiers)} models") if same else "Image classifiers"
     outputs, rotations = [], []
     page = guarded_blocks()(title=title, delete_cache=DELETE_UPLOADS)
     with page, gr.Column(elem_id="page"):
@@ -707,6 +765,14 @@ def build_demo(classifiers: list[Classifier], examples: list[str]) -> "gr.Blocks
         with gr.Row():
             with gr.Column(min_width=300):
                 picture = gr.Image(label="Picture", elem_id="picture", height=320)
+                seen = gr.Image(
+                    label="As the model sees it: without transparency",
+                    elem_id="seen",
+                    height=320,
+                    interactive=False,
+                    visible=False,
+                    buttons=["fullscreen"],
+                )
                 if examples:
                     gr.Examples(examples, picture, elem_id="examples", **PRIVATE)
             for classifier in classifiers:
@@ -728,6 +794,7 @@ def build_demo(classifiers: list[Classifier], examples: list[str]) -> "gr.Blocks
         # The file itself is taken: gr.Image would turn it, and explain no error.
         prediction = picture.change(predict, picture, outputs, api_name="predict", **OF_MODELS)
         prediction.failure(lambda: None, None, picture, **PRIVATE)  # clears the page
+        prediction.success(show_as_seen, picture, seen, preprocess=False, **PRIVATE)
         for turn, given, shown in rotations:
             prediction.success(turn, given, shown, **OF_MODELS, **PRIVATE)
     return page

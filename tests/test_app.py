@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import hashlib
 import html
 import json
 import os
@@ -567,19 +568,53 @@ def test_heat_lies_over_what_the_model_sees():
     hot = np.asarray(app.draw_heat(heat, pixel_values, processor), np.float32)
     assert np.abs(hot[0, -1] - (grey[0, -1] + app.INFERNO[-1]) / 2).max() <= 1
     assert np.array_equal(hot[32:], cold[32:])
+    plain = ConvZooImageProcessor(size=64, crop_size=64, do_normalize=False, do_rescale=False)
+    pixel_values = plain(image, return_tensors="pt")["pixel_values"]
+    again = np.asarray(app.draw_heat(torch.zeros(4, 4), pixel_values, plain), np.float32)
+    assert np.abs(again - cold).max() <= 1
+
+
+def test_a_transparent_picture_is_shown_as_the_model_sees_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    half_transparent().save(tmp_path / "seen.png")
+    shown = app.show_as_seen({"path": str(tmp_path / "seen.png")})
+    assert shown["visible"] and shown["value"].mode == "RGB"
+    assert np.array_equal(shown["value"], picture(12))
+    picture(1).save(tmp_path / "rgb.png")
+    for given in (None, {"path": str(tmp_path / "rgb.png")}):
+        hidden = app.show_as_seen(given)
+        assert not hidden["visible"] and hidden["value"] is None
 
 
 def test_confidence_is_calibrated_by_the_temperature_of_the_results(tmp_path):
     folder = save_model(tmp_path / "model", LABELS)
     assert "uncalibrated" in app.load_classifier(str(folder)).facts()
-    results = [{"metrics": {}}, {"calibration": {"temperature": 2.5}}]
-    (folder / "eval_results.json").write_text(json.dumps({"results": results}))
+    sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    images = {"split": "validation", "fingerprint": "sha256:0a", "num_samples": 1500}
+
+    def result(value, sha256=sha256, views=1):
+        fitted = {"value": value, "fitted_on": images, "nll_before": 1.0, "nll_after": 0.9}
+        protocol = {"views": views, "image_processor": {}}
+        about = {"model": {"sha256": sha256}, "protocol": protocol}
+        return about | {"calibration": {"temperature": fitted}}
+
+    def write(*results):
+        (folder / "eval_results.json").write_text(json.dumps({"results": results}))
+
+    write({"metrics": {}}, result(9.0, sha256="of other weights"), result(9.0, views=10))
+    assert "uncalibrated" in app.load_classifier(str(folder)).facts()
+    write({"metrics": {}}, result(2.5), result(9.0))
     classifier = app.load_classifier(str(folder))
-    assert "confidence calibrated (temperature 2.50)" in classifier.facts()
+    said = "(temperature 2.50, fitted on 1,500 images of the split validation)"
+    assert f"confidence calibrated {said}" in classifier.facts()
     logits = torch.tensor([1.0, 3.0, -2.0, 0.5, 2.0, 0.0])
     expected = np.exp(logits.numpy() / 2.5)
     expected = np.sort(expected / expected.sum())[:0:-1]
     assert list(classifier.likeliest(logits).values()) == pytest.approx(expected.tolist())
+    for value in (0, -1, None, "high"):
+        write(result(value))
+        with pytest.raises(ValueError, match="must be as `convzoo evaluate` writes it"):
+            app.read_temperature(folder)
 
 
 def test_classes_that_do_not_exclude_each_other_get_the_scores_of_the_pipeline(tmp_path):
@@ -688,7 +723,7 @@ def test_no_program_of_the_system_gets_a_file(tmp_path, monkeypatch):
 )
 def test_heic_is_named_and_avif_is_read(tmp_path, start):
     (tmp_path / "photo.jpg").write_bytes(start + bytes(100))
-    with pytest.raises(ValueError, match="HEIC is not supported here; convert it to JPEG"):
+    with pytest.raises(ValueError, match=r"This is HEIC, .* save the photo as JPEG"):
         read(tmp_path / "photo.jpg")
     picture(0).save(tmp_path / "photo.avif")
     assert read(tmp_path / "photo.avif").size == (90, 60)

@@ -93,6 +93,12 @@ def test_calibration_says_in_which_direction_the_model_errs(full):
     cautious = BREAKDOWN["calibration"] | {"mean_confidence": 0.2}
     put_results(full, result(full, calibration=cautious))
     assert "on average it is too cautious" in section(render(full), "Calibration")
+    images = {"split": "validation", "fingerprint": "sha256:0a", "num_samples": 1500}
+    fitted = {"value": 1.73, "fitted_on": images, "nll_before": 0.91, "nll_after": 0.84}
+    put_results(full, result(full, calibration=cautious | {"temperature": fitted}))
+    text = section(render(full), "Calibration")
+    assert "divided by 1.73 give calibrated probabilities" in text
+    assert "on 1,500 images of split `validation` from 0.91 to 0.84." in text
 
 
 def test_robustness_is_what_was_measured_on_other_datasets(full):

@@ -1,5 +1,7 @@
 """What a card says of the model itself, and what it quotes."""
 
+import re
+
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -39,6 +41,26 @@ def test_preprocessing_is_that_of_the_processor(full):
     put_results(full)
     steps = section(render(full), "Preprocessing")
     assert "Divide the values" not in steps and "mean (123.675, 116.28, 103.53)" in steps
+
+
+SWITCHES = {
+    "do_resize": ("Resize the shorter", "3 x 224 x 224"),
+    "do_center_crop": ("Cut out the centre", "3 channels, 235 pixels at the shorter side"),
+    "do_rescale": ("Divide the values", "3 x 224 x 224"),
+    "do_normalize": ("Subtract the mean", "3 x 224 x 224"),
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_step_that_the_processor_leaves_out_is_not_described(bare, switch):
+    left_out, shape = SWITCHES[switch]
+    assert left_out in section(render(bare), "Preprocessing")
+    put(bare, "preprocessor_config.json", PREPROCESSOR | {switch: False, "exif_rotation": True})
+    steps = section(render(bare), "Preprocessing")
+    assert left_out not in steps and "1. Turn the image as its EXIF data says." in steps
+    assert len(re.findall(r"^\d\. ", steps, re.M)) == 5
+    assert ("black beyond a smaller image" in steps) == (switch == "do_resize")
+    assert dict(cells(section(render(bare), "Model details")))["Input"] == shape
 
 
 def test_known_datasets_come_with_what_is_published_about_them(full):

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 
 from hub_cards.card.rendering import is_generated, write_card
-from hub_cards.card.validation import FRONT_MATTER, space_problems
+from hub_cards.card.validation import FRONT_MATTER, space_problems, split_card
 from hub_cards.hub.spaces import build_space
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import ROOT, STRANGER
@@ -506,6 +506,16 @@ def test_a_space_gets_the_torch_of_cpus(spare, tmp_path):
     assert [path.name for path in (tmp_path / "got").iterdir()] == [
         f"torch-{version}+cpu-py3-none-any.whl"
     ]
+
+
+def test_a_space_with_a_gpu_gets_the_torch_of_pypi_which_is_that_of_cuda(spare, tmp_path):
+    """PyPI's wheel of torch depends on the CUDA libraries; PyTorch's index of CPU wheels is off."""
+    build_space([str(spare / "models/cnn")], "user/gpu", target=tmp_path, gpu=True)
+    of_cpu = (spare / "requirements.txt").read_text().splitlines()
+    assert (tmp_path / "requirements.txt").read_text().splitlines() == of_cpu[1:]
+    metadata, card = split_card((tmp_path / "README.md").read_text())
+    assert metadata["suggested_hardware"] == "t4-small" and "for NVIDIA GPUs" in card
+    assert "suggested_hardware" not in split_card((spare / "README.md").read_text())[0]
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,12 @@ BAD_CARDS = {
     "image": (r"\(training_curve.png\)", "(curve.png)", "link to curve.png, which is not in"),
     "link": (r"\(recipe.toml\)", "(../recipe.toml)", "link to ../recipe.toml"),
     "absolute link": (r"\(recipe.toml\)", "(/etc/hostname)", "link to /etc/hostname"),
+    "anchor": (r"\(recipe.toml\)", "(#recipes)", "link to #recipes, which is no heading"),
+    "page of the Hub": (
+        r"\(recipe.toml\)",
+        "(https://huggingface.co/user/model/blob)",
+        "link to https://huggingface.co/user/model/blob, which is no page of the Hub",
+    ),
     "html image": ("# cnn-tiny", '# x\n<img src="logo.png">', "link to logo.png"),
 }
 
@@ -85,6 +91,14 @@ def test_the_validator_finds(full, case):
         assert problems == []
     else:
         assert len(problems) == 1 and re.search(message, problems[0])
+
+
+def test_links_to_headings_and_to_the_hub_are_good(full):
+    pages = ["user/m", "datasets/mnist", "datasets/user/d#files", "user/m/tree/0a1b2c", "docs/hub"]
+    links = [f"https://huggingface.co/{page}" for page in pages] + ["#model-details"]
+    text = " ".join(f"[a]({link})" for link in links)
+    card = good_card(full).replace("## License\n", f"## License\n\n{text}\n")
+    assert card_problems(card, full) == []
 
 
 def test_the_validator_lists_all_problems(full):

@@ -152,10 +152,19 @@ def calibration_sentence(evidence: Evidence) -> str:
         result["metrics"]["top1_accuracy"],
     )
     verdict = "too sure" if confidence > accuracy else "too cautious"
+    fitted = result["calibration"].get("temperature")
+    remedy = ""
+    if fitted:
+        images = fitted["fitted_on"]
+        remedy = (
+            f" Logits divided by {fitted['value']:.4g} give calibrated probabilities: this lowers "
+            f"the loss on {images['num_samples']:,} images of split {code(images['split'])} from "
+            f"{fitted['nll_before']:.4g} to {fitted['nll_after']:.4g}."
+        )
     return (
         f"{_named(evidence, result)}: the model gives its answers a probability of "
         f"{percent(confidence)} on average and is right in {percent(accuracy)} of the cases: on "
-        f"average it is {verdict}."
+        f"average it is {verdict}.{remedy}"
     )
 
 

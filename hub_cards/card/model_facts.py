@@ -42,13 +42,12 @@ GENERIC_CONFIG_KEYS = {
 def detail_rows(evidence: Evidence) -> Rows:
     """Size and identity of the weights, then the architecture's own settings."""
     weights, processor = evidence.weights, evidence.preprocessor
-    shape = (processor["num_channels"], *(processor["crop_size"][k] for k in ("height", "width")))
     fields = {k: v for k, v in evidence.config.items() if k not in GENERIC_CONFIG_KEYS}
     rows = [
         ("Parameters", f"{weights.num_parameters:,} ({short_count(weights.num_parameters)})"),
         ("Batch-norm buffers", scalar(weights.num_buffer_elements or None)),
         ("Multiply-adds per image", scalar(multiply_adds(evidence))),
-        ("Input", " x ".join(map(str, shape))),
+        ("Input", _input_shape(processor)),
         ("Classes", _class_names(evidence)),
         ("Weights", f"safetensors, {', '.join(weights.dtypes)}, {weights.num_bytes / 1e6:.1f} MB"),
         ("SHA-256 of the weights", f"`{weights.sha256}`"),
@@ -108,21 +107,47 @@ def weights_license(evidence: Evidence) -> str:
 
 
 def preprocessing_steps(evidence: Evidence) -> list[str]:
-    """The image processor's work, one sentence a step."""
+    """The image processor's work, one sentence a step; a switch `do_...: false` leaves one out."""
     processor = evidence.preprocessor
+    resizes, crops = does(processor, "resize"), does(processor, "center_crop")
+    beyond = "" if resizes else ", with black beyond a smaller image"
     colours = "RGB" if processor["num_channels"] == 3 else "grey"
     edge, crop = processor["size"]["shortest_edge"], processor["crop_size"]
     resample, factor = PIL_FILTERS[processor["resample"]], processor["rescale_factor"]
     by_255 = math.isclose(factor, 1 / 255)
     rescale = "Divide the values by 255." if by_255 else f"Multiply the values by {factor:.6g}."
     mean, std = scalar(processor["image_mean"]), scalar(processor["image_std"])
-    return [
-        f"Convert the image to {colours}, values 0 to 255.",
-        f"Resize the shorter side to {edge} pixels, keeping the aspect ratio ({resample}).",
-        f"Cut out the centre, {crop['height']} x {crop['width']} pixels.",
-        *([] if factor == 1 else [rescale]),
-        f"Subtract the mean {mean} and divide by {std}, for each channel.",
+    steps = [
+        (processor.get("exif_rotation"), "Turn the image as its EXIF data says."),
+        (True, f"Convert the image to {colours}, values 0 to 255."),
+        (
+            resizes,
+            f"Resize the shorter side to {edge} pixels, keeping the aspect ratio ({resample}).",
+        ),
+        (crops, f"Cut out the centre, {crop['height']} x {crop['width']} pixels{beyond}."),
+        (does(processor, "rescale") and factor != 1, rescale),
+        (
+            does(processor, "normalize"),
+            f"Subtract the mean {mean} and divide by {std}, for each channel.",
+        ),
     ]
+    return [sentence for done, sentence in steps if done]
+
+
+def does(processor: Record, step: str) -> bool:
+    """Tell whether an image processor takes a step: it does unless its file says false."""
+    return processor.get(f"do_{step}") is not False
+
+
+def _input_shape(processor: Record) -> str:
+    """Write the shape of what the image processor makes, channels first."""
+    channels, crop = processor["num_channels"], processor["crop_size"]
+    if does(processor, "center_crop"):
+        return f"{channels} x {crop['height']} x {crop['width']}"
+    if does(processor, "resize"):
+        side = processor["size"]["shortest_edge"]
+        return f"{channels} channels, {side} pixels at the shorter side"
+    return f"{channels} channels, in the size that the image has"
 
 
 def dataset_ids(dataset: Record) -> list[str]:

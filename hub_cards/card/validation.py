@@ -21,6 +21,7 @@ RULES = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding=
 FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
 FENCE = re.compile(r"^(```+|~~~+).*?^\1[^\S\n]*$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"(?<!\\)`[^`\n]*`")  # within a line
+HUB = "https://huggingface.co/"
 HEADING = re.compile(r"^(#+) +(.+?)[ #]*$", re.MULTILINE)
 LINK = re.compile(
     r"(?<!\\)\]\(<?([^)\s>]+)"  # ](TARGET), unless its bracket is escaped
@@ -266,11 +267,28 @@ def _link_problems(body: str, folder: Path) -> Iterator[str]:
         path = Path(os.path.abspath(folder / target))
         if not path.is_relative_to(folder) or not path.exists():
             yield f"link to {target}, which is not in {folder}"
+    anchors = {_anchor(heading[2]) for heading in HEADING.finditer(FENCE.sub("", body))}
+    for target in _links(body):
+        if target.startswith("#") and target[1:] not in anchors:
+            yield f"link to {target}, which is no heading of the card"
+        page = target.removeprefix(HUB).partition("#")[0]
+        if target.startswith(HUB) and not re.fullmatch(RULES["body"]["hub_page"], page):
+            yield f"link to {target}, which is no page of the Hub"
 
 
 def relative_links(body: str) -> Iterator[str]:
     """Give the files that a card links or shows from its own repository."""
-    for match in LINK.finditer(CODE.sub("", FENCE.sub("", body))):
-        target = (match[1] or match[2]).split("#")[0]
+    for link in _links(body):
+        target = link.split("#")[0]
         if target and not re.match(r"(https?|mailto):", target):
             yield target
+
+
+def _links(body: str) -> Iterator[str]:
+    for match in LINK.finditer(CODE.sub("", FENCE.sub("", body))):
+        yield match[1] or match[2]
+
+
+def _anchor(heading: str) -> str:
+    """Give the name by which Markdown links to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated
 
-from typer import Argument
+from typer import Argument, Option
 
 from hub_cards.cli.command import Command
 from hub_cards.cli.options import (
@@ -33,6 +33,10 @@ def _space(  # noqa: PLR0913  # typer makes an option of each
         ),
     ],
     repo_id: SpaceId,
+    gpu: Annotated[
+        bool,
+        Option("--gpu", help="for hardware with an NVIDIA GPU: install the PyTorch for CUDA"),
+    ] = False,
     private: Private = False,
     revision: Revision = None,
     create_pr: CreatePr = False,
@@ -52,7 +56,9 @@ def _space(  # noqa: PLR0913  # typer makes an option of each
 
     terminal = Terminal(json=json, quiet=quiet)
     if output:
-        return write_folder(partial(build_space, models, repo_id), output, terminal=terminal)
+        return write_folder(
+            partial(build_space, models, repo_id, gpu=gpu), output, terminal=terminal
+        )
     options = PushOptions(
         private=private,
         revision=revision or "main",
@@ -60,7 +66,7 @@ def _space(  # noqa: PLR0913  # typer makes an option of each
         dry_run=dry_run,
         force=force,
     )
-    return publish(partial(push_space, models, repo_id), options, terminal=terminal)
+    return publish(partial(push_space, models, repo_id, gpu=gpu), options, terminal=terminal)
 
 
 space = Command(

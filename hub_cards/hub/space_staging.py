@@ -97,6 +97,7 @@ def finish_space(
     metadata: Record,
     requirements: list[str],
     context: Mapping[str, object],
+    gpu: bool = False,
 ) -> None:
     """Write requirements and card of a Space, and check both.
 
@@ -107,15 +108,17 @@ def finish_space(
         metadata: the front matter that only this Space has.
         requirements: lines for requirements.txt.
         context: what else the template needs.
+        gpu: for hardware with an NVIDIA GPU.
 
     Raises:
         PushError: with reason "folder", if a rule is broken.
     """
-    if any(line.startswith("torch==") for line in requirements):
-        # A Space has no GPU unless its owner pays for one; pip prefers 2.8.0+cpu to 2.8.0.
+    if not gpu and any(line.startswith("torch==") for line in requirements):
+        # pip prefers 2.8.0+cpu of that index to 2.8.0 of PyPI, which is the one for CUDA.
         requirements = [RULES["space"]["requirement_index"], *requirements]
     write_lines(folder / "requirements.txt", requirements)
     metadata |= {
+        "suggested_hardware": RULES["space"]["gpu_hardware"] if gpu else [],
         "colorFrom": "indigo",
         "colorTo": "yellow",
         "sdk": "gradio",
@@ -133,7 +136,9 @@ def finish_space(
         lstrip_blocks=True,
     )
     environment.filters["plain"] = plain
-    body = environment.get_template(template).render({**context, **metadata, "repo_id": repo_id})
+    body = environment.get_template(template).render(
+        {**context, **metadata, "repo_id": repo_id, "gpu": gpu}
+    )
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
     # By these a push knows which of them a person has edited on the Hub.
     files = {path: file.git_oid for path, file in hash_files(folder).items() if "/" not in path}

@@ -71,6 +71,7 @@ def push_space(
     models: Sequence[str],
     repo_id: str,
     *,
+    gpu: bool = False,
     options: PushOptions = DEFAULTS,
 ) -> PushResult:
     """Make a Space on the Hub show image classifiers, with one commit at most.
@@ -78,18 +79,25 @@ def push_space(
     Args:
         models: see `build_space`.
         repo_id: the Space, as user/name; created if it does not exist.
+        gpu: see `build_space`.
         options: how; `force` replaces files of a Space that was made or edited by hand.
 
     Raises:
         PushError: if the Space could not be made to hold these files; and nothing else.
     """
     with tempfile.TemporaryDirectory(prefix="hub_cards-") as stage:
-        left_out = build_space(models, repo_id, target=stage, anonymous=options.dry_run)
+        anonymous = options.dry_run
+        left_out = build_space(models, repo_id, target=stage, gpu=gpu, anonymous=anonymous)
         return push_stage("space", Path(stage), repo_id=repo_id, left_out=left_out, options=options)
 
 
 def build_space(
-    models: Sequence[str], repo_id: str, *, target: str | Path, anonymous: bool = True
+    models: Sequence[str],
+    repo_id: str,
+    *,
+    target: str | Path,
+    gpu: bool = False,
+    anonymous: bool = True,
 ) -> tuple[str, ...]:
     """Write the files of a Space that shows image classifiers.
 
@@ -100,6 +108,7 @@ def build_space(
             of which the Space notes the commit.
         repo_id: where it is to be on the Hub, as user/name.
         target: an empty folder.
+        gpu: install the PyTorch for CUDA, and suggest a GPU as hardware; else the one for CPUs.
         anonymous: whether models may be looked up without a token.
 
     Returns:
@@ -146,6 +155,7 @@ def build_space(
         metadata=metadata,
         requirements=requirements,
         context={"found": found},
+        gpu=gpu,
     )
     return left_out
 

@@ -17,7 +17,7 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own
 
 from hub_cards.card.evaluation_facts import protocol_label
 from hub_cards.card.formatting import code, dataset_name, hub_dataset, joined, link, plain
-from hub_cards.card.model_facts import QUOTED, multiply_adds, weights_license
+from hub_cards.card.model_facts import QUOTED, does, multiply_adds, weights_license
 from hub_cards.evidence.folder import Evidence, read_evidence
 from hub_cards.evidence.hub_model import read_hub_model
 from hub_cards.files import Record
@@ -134,7 +134,8 @@ def _evidence_rows(
             num_parameters=evidence.weights.num_parameters,
             multiply_adds=multiply_adds(evidence),
             image_size=_image_size(
-                processor["crop_size"]["height"], processor["size"]["shortest_edge"]
+                processor["crop_size"]["height"] if does(processor, "center_crop") else None,
+                processor["size"]["shortest_edge"] if does(processor, "resize") else None,
             ),
             top1=_with_interval(metrics["top1_accuracy"], intervals.get("top1_accuracy")),
             top5=None if top5 is None else _with_interval(top5, intervals.get("top5_accuracy")),
