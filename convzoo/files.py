@@ -118,6 +118,23 @@ def lock_folder(folder: Path, refusal: Exception, *, patience_seconds: float = 0
             time.sleep(0.2)
 
 
+def is_locked(folder: Path) -> bool:
+    """Tell whether another process has a folder; False on Windows, which has no such lock."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Shared: two who ask at a time do not see each other. A training that starts has patience.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def locked_folder(folder: Path, refusal: Exception) -> Iterator[None]:
     """Hold `lock_folder` while the block runs."""

@@ -64,7 +64,16 @@ ROOMS = {
     "convzoo": (
         *("allocator", "errors", "labels", "health", "layers", "files", "environment", "signals"),
         *("recipe", "images", "data", "training", "evaluation"),
-        *("resizing", "inspection", "conversion", "own_images", "prediction", "cli", "__main__"),
+        *(
+            "resizing",
+            "inspection",
+            "conversion",
+            "own_images",
+            "prediction",
+            "experiments",
+            "cli",
+            "__main__",
+        ),
     ),
     "hub_cards": ("files", "evidence", "card", "hub", "index", "verify", "cli", "__main__"),
 }
@@ -177,6 +186,8 @@ def test_every_module_has_its_test_file(package):
         **dict.fromkeys(("looking", "starting_point", "presets", "recipe_text"), "own_images"),
         "launching": "own_images",
         **dict.fromkeys(("classifier", "answer_files"), "classifying"),
+        "run_table": "reading_runs",
+        "sweep_settings": "sweeping",
     }
     for path in (ROOT / package).rglob("*.py"):
         if path.stem == "__init__" or "metrics" in path.parts or package == "hub_cards":

@@ -13,6 +13,8 @@ from convzoo.cli.parsing import Command
 # here so that the list of commands needs no command.
 COMMANDS = {
     "finetune": "Write a recipe for your own images, and train with it.",
+    "runs": "Compare training runs: accuracy, loss, speed, and which settings differ.",
+    "sweep": "Train a recipe with several settings, and compare the runs.",
     "evaluate": "Measure top-1 and top-5 accuracy of a model, every image once.",
     "predict": "Classify image files.",
     "convert": "Turn published weights of another format into a model folder.",

@@ -5,7 +5,9 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import convzoo
 
@@ -42,19 +44,41 @@ def launch_command(recipe: Path, processes: int) -> list[str]:
     ]
 
 
-def launch(recipe: Path, processes: int) -> int:
-    """Train; returns the exit status. Signals that this process gets reach the training, too.
+def start_training(
+    recipe: Path,
+    processes: int,
+    *,
+    environment: Mapping[str, str] | None = None,
+    output: IO[str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start the training of a recipe; it ends with this process, whatever ends that.
+
+    Args:
+        recipe: its path.
+        processes: of the training.
+        environment: what it finds in its environment besides.
+        output: where it writes; by default where this process writes.
 
     Raises:
         FileNotFoundError: as `launch_command`.
     """
     import torch
 
-    # As the launcher sets it; the training then ends with this process, whatever ends that.
-    environment = os.environ | {"ACCELERATE_MIXED_PRECISION": "no"}
+    # As the launcher sets it, which is why the training watches its parent.
+    variables = os.environ | {"ACCELERATE_MIXED_PRECISION": "no"} | dict(environment or {})
     if not torch.cuda.is_available() and processes > 1:
-        environment["ACCELERATE_USE_CPU"] = "true"
-    with subprocess.Popen(launch_command(recipe, processes), env=environment) as process:
+        variables["ACCELERATE_USE_CPU"] = "true"
+    command = launch_command(recipe, processes)
+    return subprocess.Popen(command, env=variables, stdout=output, stderr=output)
+
+
+def launch(recipe: Path, processes: int) -> int:
+    """Train; returns the exit status. Signals that this process gets reach the training, too.
+
+    Raises:
+        FileNotFoundError: as `launch_command`.
+    """
+    with start_training(recipe, processes) as process:
         before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
         try:
             while True:

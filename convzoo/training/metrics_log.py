@@ -5,8 +5,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from convzoo.files import write_text
 
 
@@ -75,6 +73,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def memory_gb() -> float:
     """Measure memory, GB: the peak of this process's GPU tensors, or without GPU what it holds."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     import psutil  # comes with accelerate

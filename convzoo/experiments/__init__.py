@@ -1,0 +1,1 @@
+"""Runs and sweeps of runs, side by side."""
