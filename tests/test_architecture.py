@@ -166,6 +166,8 @@ def test_every_module_has_its_test_file(package):
         "examples": "stream",
         "unreadable": "stream",
         "tables": "opening",
+        "cards": "opening",
+        "row_files": "image_lists",
         "folder_listing": "folders",
         "folder_layout": "folders",
         "folder_metadata": "folders",

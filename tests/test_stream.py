@@ -16,6 +16,7 @@ from convzoo.data.stream import TrainStream, eval_rows, train_batches
 from convzoo.data.unreadable import UnreadableImages
 from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.settings import Augmentation, Preprocessing
+from tests.support.image_datasets import WRITERS, contents_of, expected_contents
 from tests.support.images import coloured_images, without, write_split
 
 BATCH = 12
@@ -83,6 +84,39 @@ def test_batches_do_not_depend_on_processes_and_workers(source, processes, worke
         batches(source, rank, processes=processes, workers=workers) for rank in range(processes)
     ]
     assert_same(alone, [joined(step) for step in zip(*shares, strict=True)])
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def any_format(request, tmp_path_factory):
+    """The images of colour_data, written in each format in turn."""
+    path = WRITERS[request.param](tmp_path_factory.mktemp("any") / "some images")
+    return open_split(str(path), "train")
+
+
+def test_every_format_gives_each_image_once_in_any_share_and_from_any_step(any_format):
+    assert sorted(contents_of(any_format)) == expected_contents()
+    alone = batches(any_format)
+    order = make_order(any_format)
+    epoch = [order.row(position) for position in range(any_format.num_rows)]
+    assert len(set(epoch)) == any_format.num_rows == 61
+    rows = [any_format.read_group(group)[row] for group, row in epoch]
+    assert sorted((bytes(data), any_format.label_names[label]) for data, label in rows) == (
+        expected_contents()
+    )
+    places = torch.cat([batch["positions"] for batch in alone]).argsort()
+    labels = torch.cat([batch["labels"] for batch in alone])[places]
+    assert labels[:61].tolist() == [label for _, label in rows]
+    for processes in (3, 7):
+        shares = [batches(any_format, rank, processes=processes) for rank in range(processes)]
+        assert_same(alone, [joined(step) for step in zip(*shares, strict=True)])
+    assert_same(alone, batches(any_format, workers=2))
+    for start in (1, 6):
+        assert_same(alone[start:], batches(any_format, start=start))
+    copy = pickle.loads(pickle.dumps(any_format))
+    assert_same(alone, batches(copy))
+    assert [bytes(data) for _, data, _ in eval_rows(copy, Share(1, 3))] == [
+        data for data, _ in contents_of(any_format)[20:40]
+    ]
 
 
 @pytest.mark.parametrize("start", [1, 5, 6, 11])  # epochs of 61 / 12 steps end within step 5 and 10

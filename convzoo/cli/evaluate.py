@@ -43,6 +43,7 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     revision: options.Revision = "",
     image_column: options.ImageColumn = "",
     label_column: options.LabelColumn = "",
+    root: options.Root = "",
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,6 +106,7 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
             revision=revision,
             image_column=image_column,
             label_column=label_column,
+            root=root,
         ),
         split=split,
         command=command_line("python -m convzoo"),

@@ -8,9 +8,13 @@ import typer
 from convzoo.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convzoo.data.opening import DatasetReference
     from convzoo.own_images.looking import Findings
     from convzoo.recipe.settings import Recipe
 
+CHOICES = ("name", "revision", "image_column", "label_column", "root")  # of a dataset
 EXAMPLES = """
 convzoo finetune pets
 convzoo finetune pets --from user/cnn-prelu-imagenet train.epochs=5
@@ -23,8 +27,8 @@ def finetune(
         str,
         typer.Argument(
             metavar="FOLDER",
-            help="Folder with a folder of images for each class, of parquet files, or Hub dataset "
-            "id.",
+            help="Folder with a folder of images for each class, another dataset (docs/images.md "
+            "lists them), or Hub dataset id.",
         ),
     ],
     overrides: Annotated[
@@ -75,7 +79,7 @@ def finetune(
     given = dict(each.partition("=")[::2] for each in overrides or ())
     options.hide_bars_of_transformers()
     start = read_starting_point(model) if model else None
-    findings = look(folder)
+    findings = look(_dataset(folder, overrides or ()))
     file = recipe_path(folder, start, output=output, name=given.get("run.name", ""))
     text = recipe_text(findings, start, file=file, overrides=overrides or ())
     recipe = _write(file, text)
@@ -91,6 +95,16 @@ def finetune(
     elif not status:
         print(f"\nThe training was stopped. The same command resumes it from {recipe.folder}")
     return status
+
+
+def _dataset(folder: str, overrides: "Sequence[str]") -> "DatasetReference":
+    """Name the dataset, with what the settings say of it."""
+    from convzoo.data.opening import DatasetReference
+    from convzoo.recipe.files import parse_override
+
+    assignments = map(parse_override, overrides)
+    given = {key: str(value) for section, key, value in assignments if section == "data"}
+    return DatasetReference(folder, **{key: given[key] for key in CHOICES if key in given})
 
 
 def _write(file: Path, text: str) -> "Recipe":
@@ -119,6 +133,9 @@ def _tell_next_commands(recipe: "Recipe", findings: "Findings") -> None:
 
     model, data = (shlex.quote(str(part)) for part in (recipe.folder / "model", findings.path))
     which = "--validation-share" if recipe.data.eval_fraction else "--split validation"
+    for key in CHOICES:
+        if value := getattr(recipe.data, key):
+            data += f" --{key.replace('_', '-')} {shlex.quote(value)}"
     rotation = " --exif-rotation" if recipe.data.exif_rotation else ""
     print(f"\nThe model is in {model}. Next:")
     lines = [(f"convzoo evaluate {model} --data {data} {which}{rotation}", "its accuracy")]

@@ -41,6 +41,7 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
     revision: options.Revision = "",
     image_column: options.ImageColumn = "",
     label_column: options.LabelColumn = "",
+    root: options.Root = "",
     gpus: Annotated[
         int, options.at_least(1, "Number of GPUs to feed.", rich_help_panel=FEEDING)
     ] = 1,
@@ -102,6 +103,7 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
             revision=revision,
             image_column=image_column,
             label_column=label_column,
+            root=root,
         ),
         command=command_line("python -m convzoo"),
         splits=tuple(splits or ()),

@@ -47,6 +47,16 @@ LabelColumn = Annotated[
         rich_help_panel=DATASET,
     ),
 ]
+Root = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder that the paths in a list of images are relative to; that of the list by "
+        "default.",
+        show_default=False,
+        rich_help_panel=DATASET,
+    ),
+]
 Splits = Annotated[
     list[str] | None,
     typer.Option(

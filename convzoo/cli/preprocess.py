@@ -18,7 +18,7 @@ def preprocess(  # noqa: PLR0913  the options of a command are its parameters
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Folder of parquet files or images, or Hub dataset id."
+            metavar="SOURCE", help="Folder of images or other dataset, or Hub dataset id."
         ),
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder to create.")],
@@ -51,6 +51,7 @@ def preprocess(  # noqa: PLR0913  the options of a command are its parameters
     revision: options.Revision = "",
     image_column: options.ImageColumn = "",
     label_column: options.LabelColumn = "",
+    root: options.Root = "",
     shard_megabytes: Annotated[
         float, typer.Option(help="Size of the largest file.", metavar="MB", rich_help_panel=WORK)
     ] = 400,
@@ -88,6 +89,7 @@ def preprocess(  # noqa: PLR0913  the options of a command are its parameters
             revision=revision,
             image_column=image_column,
             label_column=label_column,
+            root=root,
         ),
         output,
         presize=Presize(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -39,6 +39,19 @@ class Tables:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """The columns that were asked for; "" where there is no choice.
+
+    Attributes:
+        image: of images.
+        label: of labels.
+    """
+
+    image: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Labels:
     """The label column of a split.
 
@@ -70,7 +83,12 @@ def find_image_column(features: "datasets.Features", *, wanted: str, path: str) 
 
 
 def find_labels(
-    tables: Tables, features: "datasets.Features", *, wanted: str, footers: Footers
+    path: str,
+    features: "datasets.Features",
+    *,
+    wanted: str,
+    footers: Footers,
+    values: Callable[[str], Iterable[Label]],
 ) -> Labels:
     """Find the column of labels, and the names of the classes.
 
@@ -78,10 +96,11 @@ def find_labels(
     whose different values, sorted, are the classes.
 
     Args:
-        tables: the files of the dataset.
+        path: what messages call the dataset.
         features: columns of the dataset and their types.
         wanted: name of the column; the only one of class numbers, or the one called "label", if "".
-        footers: of the files of the split.
+        footers: of the files of the split, if they have some.
+        values: reads the different values of a column in all splits.
 
     Raises:
         ValueError: if there is none, more than one to choose from, or if files of the split number
@@ -92,9 +111,15 @@ def find_labels(
     known = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     column = wanted or ("label" if "label" in features and not known else "")
     if column in features and column not in known:
-        return _plain_labels(tables, column, feature=features[column])
+        _check_plain(path, column, feature=features[column])
+        found = tuple(sorted_labels(values(column)))
+        log_once(
+            f"{path}: column {column!r} has no class names; its {len(found)} values, sorted, are "
+            f"the classes"
+        )
+        return Labels(column, tuple(map(str, found)), found)
     column = _find_column(
-        features, wanted, kind=datasets.ClassLabel, setting="label_column", path=tables.path
+        features, wanted, kind=datasets.ClassLabel, setting="label_column", path=path
     )
     _check_class_order(column, footers)
     return Labels(column, tuple(features[column].names))
@@ -146,8 +171,8 @@ def _find_column(
     raise ValueError(message)
 
 
-def _plain_labels(tables: Tables, column: str, *, feature: object) -> Labels:
-    """Read the values of a column of texts, whole numbers or booleans in all splits."""
+def _check_plain(path: str, column: str, *, feature: object) -> None:
+    """Refuse a column that holds neither texts nor whole numbers nor booleans."""
     kind = getattr(feature, "dtype", "") or type(feature).__name__
     if not re.fullmatch(r"u?int\d+|bool|(large_)?string", str(kind)):
         advice = f"cast it: ds.cast_column({column!r}, datasets.ClassLabel(names=[...]))"
@@ -157,10 +182,14 @@ def _plain_labels(tables: Tables, column: str, *, feature: object) -> Labels:
                 f"{{'label': row[{column!r}][0]}}); several labels an image cannot be trained on"
             )
         raise ValueError(
-            f"the label column {column!r} of {tables.path} must hold class numbers, texts, whole "
+            f"the label column {column!r} of {path} must hold class numbers, texts, whole "
             f"numbers or booleans, one for each image; got {kind}. Choose another one with "
             f"data.label_column (--label-column), or {advice}"
         )
+
+
+def different_values(tables: Tables, column: str) -> set[Label]:
+    """Read the different values of a column of parquet files in all splits."""
     files = [file for files in tables.files.values() for file in files]
 
     def read(handle: IO[bytes]) -> set[Label]:
@@ -168,13 +197,7 @@ def _plain_labels(tables: Tables, column: str, *, feature: object) -> Labels:
 
     with ThreadPoolExecutor(READERS) as pool:
         found = pool.map(lambda file: read_file(file, read), files)
-        values = tuple(sorted_labels(label for labels in found for label in labels))
-    names = tuple(str(value) for value in values)
-    log_once(
-        f"{tables.path}: column {column!r} has no class names; its {len(names)} values, sorted, "
-        f"are the classes"
-    )
-    return Labels(column, names, values)
+        return {label for labels in found for label in labels}
 
 
 def _check_class_order(column: str, footers: Footers) -> None:

@@ -4,20 +4,12 @@ metadata.csv, metadata.jsonl or metadata.parquet has a row for each image: `file
 the folder of the metadata file, and `label`.
 """
 
-import csv
-import json
 import posixpath
-import re
-from collections.abc import Iterator
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from convzoo.data.folder_layout import Layout, Member, check_synonyms, in_order, split_of
-from convzoo.data.folder_listing import File, Listing
-
-INTEGER = re.compile(r"-?(0|[1-9]\d*)")
-Row = dict[str, Any]
+from convzoo.data.folder_listing import Listing
+from convzoo.data.row_files import read_rows
 
 
 def layout_by_metadata(listing: Listing, label_column: str = "") -> Layout:
@@ -64,61 +56,44 @@ def _read_labels(listing: Listing, column: str) -> dict[str, str | int | bool]:
     known = {image.path for image in listing.images}
     labels: dict[str, str | int | bool] = {}
     for file in listing.metadata:
+        address = listing.root / file.path
+        rows = read_rows(address.read_bytes(), str(address))
+        if not rows.num_rows:
+            continue
+        if not {"file_name", column} <= rows.columns.keys():
+            raise ValueError(
+                f"{address} must have the columns file_name and {column}; it has "
+                f"{', '.join(rows.columns) or 'none'}. Add what is missing, choose the label's "
+                f"with data.label_column (--label-column), or remove the file"
+            )
         folder = posixpath.dirname(file.path)
-        for number, row in enumerate(_rows(listing, file), start=1):
-            where = f"row {number} of {listing.root / file.path}"
-            if "file_name" not in row or column not in row:
-                raise ValueError(
-                    f"{listing.root / file.path} must have the columns file_name and {column}; it "
-                    f"has {', '.join(map(str, row)) or 'none'}. Add what is missing, choose the "
-                    f"label's with data.label_column (--label-column), or remove the file"
-                )
-            path = posixpath.normpath(posixpath.join(folder, str(row["file_name"])))
+        pairs = zip(rows.columns["file_name"], rows.values(column), strict=True)
+        for number, (name, value) in enumerate(pairs, start=1):
+            where = f"row {number} of {address}"
+            path = posixpath.normpath(posixpath.join(folder, str(name)))
             if path not in known:
                 raise ValueError(
                     f"file_name must be an image, relative to the metadata file's folder; got "
-                    f"{row['file_name']!r} in {where}, and no image {path} in {listing.root}"
+                    f"{name!r} in {where}, and no image {path} in {listing.root}"
                 )
             if path in labels:
                 raise ValueError(
                     f"each image must have one row in the metadata files of {listing.root}; got "
                     f"{path} again in {where}. Remove one of the rows"
                 )
-            labels[path] = _label(row[column], where, column=column)
+            labels[path] = check_label(value, where, column=column)
     return labels
 
 
-def _label(value: Any, where: str, *, column: str) -> str | int | bool:
+def check_label(value: Any, where: str, *, column: str) -> str | int | bool:
+    """Return the label of a row.
+
+    Raises:
+        ValueError: if it is no text, whole number or truth value.
+    """
     if not isinstance(value, str | int | bool) or value == "":
         raise ValueError(
             f"{column} must be one text, whole number or true/false for each image; got {value!r} "
             f"in {where}"
         )
     return value
-
-
-def _rows(listing: Listing, file: File) -> Iterator[Row]:
-    path = listing.root / file.path
-    try:
-        if file.name.endswith(".parquet"):
-            yield from pq.read_table(path).to_pylist()
-            return
-        text = path.read_text(encoding="utf-8-sig")
-        if file.name.endswith(".jsonl"):
-            for line in filter(str.strip, text.split("\n")):
-                row = json.loads(line)
-                yield row if isinstance(row, dict) else {}
-        else:
-            yield from _with_integers(list(csv.DictReader(text.splitlines(keepends=True))))
-    except ValueError as error:  # pyarrow's errors are some, too
-        raise ValueError(f"{path} must be readable as {path.suffix[1:]}; {error}") from error
-
-
-def _with_integers(rows: list[Row]) -> list[Row]:
-    """Turn the columns of a CSV that hold nothing but whole numbers into numbers."""
-    for column in [name for name in (rows[0] if rows else ()) if name != "file_name"]:
-        values = [row[column] for row in rows]
-        if all(isinstance(value, str) and INTEGER.fullmatch(value) for value in values):
-            for row in rows:
-                row[column] = int(row[column])
-    return rows

@@ -1,12 +1,14 @@
 """Open a local folder of images as a split."""
 
-import hashlib
-import json
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from convzoo.data.cards import read_card
 from convzoo.data.classes import (
     check_class_names,
     check_mixed_labels,
@@ -16,7 +18,7 @@ from convzoo.data.classes import (
 from convzoo.data.folder_layout import WANTED, Layout, Member, check_links, layout_by_position
 from convzoo.data.folder_listing import Listing
 from convzoo.data.folder_metadata import layout_by_metadata
-from convzoo.data.split import FolderSplit
+from convzoo.data.split import FolderSplit, fingerprint
 
 FOLDER_GROUP = 64  # files of an image folder that are read together
 
@@ -42,27 +44,85 @@ def folder_layout(listing: Listing, label_column: str = "") -> Layout:
     return layout
 
 
-def open_folder(
-    path: str,
-    name: str,
-    *,
-    listing: Listing,
-    card: dict[str, Any],
-    label_column: str = "",
-) -> FolderSplit:
-    """Open a split of a folder of images.
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder of images.
+
+    Attributes:
+        path: the folder, as it was asked for.
+        listing: of the folder.
+        label_column: as for `folder_layout`.
+    """
+
+    path: str
+    listing: Listing
+    label_column: str = ""
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Its images by split."""
+        return folder_layout(self.listing, self.label_column)
+
+    def split_names(self) -> list[str]:
+        """List its splits, in the usual order."""
+        return list(self.layout)
+
+    def open_split(self, name: str) -> FolderSplit:
+        """Open a split.
+
+        Raises:
+            ValueError: if the split is not in it, or as `folder_layout`.
+        """
+        listed = listed_images(self.path, self.layout, name)
+        root = str(self.listing.root)
+        by_rows = bool(self.listing.metadata)
+        return folder_split(listed, root=root, card=read_card(root), by_rows=by_rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedImages:
+    """The images of a split.
+
+    Attributes:
+        path: the dataset, as it was asked for.
+        name: of the split.
+        members: its images.
+        labels: class number of each.
+        label_names: name of each class.
+    """
+
+    path: str
+    name: str
+    members: Sequence[Member]
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+
+    def fingerprint(self, *, by_rows: bool) -> str:
+        """Return what changes when an image, its name or its class does.
+
+        Args:
+            by_rows: whether the classes are not those of the folders.
+        """
+        members = self.members
+        names = ["/".join(member.file.parts[-2:]) for member in members]
+        facts: list[object] = [names, [member.file.size for member in members]]
+        if by_rows:
+            facts.append([member.label for member in members])
+        return fingerprint(*facts)
+
+
+def listed_images(path: str, layout: Layout, name: str, *, wanted: str = WANTED) -> ListedImages:
+    """Number the classes of a dataset, and the images of a split by them.
 
     Args:
-        path: the folder, as it was asked for.
+        path: the dataset, as it was asked for.
+        layout: all its images.
         name: of the split.
-        listing: of the folder.
-        card: front matter of its README.
-        label_column: as for `folder_layout`.
+        wanted: what a message says of how images must be given.
 
     Raises:
-        ValueError: if the split is not in it, or as `folder_layout`.
+        ValueError: if the split is not in it, an image has no class, or the classes cannot be used.
     """
-    layout = folder_layout(listing, label_column)
     if name not in layout:
         raise ValueError(
             f"split must be one of {', '.join(layout)} in {path}; got {name!r}. Set "
@@ -78,29 +138,47 @@ def open_folder(
     check_mixed_labels(names, path)
     if len(names) < 2:
         raise ValueError(
-            f"images of {path} must be of at least 2 classes, as {WANTED}; got one class, "
+            f"images of {path} must be of at least 2 classes, as {wanted}; got one class, "
             f"{names[0]!r}, with {len(members)} images such as {members[0].file.path}"
         )
     number: dict[object, int] = {label: index for index, label in enumerate(labels)}
-    sizes = [member.file.size for member in members]
-    starts = range(0, len(members), FOLDER_GROUP)
-    facts: list[object] = [["/".join(member.file.parts[-2:]) for member in members], sizes]
-    if listing.metadata:
-        facts.append([member.label for member in members])
-    return FolderSplit(
+    return ListedImages(
         path=path,
         name=name,
-        files=tuple(str(listing.root / member.file.path) for member in members),
+        members=members,
+        labels=np.array([number[member.label] for member in members]),
         label_names=names,
+    )
+
+
+def folder_split(
+    listed: ListedImages, *, root: str, card: dict[str, Any], by_rows: bool
+) -> FolderSplit:
+    """Make a split of local image files.
+
+    Args:
+        listed: its images.
+        root: folder that their paths are relative to.
+        card: front matter of the dataset's README.
+        by_rows: as for `ListedImages.fingerprint`.
+    """
+    members = listed.members
+    sizes = [member.file.size for member in members]
+    starts = range(0, len(members), FOLDER_GROUP)
+    return FolderSplit(
+        path=listed.path,
+        name=listed.name,
+        files=tuple(os.path.join(root, member.file.path) for member in members),
+        label_names=listed.label_names,
         image_column="",
         label_column="",
         groups=tuple((start, 0) for start in starts),
         group_rows=tuple(len(members[start : start + FOLDER_GROUP]) for start in starts),
         group_bytes=tuple(sum(sizes[start : start + FOLDER_GROUP]) for start in starts),
         footers=(),
-        fingerprint=fingerprint(*facts),
+        fingerprint=listed.fingerprint(by_rows=by_rows),
         card=card,
-        labels=np.array([number[member.label] for member in members]),
+        labels=listed.labels,
     )
 
 
@@ -116,8 +194,3 @@ def _check_labelled(members: Sequence[Member], name: str, *, path: str) -> None:
             f"a class, such as {without[0]}. Move them into folders of their classes, or use "
             f"another split"
         )
-
-
-def fingerprint(*facts: object) -> str:
-    """Return the sha256 of facts about data, which changes when the data does."""
-    return "sha256:" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -1,8 +1,9 @@
 """Open a dataset, of a folder or the Hub, as a table of row groups.
 
-Folders of images are listed by us (see `convzoo.data.folders`). Of everything else `datasets`
-decides which files make up a split and what their columns mean, and the rows are read with pyarrow
-(see `convzoo.data.split`).
+Folders of images are listed by us (see `convzoo.data.folders`), and so are images in a list
+(`image_lists`). Folders of `save_to_disk` say themselves what they hold (`saved_datasets`). Of
+everything else `datasets` decides which files make up a split and what their columns mean, and the
+rows are read with pyarrow (see `convzoo.data.split`).
 """
 
 import logging
@@ -10,13 +11,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from convzoo.data.classes import log_once
-from convzoo.data.columns import Tables
+from convzoo.data.columns import Columns
 from convzoo.data.folder_listing import Listing, list_folder
-from convzoo.data.folders import UnlabelledSplitError, folder_layout, open_folder
+from convzoo.data.folders import FolderSource, UnlabelledSplitError
+from convzoo.data.image_lists import ListSource
+from convzoo.data.row_files import ROW_SUFFIXES
+from convzoo.data.saved_datasets import SavedSource, is_saved
 from convzoo.data.split import Split
-from convzoo.data.tables import load_tables, open_table, read_card
+from convzoo.data.tables import TableSource, load_tables
 
 logger = logging.getLogger(__name__)
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -27,12 +32,13 @@ class DatasetReference:
     """Names a dataset, and its columns; "" where there is no choice.
 
     Attributes:
-        path: a folder of parquet files, a folder of images in one folder for each class, or a Hub
-            dataset id.
+        path: a folder of parquet files, a folder of images in one folder for each class, a folder
+            of `save_to_disk`, a list of images, or a Hub dataset id.
         name: configuration of a dataset that has several.
         revision: commit, tag or branch of a Hub dataset.
         image_column: column of images; the only image column if "".
         label_column: column of labels; the only class column, or the one called "label", if "".
+        root: folder that the paths in a list of images are relative to; that of the list if "".
     """
 
     path: str
@@ -41,11 +47,27 @@ class DatasetReference:
     revision: str = ""
     image_column: str = ""
     label_column: str = ""
+    root: str = ""
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that were asked for."""
+        return Columns(self.image_column, self.label_column)
 
     @classmethod
     def of(cls, dataset: "str | DatasetReference") -> "DatasetReference":
         """Return the reference itself, or one to the dataset with this path or id."""
         return cls(dataset) if isinstance(dataset, str) else dataset
+
+
+class Source(Protocol):
+    """A dataset that was found, of any format."""
+
+    def split_names(self) -> list[str]:
+        """List its splits, in its own order."""
+
+    def open_split(self, name: str) -> Split:
+        """Open a split."""
 
 
 def open_split(dataset: str | DatasetReference, split: str) -> Split:
@@ -61,27 +83,7 @@ def open_split(dataset: str | DatasetReference, split: str) -> Split:
             images lie as no folder of images does.
         ConnectionError: if the Hub cannot be reached, in spite of several tries.
     """
-    dataset = DatasetReference.of(dataset)
-    listing = _listing(dataset)
-    if listing and _holds_images(listing):
-        ignored = [key for key in ("name", "revision", "image_column") if getattr(dataset, key)]
-        if ignored:
-            logger.warning(
-                "%s is a folder of images; ignored: %s", listing.root, ", ".join(ignored)
-            )
-        return open_folder(
-            dataset.path,
-            split,
-            listing=listing,
-            card=read_card(str(listing.root)),
-            label_column=dataset.label_column,
-        )
-    return open_table(
-        _load_tables(dataset, listing),
-        split,
-        image_column=dataset.image_column,
-        label_column=dataset.label_column,
-    )
+    return find_source(dataset).open_split(split)
 
 
 def open_splits(dataset: str | DatasetReference, splits: Sequence[str] = ()) -> list[Split]:
@@ -95,11 +97,12 @@ def open_splits(dataset: str | DatasetReference, splits: Sequence[str] = ()) -> 
         FileNotFoundError: if there is no such dataset, or a split is empty.
         ValueError: as `open_split`.
     """
-    names = list(splits) or split_names(dataset)
+    source = find_source(dataset)
+    names = list(splits) or source.split_names()
     opened = []
     for split in names:
         try:
-            opened.append(open_split(dataset, split))
+            opened.append(source.open_split(split))
         except (FileNotFoundError, UnlabelledSplitError) as error:
             if splits:
                 raise
@@ -123,41 +126,60 @@ def split_names(dataset: str | DatasetReference) -> list[str]:
         FileNotFoundError: if there is no such dataset.
         ValueError: if it is a script, or as `open_split` for a folder of images.
     """
+    return find_source(dataset).split_names()
+
+
+def find_source(dataset: str | DatasetReference) -> Source:
+    """Find a dataset, and out of what it is made.
+
+    Raises:
+        FileNotFoundError: if there is no such dataset or no data in it.
+        ValueError: if it could be read in two ways, or in none.
+        ConnectionError: if the Hub cannot be reached, in spite of several tries.
+    """
     dataset = DatasetReference.of(dataset)
-    listing = _listing(dataset)
-    if listing and _holds_images(listing):
-        return list(folder_layout(listing, dataset.label_column))
-    return list(_load_tables(dataset, listing).files)
-
-
-def _load_tables(dataset: DatasetReference, listing: Listing | None) -> Tables:
-    return load_tables(dataset.path, listing, name=dataset.name, revision=dataset.revision)
-
-
-def _listing(dataset: DatasetReference) -> Listing | None:
-    """List the folder of a local dataset; None for one of the Hub."""
     path = dataset.path
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        listing = list_folder(folder.resolve())
-        if not (listing.images or listing.tables):
-            found = listing.describe_left_out() or "nothing"
-            raise FileNotFoundError(
-                f"data.path must be a folder with parquet files or images; got {path!r}, which "
-                f"holds {found}"
+    given = Path(path).expanduser()
+    if given.is_file():
+        if given.suffix.lower() not in ROW_SUFFIXES:
+            raise ValueError(
+                f"data.path must be a folder, or a list of images as {', '.join(ROW_SUFFIXES)}; "
+                f"got the file {path!r}. Give the folder that holds it"
             )
-        return listing
-    if folder.exists():
-        raise ValueError(
-            f"data.path must be a folder; got the file {path!r}. Give the folder that holds it"
-        )
-    looks_local = path.startswith(("/", "./", "../", "~")) or not HUB_ID.fullmatch(path)
-    if looks_local and "://" not in path:
+        _warn_of_ignored(dataset, "a list of images", ("name", "revision"))
+        return ListSource(path, given.resolve(), dataset.columns, root=dataset.root)
+    if not given.is_dir():
+        looks_local = path.startswith(("/", "./", "../", "~")) or not HUB_ID.fullmatch(path)
+        if looks_local and "://" not in path:
+            raise FileNotFoundError(
+                f"data.path must be a folder that exists, or a Hub dataset id such as user/name; "
+                f"there is no folder {str(given.absolute())!r}"
+            )
+        return _table_source(dataset, None)
+    if is_saved(given):
+        _warn_of_ignored(dataset, "a dataset of save_to_disk", ("name", "revision", "root"))
+        return SavedSource(path, given.resolve(), dataset.columns)
+    listing = list_folder(given.resolve())
+    if not (listing.images or listing.tables):
+        found = listing.describe_left_out() or "nothing"
         raise FileNotFoundError(
-            f"data.path must be a folder that exists, or a Hub dataset id such as user/name; there "
-            f"is no folder {str(folder.absolute())!r}"
+            f"data.path must be a folder with parquet files or images; got {path!r}, which holds "
+            f"{found}"
         )
-    return None
+    if not _holds_images(listing):
+        return _table_source(dataset, listing)
+    _warn_of_ignored(dataset, "a folder of images", ("name", "revision", "image_column", "root"))
+    return FolderSource(path, listing, dataset.label_column)
+
+
+def _table_source(dataset: DatasetReference, listing: Listing | None) -> TableSource:
+    tables = load_tables(dataset.path, listing, name=dataset.name, revision=dataset.revision)
+    return TableSource(tables, dataset.columns)
+
+
+def _warn_of_ignored(dataset: DatasetReference, kind: str, settings: Sequence[str]) -> None:
+    if ignored := [key for key in settings if getattr(dataset, key)]:
+        logger.warning("%s is %s; ignored: %s", dataset.path, kind, ", ".join(ignored))
 
 
 def _holds_images(listing: Listing) -> bool:

@@ -5,10 +5,12 @@ an image folder. Arithmetic on rows and row groups stands here and nowhere else.
 """
 
 import dataclasses
+import hashlib
 import itertools
+import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -221,6 +223,25 @@ class Split:
             parts = [pool.submit(self._file_labels, file, list(groups)) for file, groups in by_file]
             return np.concatenate([part.result() for part in parts])
 
+    def file_names(self, number: int) -> list[str | None]:
+        """Return the file name that each row of row group `number` came with; None for none.
+
+        Raises:
+            ValueError: if the file is damaged.
+            OSError: if it cannot be read, for good or in spite of several tries.
+        """
+        file_number, group = self.groups[number]
+
+        def read(handle: IO[bytes]) -> pa.Table:
+            parquet = pq.ParquetFile(handle, metadata=self.footers[file_number])
+            return parquet.read_row_group(group, [f"{self.image_column}.path"])
+
+        table = read_file(self.files[file_number], read)
+        if not table.num_columns:
+            return [None] * self.group_rows[number]
+        table = table.take(self.chosen[number]) if self.chosen else table
+        return [entry and entry["path"] for entry in table[0].to_pylist()]
+
     def _file_labels(self, file_number: int, numbers: list[int]) -> np.ndarray:
         """Read the labels of some row groups of a file."""
         footer = self.footers[file_number]
@@ -249,9 +270,7 @@ class Split:
 
     def _numbers(self, column: pa.ChunkedArray) -> np.ndarray:
         """Turn a label column into numbers, -1 for none."""
-        if self.label_values is not None:
-            column = pc.index_in(column, pa.array(self.label_values, column.type))
-        return np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy())
+        return label_numbers(column, self.label_values)
 
     def _check_labels(self, labels: np.ndarray, number: int = 0) -> np.ndarray:
         """Map labels, from the first row of row group `number` on, to class numbers."""
@@ -302,15 +321,52 @@ class Split:
         }
 
 
+def fingerprint(*facts: object) -> str:
+    """Return the sha256 of facts about data, which changes when the data does."""
+    return "sha256:" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def label_numbers(column: pa.ChunkedArray, values: Sequence[str | int | bool] | None) -> np.ndarray:
+    """Turn a label column into numbers, -1 for none.
+
+    Args:
+        column: of class numbers, or of values.
+        values: the value of each class number; None for a column of class numbers.
+    """
+    if values is not None:
+        column = pc.index_in(column, pa.array(values, column.type))
+    return np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy())
+
+
 @dataclass(frozen=True, kw_only=True)
-class FolderSplit(Split):
-    """One split of a local folder of images; a row group is 64 files.
+class ListedSplit(Split):
+    """A split whose rows were all listed when it was opened, each with its class.
+
+    A row group is a run of the list; its first number in `groups` is that of its first row there.
 
     Attributes:
-        labels: class number of each file.
+        labels: class number of each row of the list; -1 for none.
     """
 
     labels: np.ndarray = field(repr=False)
+
+    def labels_in_files(self) -> np.ndarray:
+        """Return the number of the class of every row."""
+        return np.asarray(self.labels[self.listed_rows()])
+
+    def listed_rows(self) -> np.ndarray:
+        """Return the number in the list of every row."""
+        return np.concatenate([self.rows_of(number) for number in range(len(self.groups))])
+
+    def rows_of(self, number: int) -> np.ndarray:
+        """Return the number in the list of each row of row group `number`."""
+        rows = self.chosen[number] if self.chosen else np.arange(self.group_rows[number])
+        return self.groups[number][0] + rows.astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSplit(ListedSplit):
+    """One split of local image files; a row group is 64 files."""
 
     def read_group(self, number: int) -> Rows:
         """Read the files of row group `number`.
@@ -318,24 +374,18 @@ class FolderSplit(Split):
         Raises:
             OSError: if a file cannot be read.
         """
-        numbers = self._file_numbers(number)
-        images = [Path(self.files[file]).read_bytes() for file in numbers]
-        return Rows(pa.array(images, pa.large_binary()), self._check_labels(self.labels[numbers]))
-
-    def labels_in_files(self) -> np.ndarray:
-        """Return the number of the class of every image."""
-        numbers = [self._file_numbers(number) for number in range(len(self.groups))]
-        return np.asarray(self.labels[np.concatenate(numbers)])
+        rows = self.rows_of(number)
+        images = [Path(self.files[file]).read_bytes() for file in rows]
+        return Rows(pa.array(images, pa.large_binary()), self._check_labels(self.labels[rows]))
 
     def paths(self) -> list[str]:
         """Return the path of the file of every row."""
-        numbers = range(len(self.groups))
-        return [self.files[file] for number in numbers for file in self._file_numbers(number)]
+        return [self.files[file] for file in self.listed_rows()]
+
+    def file_names(self, number: int) -> list[str | None]:
+        """Return the path of the file of each row of row group `number`."""
+        return [self.files[file] for file in self.rows_of(number)]
 
     def where(self, number: int, row: int) -> str:
         """Name a row of row group `number`, for messages."""
-        return self.files[int(self._file_numbers(number)[row])]
-
-    def _file_numbers(self, number: int) -> np.ndarray:
-        rows = self.chosen[number] if self.chosen else np.arange(self.group_rows[number])
-        return self.groups[number][0] + rows.astype(np.int64)
+        return self.files[int(self.rows_of(number)[row])]

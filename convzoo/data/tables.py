@@ -1,23 +1,31 @@
 """Open the parquet files of a dataset, on a disk or on the Hub, as a split."""
 
 import contextlib
+import functools
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import fsspec
 import pyarrow.parquet as pq
 
+from convzoo.data.cards import read_card
 from convzoo.data.classes import check_class_names
-from convzoo.data.columns import Tables, check_image_columns, find_image_column, find_labels
+from convzoo.data.columns import (
+    Columns,
+    Tables,
+    check_image_columns,
+    different_values,
+    find_image_column,
+    find_labels,
+)
 from convzoo.data.folder_listing import Listing
-from convzoo.data.folders import fingerprint
 from convzoo.data.image_paths import image_file_bytes
 from convzoo.data.remote import READERS, HTTPError, may_pass, patiently, read_footer, why
-from convzoo.data.split import Split
+from convzoo.data.split import Split, fingerprint
 from convzoo.images.allowed_formats import image_suffixes
 
 if TYPE_CHECKING:
@@ -65,19 +73,33 @@ def load_tables(path: str, listing: Listing | None, *, name: str, revision: str)
     )
 
 
-def open_table(tables: Tables, split: str, *, image_column: str, label_column: str) -> Split:
-    """Open a split of parquet files.
+@dataclass(frozen=True)
+class TableSource:
+    """A dataset of parquet files.
 
-    Args:
-        tables: the files of the dataset.
-        split: its name.
-        image_column: column of images; the only image column if "".
-        label_column: column of labels; the only class column, or the one called "label", if "".
-
-    Raises:
-        FileNotFoundError: if the split has no rows.
-        ValueError: if the split or a column is not in it, or a file is no parquet file.
+    Attributes:
+        tables: its files.
+        columns: which ones were asked for.
     """
+
+    tables: Tables
+    columns: Columns
+
+    def split_names(self) -> list[str]:
+        """List its splits, in its own order."""
+        return list(self.tables.files)
+
+    def open_split(self, name: str) -> Split:
+        """Open a split.
+
+        Raises:
+            FileNotFoundError: if the split has no rows.
+            ValueError: if the split or a column is not in it, or a file is no parquet file.
+        """
+        return _open_table(self.tables, name, self.columns)
+
+
+def _open_table(tables: Tables, split: str, columns: Columns) -> Split:
     import datasets
 
     path = tables.path
@@ -94,8 +116,14 @@ def open_table(tables: Tables, split: str, *, image_column: str, label_column: s
     features = tables.features or datasets.Features.from_arrow_schema(
         footers[0].schema.to_arrow_schema()
     )
-    image_column = find_image_column(features, wanted=image_column, path=path)
-    labels = find_labels(tables, features, wanted=label_column, footers=by_file)
+    image_column = find_image_column(features, wanted=columns.image, path=path)
+    labels = find_labels(
+        path,
+        features,
+        wanted=columns.label,
+        footers=by_file,
+        values=functools.partial(different_values, tables),
+    )
     check_class_names(labels.names, path)
     groups, rows, sizes = _row_groups(footers, image_column)
     check_image_columns(by_file, image_column)
@@ -120,39 +148,6 @@ def open_table(tables: Tables, split: str, *, image_column: str, label_column: s
         card=read_card(tables.root),
         revision=tables.commit if files[0].startswith("hf://") else None,
     )
-
-
-def read_card(root: str) -> dict[str, Any]:
-    """Read the front matter of the README of a dataset.
-
-    Args:
-        root: address of the folder that has it.
-
-    Raises:
-        ValueError: if it is no YAML.
-        OSError: if the Hub cannot be reached, in spite of several tries.
-    """
-    import yaml
-
-    readme = f"{root}/README.md"
-
-    def read() -> str:
-        if "://" not in readme:
-            return Path(readme).read_text(encoding="utf-8")
-        with fsspec.open(readme, "r", encoding="utf-8") as handle:
-            return str(handle.read())
-
-    try:
-        text = patiently(readme, read)
-    except FileNotFoundError:
-        return {}
-    parts = text.split("---\n", 2)
-    try:
-        return (yaml.safe_load(parts[1]) or {}) if len(parts) == 3 and not parts[0] else {}
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"{readme} must start with valid YAML between --- lines; {error}"
-        ) from error
 
 
 def _row_groups(

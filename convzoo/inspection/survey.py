@@ -8,17 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, NotRequired, cast
+from typing import NotRequired, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 from typing_extensions import TypedDict
 
-from convzoo.data.remote import read_file
-from convzoo.data.split import FolderSplit, Split
+from convzoo.data.split import Split
 from convzoo.images.decoding import DARK_IMAGES, EXIF_ORIENTATION, decode_rgb
 
 QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
@@ -167,7 +164,7 @@ class Survey:
         bar = tqdm(total=total, desc=f"inspect {self.source.name}", unit=" images", leave=False)
         for group, first, count in chosen:
             rows = self.source.read_group(group)
-            names = _file_names(self.source, group)
+            names = self.source.file_names(group)
             for index in range(count):
                 data, label = rows[index]
                 where = self.source.where(group, index)
@@ -244,22 +241,6 @@ def _spread(group_rows: Sequence[int], limit: int) -> list[tuple[int, int, int]]
         counts[group] = min(group_rows[group], math.ceil(left / (number - position)))
         left -= counts[group]
     return [(group, firsts[group], counts[group]) for group in chosen]
-
-
-def _file_names(source: Split, group: int) -> Sequence[str | None]:
-    """The file names that the rows of a row group came with, None where there is none."""
-    file, number = source.groups[group]
-    if isinstance(source, FolderSplit):
-        return source.files[file : file + source.group_rows[group]]
-
-    def read(handle: IO[bytes]) -> pa.Table:
-        parquet = pq.ParquetFile(handle, metadata=source.footers[file])
-        return parquet.read_row_group(number, [f"{source.image_column}.path"])
-
-    table = read_file(source.files[file], read)
-    if not table.num_columns:
-        return [None] * source.group_rows[group]
-    return [entry and entry["path"] for entry in table[0].to_pylist()]
 
 
 def find_duplicates(surveys: dict[str, Survey]) -> Duplicates:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convzoo.data.opening import DatasetReference, open_split, split_names
+from convzoo.data.opening import DatasetReference, find_source
 from convzoo.inspection.survey import Survey, find_duplicates
 
 logger = logging.getLogger(__name__)
@@ -41,22 +41,22 @@ class Findings:
         return sum(self.classes.values())
 
 
-def look(path: str) -> Findings:
+def look(dataset: str | DatasetReference) -> Findings:
     """Read the images of a dataset and refuse what would stop its training later.
 
     Args:
-        path: folder or Hub id of a dataset with a split "train", and perhaps "validation".
+        dataset: has a split "train", and perhaps "validation".
 
     Raises:
         FileNotFoundError: if there is no such dataset.
         ValueError: if images cannot be read, and as `open_split`.
     """
-    dataset = DatasetReference(path)
-    names = split_names(dataset)
+    path, source = DatasetReference.of(dataset).path, find_source(dataset)
+    names = source.split_names()
     surveys: dict[str, Survey] = {}
     for name in ("train", "validation"):
         if name == "train" or name in names:
-            split = open_split(dataset, name)
+            split = source.open_split(name)
             surveys[name] = Survey(split, limit=0 if split.num_rows <= MOST_READ else MOST_READ)
             _refuse_what_is_unreadable(surveys[name], path)
     _warn_of_copies(surveys)

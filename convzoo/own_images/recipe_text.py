@@ -28,7 +28,9 @@ def recipe_path(path: str, start: StartingPoint | None, *, output: str, name: st
         name: of the run; made of the dataset's if "".
     """
     if not name:
-        last = Path(path).expanduser().resolve().name if Path(path).exists() else path
+        given = Path(path).expanduser()
+        last = given.resolve().name if given.exists() else path
+        last = given.stem if given.is_file() else last
         name = re.sub(r"[^\w.-]+", "-", last).strip("-.") or "images"
         name += "-tuned" if start else ""
     return Path(output) / f"{name}.toml"

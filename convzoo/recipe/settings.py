@@ -165,8 +165,8 @@ class Data(Section):
 
     path: Text = Field(
         default="",
-        description="Folder of parquet files or of images by class, or a Hub dataset id; must be "
-        "set.",
+        description="Folder of images by class, of parquet files or of save_to_disk, a list of "
+        "images, or a Hub dataset id; must be set.",
     )
     name: Text = Field(default="", description="Configuration of a dataset that has several.")
     revision: Text = Field(
@@ -189,6 +189,11 @@ class Data(Section):
     label_column: Text = Field(
         default="",
         description="Column that holds the class numbers; '' takes the only class column.",
+    )
+    root: Text = Field(
+        default="",
+        description="Folder that the paths in a list of images are relative to; '' takes that of "
+        "the list.",
     )
     classes: List[Text] = Field(
         default=(), description="Only images of these classes are used; [] uses all."

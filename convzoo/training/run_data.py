@@ -172,6 +172,7 @@ def _open(recipe: Recipe, split: str, *, commit: str | None = None) -> Split:
         revision=commit or data.revision,
         image_column=data.image_column,
         label_column=data.label_column,
+        root=data.root,
     )
     source = open_split(dataset, split)
     if not (source.is_remote and data.cache_dir):
