@@ -1,8 +1,17 @@
 """Fixtures of several test files; what they are made of lies in tests/support/."""
 
+import atexit
+import os
+import shutil
+import tempfile
+
 import pytest
 
 from tests.support.images import coloured_images, write_split
+
+# Indexes of tars that tests make go there; huggingface_hub looks at its import.
+os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="convzoo-assets-")
+atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -419,11 +419,12 @@ def test_a_mistyped_path_is_said_to_be_none_without_asking_the_hub(tmp_path, mon
 
 def test_a_file_or_a_folder_of_other_things_is_said_to_be_that(tmp_path):
     write(tmp_path, "notes.txt", "more/table.csv")
-    with pytest.raises(ValueError, match="must be a folder; got the file .*Give the folder"):
+    with pytest.raises(ValueError, match="must be a folder, or a list .* got the file .*Give the"):
         open_split(str(tmp_path / "notes.txt"), "train")
     with pytest.raises(FileNotFoundError, match=r"holds 1 \*\.csv .*; 1 \*\.txt") as caught:
         open_split(str(tmp_path), "train")
     assert "Hub" not in str(caught.value)
+    assert str(caught.value).endswith(f"Give a list of images itself: {tmp_path}/more/table.csv")
 
 
 def test_parquet_files_and_images_do_not_mix(tmp_path, monkeypatch):

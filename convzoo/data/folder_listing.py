@@ -41,6 +41,7 @@ class Listing:
         root: the folder.
         images: files with the suffix of an image format, in the order of their paths.
         tables: parquet files.
+        tars: of images.
         metadata: files that say which label each image has.
         left_out: paths of everything else, by what it is.
         links_twice: pairs of paths that are one folder.
@@ -50,6 +51,7 @@ class Listing:
     root: Path
     images: list[File] = field(default_factory=list)
     tables: list[File] = field(default_factory=list)
+    tars: list[File] = field(default_factory=list)
     metadata: list[File] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     links_twice: list[tuple[str, str]] = field(default_factory=list)
@@ -91,6 +93,7 @@ def list_folder(root: Path) -> Listing:
                     folders.append(folder.path)
     listing.images.sort()  # by path
     listing.tables.sort()
+    listing.tars.sort()
     return listing
 
 
@@ -132,5 +135,7 @@ def _sort_out(found: list[tuple[File, int | None]], listing: Listing, below: lis
             listing.metadata.append(file)
         elif suffix == ".parquet":
             listing.tables.append(file)
+        elif suffix == ".tar":
+            listing.tars.append(file)
         elif file.path != "README.md":
             listing.leave_out(f"*{suffix}" if suffix else "without suffix", [file.path])

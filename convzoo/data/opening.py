@@ -22,8 +22,10 @@ from convzoo.data.row_files import ROW_SUFFIXES
 from convzoo.data.saved_datasets import SavedSource, is_saved
 from convzoo.data.split import Split
 from convzoo.data.tables import TableSource, load_tables
+from convzoo.data.tar_shards import TarSource, only_tars
 
 logger = logging.getLogger(__name__)
+PACKED = ("*.zip", "*.gz", "*.tgz", "*.xz", "*.bz2", "*.zst", "*.7z", "*.rar")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -160,11 +162,11 @@ def find_source(dataset: str | DatasetReference) -> Source:
         _warn_of_ignored(dataset, "a dataset of save_to_disk", ("name", "revision", "root"))
         return SavedSource(path, given.resolve(), dataset.columns)
     listing = list_folder(given.resolve())
-    if not (listing.images or listing.tables):
+    if not (listing.images or listing.tables or listing.tars):
         found = listing.describe_left_out() or "nothing"
         raise FileNotFoundError(
             f"data.path must be a folder with parquet files or images; got {path!r}, which holds "
-            f"{found}"
+            f"{found}{_advice(listing)}"
         )
     if not _holds_images(listing):
         return _table_source(dataset, listing)
@@ -172,8 +174,10 @@ def find_source(dataset: str | DatasetReference) -> Source:
     return FolderSource(path, listing, dataset.label_column)
 
 
-def _table_source(dataset: DatasetReference, listing: Listing | None) -> TableSource:
+def _table_source(dataset: DatasetReference, listing: Listing | None) -> TableSource | TarSource:
     tables = load_tables(dataset.path, listing, name=dataset.name, revision=dataset.revision)
+    if any(file.endswith(".tar") for files in tables.files.values() for file in files):
+        return TarSource(only_tars(tables), dataset.columns)
     return TableSource(tables, dataset.columns)
 
 
@@ -182,21 +186,34 @@ def _warn_of_ignored(dataset: DatasetReference, kind: str, settings: Sequence[st
         logger.warning("%s is %s; ignored: %s", dataset.path, kind, ", ".join(ignored))
 
 
+def _advice(listing: Listing) -> str:
+    """Return what to append to a message about a folder without images."""
+    if packed := [kind for kind in listing.left_out if kind in PACKED]:
+        return f". Unpack {' and '.join(packed)} first"
+    lists = [each for suffix in ROW_SUFFIXES for each in listing.left_out.get(f"*{suffix}", ())]
+    return f". Give a list of images itself: {listing.root / lists[0]}" if lists else ""
+
+
 def _holds_images(listing: Listing) -> bool:
-    """Return True for a folder of images, False for one of parquet files.
+    """Return True for a folder of images, False for one of parquet files or tars.
 
     Raises:
-        ValueError: if it looks like both.
+        ValueError: if it looks like several of them.
     """
-    if not listing.tables or not listing.images:
-        return bool(listing.images)
+    kinds = {"parquet files": listing.tables, "tars": listing.tars, "images": listing.images}
+    found = {kind: files for kind, files in kinds.items() if files}
+    if len(found) == 1:
+        return "images" in found
     folders = {image.path.rpartition("/")[0] for image in listing.images}
-    if len(folders) == 1 and not listing.metadata:
-        listing.leave_out("images beside parquet files", (image.path for image in listing.images))
+    if len(found) == 2 and len(folders) == 1 and not listing.metadata:
+        (kind,) = found.keys() - {"images"}
+        listing.leave_out(f"images beside {kind}", (image.path for image in listing.images))
         log_once(f"{listing.root}: left out {listing.describe_left_out()}")
         return False
+    named = ", and ".join(
+        f"{len(files)} {kind}, such as {files[0].path}" for kind, files in found.items()
+    )
     raise ValueError(
-        f"{listing.root} must hold parquet files or images, not both; got {len(listing.tables)} "
-        f"parquet files, such as {listing.tables[0].path}, and {len(listing.images)} images, such "
-        f"as {listing.images[0].path}. Move one kind into a folder of its own"
+        f"{listing.root} must hold {' or '.join(found)}, not both; got {named}. Move one kind into "
+        f"a folder of its own"
     )

@@ -91,6 +91,27 @@ def read_file(file: str, read: Callable[[IO[bytes]], Result]) -> Result:
         raise OSError(f"{file} could not be read; {why(error)}") from error
 
 
+def read_range(file: str, start: int, stop: int) -> bytes:
+    """Read bytes of a file; a failure that may pass is tried again, with patience.
+
+    Raises:
+        ValueError: if the file is shorter.
+        OSError: if it cannot be read, for good or in spite of several tries.
+    """
+
+    def read(handle: IO[bytes]) -> bytes:
+        handle.seek(start)
+        return handle.read(stop - start)
+
+    data = read_file(file, read)
+    if len(data) != stop - start:
+        raise ValueError(
+            f"{file} must be as long as it was; it ends at byte {start + len(data)}, before "
+            f"{stop}. It has changed or was cut off"
+        )
+    return data
+
+
 def why(error: BaseException | None) -> str:
     """Say why a request failed: the HTTP status where there is one, else the first cause."""
     chain = list(_with_causes(error))

@@ -36,7 +36,7 @@ class RowCache:
             key: address, revision and number of the row group; any text.
             read: gets the table from where it is.
         """
-        path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.arrow"
+        path = self._path(key)
         try:
             with pa.memory_map(str(path)) as stored:
                 return pa.ipc.open_file(stored).read_all()
@@ -47,6 +47,13 @@ class RowCache:
         except OSError as error:  # a full disk, say: the data is there all the same
             logger.warning("%s: a row group is not kept: %s", self.folder, error)
         return table
+
+    def has(self, key: str) -> bool:
+        """Return whether a table is stored under `key`."""
+        return self._path(key).is_file()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.arrow"
 
     def _store(self, path: Path, table: pa.Table) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -50,14 +50,11 @@ def load_tables(path: str, listing: Listing | None, *, name: str, revision: str)
         ConnectionError: if the Hub cannot be reached, in spite of several tries.
     """
     if not listing:
-        builder = patiently(f"dataset {path}", lambda: _load_builder(path, name, revision=revision))
-        return Tables(
-            path=path,
-            files=_files(builder),
-            features=builder.info.features,
-            commit=builder.hash,
-            root=str(builder.base_path or path),
-        )
+        key = path, name, revision
+        if key not in _of_hub:
+            _of_hub[key] = tables = _load_of_hub(path, name, revision=revision)
+            _of_hub[path, name, tables.commit] = tables
+        return _of_hub[key]
     with _plain_path(listing) as folder:
         builder = _load_local_builder(folder, name, path=path)
         files = {
@@ -70,6 +67,20 @@ def load_tables(path: str, listing: Listing | None, *, name: str, revision: str)
         features=builder.info.features,
         commit="",
         root=str(listing.root),
+    )
+
+
+_of_hub: dict[tuple[str, str, str], Tables] = {}  # asked for once by a process: its splits agree
+
+
+def _load_of_hub(path: str, name: str, *, revision: str) -> Tables:
+    builder = patiently(f"dataset {path}", lambda: _load_builder(path, name, revision=revision))
+    return Tables(
+        path=path,
+        files=_files(builder),
+        features=builder.info.features,
+        commit=builder.hash,
+        root=str(builder.base_path or path),
     )
 
 
@@ -180,8 +191,15 @@ def _check_suffixes(files: Sequence[str], path: str) -> None:
             f"images as single files must lie in a local folder; {path} has them on the Hub. "
             f"Download them: `hf download --repo-type dataset {path} --local-dir FOLDER`"
         )
+    if other.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst")):
+        raise ValueError(
+            f"tars must not be compressed, because members are read one by one; {path} has "
+            f"{other}. Download it: `hf download --repo-type dataset {path} --local-dir FOLDER`, "
+            f"decompress its tars with `gunzip`, and give the folder"
+        )
     raise ValueError(
-        f"{path} must hold parquet files, or images in one local folder for each class; got {other}"
+        f"{path} must hold parquet files or tars, or images in one folder for each class; got "
+        f"{other}"
     )
 
 
@@ -192,14 +210,20 @@ def _files(builder: "datasets.DatasetBuilder") -> dict[str, list[str]]:
 
 @contextlib.contextmanager
 def _plain_path(listing: Listing) -> Iterator[str]:
-    """Yield the path of the folder, or of one with links to its files that is no pattern."""
-    if not any(sign in str(listing.root) for sign in MAGIC):
+    """Yield the path of the folder, or of one with links to its files that is no pattern.
+
+    Beside tars `datasets` would take small text files for the data.
+    """
+    if not listing.tars and not any(sign in str(listing.root) for sign in MAGIC):
         yield str(listing.root)
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder).resolve()
         card = listing.root / "README.md"
-        for path in [*(file.path for file in listing.tables), *(["README.md"] * card.is_file())]:
+        for path in [
+            *(file.path for file in [*listing.tables, *listing.tars]),
+            *(["README.md"] * card.is_file()),
+        ]:
             (plain / path).parent.mkdir(parents=True, exist_ok=True)
             (plain / path).symlink_to(listing.root / path)
         yield str(plain)

@@ -1,6 +1,9 @@
 """The same images in every format that convzoo reads, for tests of what they have in common."""
 
 import csv
+import io
+import json
+import tarfile
 
 import datasets
 
@@ -62,3 +65,31 @@ def expected_contents(count=COUNT, seed=0):
 
 
 WRITERS = {"parquet": write_parquet, "list": write_list, "saved": write_saved}
+
+
+def add_member(tar, name, data):
+    """A plain file in a tar."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def write_tars(folder, count=COUNT, *, shards=3, label="cls", seed=0, split="train"):
+    """Tars as WebDataset's ShardWriter makes them, and the names of the classes beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = list(zip(*coloured_images(count, seed=seed), strict=True))
+    for shard in range(shards):
+        with tarfile.open(folder / f"{split}-{shard:04d}.tar", "w") as tar:
+            for number in range(shard, count, shards):
+                data, number_of_class = pairs[number]
+                if label == "cls":
+                    add_member(tar, f"{number:06d}.cls", b"%d" % number_of_class)
+                add_member(tar, f"{number:06d}.jpg", data)
+                if label == "json":
+                    content = {"label": number_of_class, "filename": f"{number}.JPEG"}
+                    add_member(tar, f"{number:06d}.json", json.dumps(content).encode())
+    (folder / "classnames.txt").write_text("".join(f"{name}\n" for name in NAMES))
+    return folder
+
+
+WRITERS |= {"tars": write_tars}
