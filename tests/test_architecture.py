@@ -168,6 +168,7 @@ def test_every_module_has_its_test_file(package):
         "tables": "opening",
         "cards": "opening",
         "row_files": "image_lists",
+        "member_split": "tar_shards",
         "folder_listing": "folders",
         "folder_layout": "folders",
         "folder_metadata": "folders",
