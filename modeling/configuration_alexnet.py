@@ -28,6 +28,7 @@ class AlexNetConfig(ConvZooConfig):
         classifier_hidden_size: width of the two hidden linear layers.
         dropout_rate: probability, in [0, 1), in front of both hidden linear layers.
         final_relu: ReLU on the logits.
+        layer_implementation: "builtin" (PyTorch's kernels) or "by_hand" (`layers_by_hand.py`).
         kwargs: `num_labels` or `num_classes` (1000 without either and without `id2label`), and the
             fields that every Transformers configuration has.
 
@@ -51,6 +52,7 @@ class AlexNetConfig(ConvZooConfig):
     classifier_hidden_size: int = 4096
     dropout_rate: float | int = 0.5
     final_relu: bool = False
+    layer_implementation: str = "builtin"
 
     @classmethod
     def one_tower(cls, **kwargs: Any) -> Self:

@@ -1,6 +1,6 @@
 """Configuration of CNN, a ResNet-50 whose activations are PReLUs."""
 
-from typing import Any
+from typing import Any, Self
 
 from huggingface_hub.dataclasses import strict
 
@@ -27,6 +27,9 @@ class CNNConfig(ConvZooConfig):
         batch_norm_eps: added to the variance by the batch norms.
         drop_path_rate: probability, in [0, 1), that training skips the last block for an image;
             it grows linearly from 0 at the first block.
+        pyramid_levels: cells along each side of the levels of spatial pyramid pooling (He et al.,
+            arXiv:1406.4729), as [4, 2, 1]; none for the average over all pixels.
+        layer_implementation: "builtin" (PyTorch's kernels) or "by_hand" (`layers_by_hand.py`).
         kwargs: `num_labels` or `num_classes` (1000 without either and without `id2label`), and the
             fields that every Transformers configuration has.
 
@@ -49,12 +52,17 @@ class CNNConfig(ConvZooConfig):
     batch_norm_momentum: float | int = 0.1
     batch_norm_eps: float | int = 1e-5
     drop_path_rate: float | int = 0.0
+    pyramid_levels: list[int] | tuple[int, ...] = ()
+    layer_implementation: str = "builtin"
 
     def __post_init__(self, **kwargs: Any) -> None:
         # The first published config.json of this family also describes the file it came with.
-        for legacy_key in ("architecture", "use_builtin_conv", "input_size", "num_parameters"):
+        for legacy_key in ("architecture", "input_size", "num_parameters"):
             kwargs.pop(legacy_key, None)
+        if kwargs.pop("use_builtin_conv", True) is False:
+            self.layer_implementation = "by_hand"
         self.hidden_sizes, self.depths = list(self.hidden_sizes), list(self.depths)
+        self.pyramid_levels = list(self.pyramid_levels)
         super().__post_init__(**kwargs)
 
     @property
@@ -68,9 +76,18 @@ class CNNConfig(ConvZooConfig):
         stem = 4 if self.stem == "imagenet" else 1
         return [stem, *(stem * 2**number for number in range(len(self.hidden_sizes)))]
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """Build the configuration as any; the original's switch yields to a field that is given."""
+        if "layer_implementation" in kwargs:
+            config_dict = {k: v for k, v in config_dict.items() if k != "use_builtin_conv"}
+        return super().from_dict(config_dict, **kwargs)
+
     def _check(self) -> None:
         self._check_positive("num_channels", "embedding_size", "bottleneck_expansion")
         self._check_positive("hidden_sizes", "depths")
+        if self.pyramid_levels:
+            self._check_positive("pyramid_levels")
         if len(self.hidden_sizes) != len(self.depths):
             raise ValueError(
                 "hidden_sizes and depths must have one entry for each stage; got "

@@ -6,6 +6,8 @@ from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
 CHOICES_OF_STAGES = ("out_features", "out_indices")  # two ways to say the same
+# Fields that config.json has only where they are not so: without them it is as it always was.
+UNWRITTEN = {"layer_implementation": "builtin", "pyramid_levels": []}
 # Auto classes of Transformers, and what the names of their models end in, after the family's.
 AUTO_CLASSES = {
     "AutoModelForImageClassification": "",
@@ -28,6 +30,8 @@ class ConvZooConfig(BackboneConfigMixin, PreTrainedConfig):
     """
 
     attribute_map: ClassVar[dict[str, str]] = {"num_classes": "num_labels"}
+
+    layer_implementation: str = "builtin"
 
     @property
     def stage_channels(self) -> list[int]:
@@ -66,6 +70,11 @@ class ConvZooConfig(BackboneConfigMixin, PreTrainedConfig):
             self.label2id = {name: index for index, name in names.items()}
         if sorted(names) != list(range(len(names))):
             raise ValueError(f"id2label must have the keys 0, 1, 2, ...; got {list(names)}")
+        if self.layer_implementation not in ("builtin", "by_hand"):
+            raise ValueError(
+                'layer_implementation must be "builtin" or "by_hand"; got '
+                f'"{self.layer_implementation}"'
+            )
         self._check()
 
     def _check(self) -> None:
@@ -110,6 +119,9 @@ class ConvZooConfig(BackboneConfigMixin, PreTrainedConfig):
         fields = {**super().to_diff_dict(), "id2label": self.id2label, "label2id": self.label2id}
         if self.out_features == self.stage_names[-1:]:
             fields = {k: v for k, v in fields.items() if k not in CHOICES_OF_STAGES}
+        for name, value in UNWRITTEN.items():
+            if fields.get(name) == value:
+                del fields[name]
         code = f"modeling_{self.model_type}"
         is_family = type(self).__module__.endswith(f"configuration_{self.model_type}")
         if is_family and fields.get("auto_map", {}).keys() & AUTO_CLASSES.keys():

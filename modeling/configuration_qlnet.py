@@ -24,6 +24,7 @@ class QLNetConfig(ConvZooConfig):
             convolution of stride 1, for images of about 32 pixels).
         batch_norm_momentum: weight of the newest batch in the running statistics, in (0, 1].
         batch_norm_eps: added to the variance by the batch norms.
+        layer_implementation: "builtin" (PyTorch's kernels) or "by_hand" (`layers_by_hand.py`).
         kwargs: `num_labels` or `num_classes` (1000 without either and without `id2label`), and the
             fields that every Transformers configuration has.
 
@@ -44,6 +45,7 @@ class QLNetConfig(ConvZooConfig):
     stem: str = "imagenet"
     batch_norm_momentum: float | int = 0.1
     batch_norm_eps: float | int = 1e-5
+    layer_implementation: str = "builtin"
 
     @classmethod
     def v0(cls, **kwargs: Any) -> Self:

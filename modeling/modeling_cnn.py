@@ -9,6 +9,7 @@ github.com/chrisjob1021/model-examples; weights in that format load, too.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -192,12 +193,14 @@ class CNN(ConvZooModel):
                 blocks.append(block)
                 index, channels = index + 1, size
             self.stages.append(nn.Sequential(*blocks))
-        self.classifier = classifier_layer(config, channels)
+        self.pool = SpatialPyramidPooling(config.pyramid_levels)
+        cells = sum(level**2 for level in config.pyramid_levels) or 1
+        self.classifier = classifier_layer(config, channels * cells)
         self.post_init()
 
     def forward_pool(self, x: Tensor) -> Tensor:
-        """Average over all pixels: (N, C, H, W) -> (N, C)."""
-        return x.mean((2, 3))
+        """Average over all pixels or pool in a pyramid: (N, C, H, W) -> (N, C * cells)."""
+        return self.pool(x) if self.config.pyramid_levels else x.mean((2, 3))
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise convolutions by Kaiming's normal law, shortcuts and classifier as PyTorch."""
@@ -248,6 +251,24 @@ def activation(config: CNNConfig, channels: int) -> nn.Module:
     if not config.use_prelu:
         return nn.ReLU()
     return PReLU(channels if config.prelu_channel_wise else 1, init=config.prelu_init)
+
+
+class SpatialPyramidPooling(nn.Module):
+    """Largest pixel of each cell of several grids, side by side.
+
+    A vector of fixed length for maps of any size that still says where in the image things are. He
+    et al., "Spatial Pyramid Pooling in Deep Convolutional Networks", arXiv:1406.4729.
+
+    Args:
+        levels: cells along each side of each grid.
+    """
+
+    def __init__(self, levels: Sequence[int]):
+        super().__init__()
+        self.levels = nn.ModuleList(nn.AdaptiveMaxPool2d(level) for level in levels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([level(x).flatten(1) for level in self.levels], 1)  # (N, C * cells)
 
 
 class PReLU(nn.PReLU):

@@ -29,6 +29,7 @@ from transformers.modeling_outputs import (
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_convzoo import ConvZooConfig
+from .layers_by_hand import use_layers_by_hand
 
 # Before the names of weights, of torch.compile and of DistributedDataParallel.
 WRAPPERS = r"^(?:_orig_mod\.|module\.)+"
@@ -158,7 +159,10 @@ class ConvZooModel(PreTrainedModel):
         return logits
 
     def post_init(self) -> None:
-        """Initialise weights; files may have those of layers of the head that this model lacks."""
+        """Choose the layers and initialise weights, when all layers are there."""
+        if self.config.layer_implementation == "by_hand":
+            use_layers_by_hand(self)
+        # Files may have weights of layers of the head that this model lacks.
         own = {name.partition(".")[0] for name, _ in self.named_parameters()}
         absent = [rf"^{name}\." for name in self.head_layers if name not in own]
         self._keys_to_ignore_on_load_unexpected = absent

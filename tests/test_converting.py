@@ -6,7 +6,6 @@ import os
 import pickle
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -144,7 +143,7 @@ def test_converted_weights_give_the_logits_of_the_original(
     assert error < 1e-4
     assert model.num_parameters() == expected["num_parameters"]
     labels = model.config.id2label
-    assert [labels[i] for i in (0, 388, 999)] == ["tench", "giant panda", "toilet paper"]
+    assert [labels[i] for i in (0, 388, 999)] == ["tench", "giant panda", "toilet tissue"]
     assert len(set(labels.values())) == 1000
 
     stored = load_file(folder / "out" / "model.safetensors")
@@ -159,7 +158,7 @@ def test_converted_weights_give_the_logits_of_the_original(
     assert {path.name for path in (folder / "out").iterdir()} == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "conversion.json"),
         *(f"configuration_{family}.py", f"modeling_{family}.py", "image_processing_convzoo.py"),
-        *("configuration_convzoo.py", "modeling_convzoo.py"),
+        *("configuration_convzoo.py", "modeling_convzoo.py", "layers_by_hand.py"),
     }
     facts = json.loads((folder / "out" / "conversion.json").read_text())
     file = source if source.is_file() else next(source.glob("*model.*"))
@@ -237,12 +236,22 @@ def test_wrong_class_names_are_refused(folder, text, message):
     assert not (folder / "out").exists()
 
 
-def test_a_thousand_classes_stay_nameless_without_a_list(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)  # as if it were not installed
+def test_a_thousand_classes_get_the_names_of_imagenet_which_differ(folder):
     torch.save(blank("qlnet_v0"), folder / "weights.pt")
-    assert "LABEL_0, LABEL_1" in convert(folder / "weights.pt", folder / "out")
+    assert "ImageNet-1k, assumed" in convert(folder / "weights.pt", folder / "out")
     config = json.loads((folder / "out" / "config.json").read_text())
-    assert config.get("id2label", {"999": "LABEL_999"})["999"] == "LABEL_999"
+    assert config["id2label"]["134"] == "crane (n02012849)" and len(config["label2id"]) == 1000
+
+
+def test_the_originals_choice_of_layers_is_kept(folder):
+    torch.save(blank("cnn_relu", num_labels=4), folder / "pytorch_model.bin")
+    (folder / "config.json").write_text('{"model_type": "cnn", "use_builtin_conv": false}')
+    assert "layer_implementation = by_hand" in convert(folder, folder / "out")
+    config = json.loads((folder / "out" / "config.json").read_text())
+    assert config["layer_implementation"] == "by_hand"
+    (folder / "config.json").write_text("[")
+    with pytest.raises(ValueError, match=r"config.json must hold a JSON object; reading it failed"):
+        convert(folder, folder / "again")
 
 
 def changed(name, drop=(), add=None):

@@ -37,6 +37,7 @@ REGULAR = [
     "configuration_cnn.py",
     "configuration_convzoo.py",
     "image_processing_convzoo.py",
+    "layers_by_hand.py",
     "metrics.jsonl",
     "modeling_cnn.py",
     "modeling_convzoo.py",

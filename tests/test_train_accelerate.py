@@ -118,6 +118,7 @@ def test_a_run_leaves_a_complete_model_folder(finished_run):
         "configuration_convzoo.py",
         "examples",
         "image_processing_convzoo.py",
+        "layers_by_hand.py",
         "metrics.jsonl",
         "model.safetensors",
         "modeling_cnn.py",

@@ -244,7 +244,7 @@ def test_saving_and_loading_keeps_the_logits_bit_by_bit(family, model, *, x, tmp
     model.save_pretrained(tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
     code = {f"configuration_{family}.py", f"modeling_{family}.py"}
-    code |= {"configuration_convzoo.py", "modeling_convzoo.py"}
+    code |= {"configuration_convzoo.py", "modeling_convzoo.py", "layers_by_hand.py"}
     assert files == {"config.json", "model.safetensors"} | code
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["auto_map"] == {
@@ -254,7 +254,8 @@ def test_saving_and_loading_keeps_the_logits_bit_by_bit(family, model, *, x, tmp
         "AutoBackbone": f"modeling_{family}.{type(model).__name__}Backbone",
     }
     again = type(model).from_pretrained(tmp_path)
-    assert again.config.to_dict() == {**model.config.to_dict(), "_name_or_path": str(tmp_path)}
+    written = {"_name_or_path": str(tmp_path), "auto_map": config["auto_map"]}
+    assert again.config.to_dict() == {**model.config.to_dict(), **written}
     assert not again.training
     with torch.inference_mode():
         assert torch.equal(again(x).logits, model(x).logits)

@@ -6,7 +6,6 @@ it says of itself (the published QLNet says "resnet50").
     python -m convzoo convert SOURCE OUTPUT
 """
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from convzoo.conversion.formats import FORMATS, GREY_NOTE, Format, Shapes
 from convzoo.conversion.reading import SHOWN, read_weights
 from convzoo.environment import now
 from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json
+from convzoo.imagenet_classes import imagenet_names
 from convzoo.labels import unique_names
 from convzoo.layers import describe_network, image_shape
-from modeling import ConvZooConfig, ConvZooImageProcessor, ConvZooModel
+from modeling import CNNConfig, ConvZooConfig, ConvZooImageProcessor, ConvZooModel
 
 
 def convert(source: str | Path, output: str | Path, labels: str | Path | None = None) -> str:
@@ -34,7 +34,7 @@ def convert(source: str | Path, output: str | Path, labels: str | Path | None = 
         source: weights file, or folder with a model.safetensors or pytorch_model.bin.
         output: folder to create; may exist when it is empty.
         labels: file with the class names: one a line, a JSON list, or JSON {"0": name, ...}.
-            Without it 1000 classes get ImageNet's names where a list of them is installed.
+            Without it 1000 classes get ImageNet's names.
 
     Returns:
         What was found and written, for people to read.
@@ -50,6 +50,8 @@ def convert(source: str | Path, output: str | Path, labels: str | Path | None = 
     fmt, model = _recognise(weights, path)
     processor = _processor(fmt, model.config.num_channels)
     label_source = _set_labels(model.config, labels, path)
+    if isinstance(model.config, CNNConfig):
+        model.config.layer_implementation = _layers_of_the_original(path)
     model.to_empty(device="cpu").load_state_dict(
         {name: weights[fmt.original_name(name)] for name in model.state_dict()}
     )
@@ -186,14 +188,13 @@ def _processor(fmt: Format, num_channels: int) -> ConvZooImageProcessor:
 
 def _set_labels(config: ConvZooConfig, labels: str | Path | None, path: Path) -> str:
     """Name the classes where names can be had, and say where they are from."""
-    label_source = "ImageNet-1k, assumed because there are 1000 classes"
     if labels is not None:
-        label_source = Path(labels).name
+        names, label_source = unique_names(_read_names(Path(labels))), Path(labels).name
     elif config.num_labels == 1000:
-        labels = _imagenet_names()
-    if labels is None:
+        names = imagenet_names()
+        label_source = "ImageNet-1k, assumed because there are 1000 classes"
+    else:
         return "LABEL_0, LABEL_1, ... because no class names were given"
-    names = unique_names(_read_names(Path(labels)))
     if len(names) != config.num_labels:
         raise ValueError(
             f"{labels} must name the {config.num_labels} classes of {path}; it has {len(names)}"
@@ -203,12 +204,18 @@ def _set_labels(config: ConvZooConfig, labels: str | Path | None, path: Path) ->
     return label_source
 
 
-def _imagenet_names() -> Path | None:
-    """Find the list that gradio ships for its demos: torchvision's classes, in its order."""
-    gradio = importlib.util.find_spec("gradio")
-    folders = (gradio and gradio.submodule_search_locations) or ()
-    files = (Path(folder, "media_assets/data/imagenet_labels.json") for folder in folders)
-    return next((file for file in files if file.is_file()), None)
+def _layers_of_the_original(path: Path) -> str:
+    """Read from the config.json beside the weights whether the original's layers are by hand."""
+    settings = path.parent / "config.json"
+    if not settings.is_file():
+        return "builtin"
+    try:
+        chosen = json.loads(settings.read_text(encoding="utf-8")).get("use_builtin_conv", True)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{settings} must hold a JSON object; reading it failed: {error}"
+        ) from error
+    return "by_hand" if chosen is False else "builtin"
 
 
 def _read_names(path: Path) -> list[str]:
