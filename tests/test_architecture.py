@@ -176,6 +176,8 @@ def test_every_module_has_its_test_file(package):
         "allowed_formats": "decoding",
         "predicting": "evaluating",
         "prediction_table": "prediction_file",
+        "unfinished": "predicting_to_file",
+        "classifiers": "evaluating",
         "class_matching": "evaluating",
         "recorded_share": "validation_share",
         "dataset_report": "inspection_dataset",

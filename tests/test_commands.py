@@ -160,7 +160,7 @@ def test_options_arrive_as_they_are_typed(evaluated, tmp_path, capsys):
     assert (data.image_column, data.label_column) == ("i", "l")
     protocol = EvaluationProtocol(crops=10, exif_rotation=True, batch_size=3, num_workers=0)
     assert given["protocol"] == protocol and given["split"] == "val"
-    assert given["trust_remote_code"] is True and given["match_by"] == "number"
+    assert given["trust_remote_code"] is True and given["choice"].match_by == "number"
     assert json.loads(file.read_text()) == {"metrics": {}}
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from huggingface_hub import ModelCard
 
 from tests.support.model_folders import (
@@ -46,6 +47,24 @@ def test_a_part_of_a_split_never_passes_for_the_whole(full):
     assert "on the 263 images of ImageNet, split" in headlines[0]
     assert "on 263 images of ImageNet, part of 50,000 images, split" in headlines[1]
     assert '`classes = ["a", "b"]`; `limit = 263`, `spaced = true`' in section(card, "Measurement")
+
+
+def test_unreadable_images_are_counted_and_named(full):
+    calibration = json.loads(json.dumps(BREAKDOWN["calibration"]))
+    bins = calibration["bins"]
+    place = next(n for n, each in enumerate(bins) if each["num_samples"] - each["num_correct"] > 12)
+    bins[place]["num_samples"] -= 12
+    images = [{"row": n, "image": f"data/a b.parquet, row {n}", "error": "no"} for n in range(11)]
+    facts = {"num_images": 12, "counted_as": "wrong", "images": images}
+    put_results(full, result(full, unreadable=facts, calibration=calibration))
+    card = render(full)
+    assert "split `test`; 12 unreadable images counted as wrong." in card
+    rows = dict(row[:2] for row in cells(section(card, "Measurement")) if len(row) == 2)
+    names = ", ".join(f"`data/a b.parquet, row {n}`" for n in range(10))
+    assert rows["Unreadable images, counted as wrong"] == f"12: {names}, ..."
+    put_results(full, result(full, unreadable=facts))
+    with pytest.raises(ValueError, match="calibration.bins of results.0. .* must agree"):
+        render(full)
 
 
 def test_evaluation_table_shows_counts_and_intervals(full):

@@ -1,11 +1,25 @@
 import json
+import shutil
+import typing
+from typing import NotRequired
 
 import pytest
+from typing_extensions import is_typeddict
 
-from convzoo.evaluation.results import check_result, read_results, readable_json, record_result
+from convzoo.evaluation.prediction_file import schema_of, write_predictions
+from convzoo.evaluation.results import (
+    EvalResult,
+    check_result,
+    read_results,
+    readable_json,
+    record_result,
+)
 from convzoo.files import file_sha256
 from hub_cards.evidence.folder import read_evidence
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
+from tests.support.clients import ROOT
+from tests.support.documents import Page
+from tests.support.predictions import prediction_table
 
 
 def result(weights, data, accuracy):
@@ -80,6 +94,70 @@ def test_a_damaged_file_is_named_and_left_alone(text, said, tmp_path):
 def test_what_is_not_in_the_schema_is_kept():
     entry = result("a", "x", 0.5) | {"note": "by somebody"}
     assert check_result(entry, "it") is entry and entry["note"] == "by somebody"
+
+
+RESULT_FILES = Page("docs/result-files.md")
+
+
+def keys_of(table, part="the entry"):
+    """(part, key) of everything in a TypedDict, with ? where it may be absent; parts are nested."""
+    for key, kind in typing.get_type_hints(table, include_extras=True).items():
+        absent = "?" * (typing.get_origin(kind) is NotRequired)
+        inner = [each for each in (kind, *arguments(kind)) if is_typeddict(each)]
+        if not inner:
+            yield part.removesuffix("?"), f"`{key}`{absent}"
+        for each in inner:
+            below = key if part == "the entry" else f"{part.strip('`?')}/{key}"
+            yield f"`{below}`{absent}", ""
+            yield from keys_of(each, f"`{below}`{absent}")
+
+
+def arguments(kind):
+    """What a type is made of, at any depth."""
+    for each in typing.get_args(kind):
+        yield from (each, *arguments(each))
+
+
+def test_the_documentation_has_every_key_of_the_schema_and_no_other():
+    documented = []
+    for part, keys, _ in RESULT_FILES.table("| part | keys | what they hold |"):
+        documented += [(part, "")] * (part != "the entry")
+        documented += [(part.removesuffix("?"), key) for key in keys.split(", ")]
+    assert sorted(documented) == sorted(keys_of(EvalResult))
+
+
+def test_the_documentation_has_every_column_of_the_predictions():
+    rows = RESULT_FILES.table("| column | what it holds |")
+    documented = [key for row in rows for key in row[0].split(", ")]
+    columns = schema_of(3, 2, logits=True).names
+    assert documented == [f"`{name}`" for name in columns]
+
+
+def test_the_lines_of_the_documentation_read_a_predictions_file(tmp_path, capsys):
+    (block,) = RESULT_FILES.blocks("python")
+    table = prediction_table(9)
+    write_predictions(tmp_path / "p.parquet", table)
+    exec(block, {"path": tmp_path / "p.parquet"})
+    expected = [table.hits().mean(), table.hits(3).mean(), table.loss.mean()]
+    assert capsys.readouterr().out == " ".join(map(str, expected)) + "\n"
+
+
+@pytest.mark.parametrize("name", ["../config.json", "predictions/../a.parquet", "/a.parquet", 1])
+def test_a_result_names_no_file_outside_its_predictions(name, tmp_path):
+    """It would be removed with the result."""
+    entry = result("a", "x", 0.5)
+    entry["predictions"] = {"file": name, "sha256": "", "num_rows": 1, "top_k": 1, "logits": False}
+    with pytest.raises(ValueError, match=r"predictions\.file"):
+        record_result(tmp_path, entry)
+
+
+def test_a_file_of_an_older_version_is_read_and_added_to(tmp_path):
+    golden = ROOT / "tests" / "golden" / "eval_results_before_predictions.json"
+    shutil.copy(golden, tmp_path / "eval_results.json")
+    before = json.loads(golden.read_text())["results"]
+    assert len(before) == 2 and read_results(tmp_path) == before
+    record_result(tmp_path, result(before[0]["model"]["sha256"], "x", 0.5))
+    assert read_results(tmp_path)[:2] == before
 
 
 def test_cards_need_nothing_that_the_schema_does_not_require(tmp_path):

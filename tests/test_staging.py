@@ -19,10 +19,10 @@ def names(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-def stage(folder, tmp_path, repo_id="someone/tiny"):
+def stage(folder, tmp_path, repo_id="someone/tiny", **options):
     target = tmp_path / "stage"
-    target.mkdir()
-    return target, stage_model(folder, target, repo_id)
+    target.mkdir(parents=True)
+    return target, stage_model(folder, target, repo_id, **options)
 
 
 def test_only_named_files_are_staged(full, tmp_path):
@@ -63,6 +63,24 @@ def test_what_a_card_links_goes_with_it(full, tmp_path):
     target, left_out = stage(full, tmp_path)
     assert (target / "mine.png").is_file() and left_out == ("other.png",)
     assert (target / "README.md").read_text() == text and not is_generated(text)
+
+
+def test_predictions_go_only_where_they_are_asked_for(full, tmp_path):
+    """They have file names of images, and the card of the folder links them."""
+    record = {"file": "predictions/a.parquet", "sha256": "0" * 64, "num_rows": 200}
+    put_results(full, result(full, predictions=record | {"top_k": 2, "logits": False}))
+    (full / "predictions" / ".b.partial").mkdir(parents=True)
+    for name in ("predictions/a.parquet", "predictions/.b.partial/part-0.arrow"):
+        put(full, name, "x")
+    assert "(predictions/a.parquet)" in write_card(full).read_text()
+    target, left_out = stage(full, tmp_path)
+    assert not (target / "predictions").exists() and left_out == ("predictions/",)
+    card = (target / "README.md").read_text()
+    assert f"a file that is not published, SHA-256 `{'0' * 64}`" in card
+    target, _ = stage(full, tmp_path / "more", with_predictions=True)
+    assert names(target / "predictions") == ["a.parquet"]
+    card = (target / "README.md").read_text()
+    assert "[predictions/a.parquet](predictions/a.parquet), SHA-256" in card
 
 
 @pytest.mark.parametrize("name", ["recipe.toml", "LICENSE", "examples", "modeling_cnn.py"])

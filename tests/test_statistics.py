@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -7,9 +8,12 @@ from convzoo.evaluation.statistics import (
     accuracy_by_class,
     break_down,
     calibration,
+    compute_metrics,
     most_confused,
+    unreadable_facts,
     wilson_interval,
 )
+from tests.support.predictions import prediction_table
 
 NAMES = ["cat", "dog", "newt", "owl"]
 LABELS = np.array([0, 0, 0, 0, 1, 1, 3, 3, 3, 3, 3])
@@ -117,12 +121,47 @@ def test_calibration_equals_a_loop_over_the_images():
     assert expected == pytest.approx(exact, abs=0.02)
 
 
+def table_of(labels, ranked, *, names, confidences):
+    """The table in which each image has these first classes."""
+    table = prediction_table(len(labels), names=names, top_k=ranked.shape[1])
+    found = ranked == labels[:, None]
+    rank = np.where(found.any(axis=1), found.argmax(axis=1), len(names) - 1)
+    probabilities = np.repeat(confidences[:, None], ranked.shape[1], axis=1)
+    columns = {"label": labels, "top_classes": ranked, "rank": rank}
+    return dataclasses.replace(table, top_probabilities=probabilities, **columns)
+
+
 def test_all_parts_come_together():
     ranked, names = np.stack([PREDICTED, (PREDICTED + 1) % 4], axis=1), [*NAMES, "pig", "yak"]
-    found = break_down(LABELS, ranked, confidences=np.full(11, 0.5), names=names)
+    table = table_of(LABELS, ranked, names=names, confidences=np.full(11, 0.5))
+    found = break_down(table)
     assert list(found) == ["intervals_95", "calibration", "classes", "confusions"]
     assert found["intervals_95"]["top1_accuracy"] == list(wilson_interval(5, 11))
     # The cat that was called owl is the only error with the true class in the second place.
     assert found["intervals_95"]["top5_accuracy"] == list(wilson_interval(6, 11))
-    few = break_down(LABELS, ranked, confidences=np.full(11, 0.5), names=names[:5])
-    assert few["intervals_95"].keys() == {"top1_accuracy"}  # every answer is among five
+    assert compute_metrics(table)["top5_accuracy"] == 6 / 11
+    few = table_of(LABELS, ranked, names=names[:5], confidences=np.full(11, 0.5))
+    assert break_down(few)["intervals_95"].keys() == {"top1_accuracy"}  # all are among five
+    assert compute_metrics(few)["top5_accuracy"] is None
+
+
+def test_unreadable_images_are_misses_and_no_part_of_loss_and_calibration():
+    table = prediction_table(200, names="abcdefg", unreadable=[3, 77])
+    read = table.take(table.readable)
+    found, of_read = compute_metrics(table), compute_metrics(read)
+    for name in ("top1_accuracy", "top5_accuracy"):
+        assert found[name] == pytest.approx(of_read[name] * 198 / 200)
+        interval = break_down(table)["intervals_95"][name]
+        assert interval == list(wilson_interval(round(found[name] * 200), 200))
+    assert found["loss"] == of_read["loss"]
+    details, of_read = break_down(table), break_down(read)
+    assert details["calibration"] == of_read["calibration"]
+    assert sum(row["num_samples"] for row in details["classes"]) == 200
+    hits = [sum(row["num_correct"] for row in each["classes"]) for each in (details, of_read)]
+    assert hits[0] == hits[1] == table.hits().sum()
+    sizes = {row["name"]: row["num_samples"] for row in details["classes"]}
+    assert all(row["share"] == row["count"] / sizes[row["name"]] for row in details["confusions"])
+    assert unreadable_facts(read) is None
+    rows = [{"row": n * 2, "image": table.image[n], "error": "cut off"} for n in (3, 77)]
+    facts = {"num_images": 2, "counted_as": "wrong", "images": rows}
+    assert unreadable_facts(table) == facts

@@ -311,7 +311,8 @@ def test_a_run_reads_each_row_group_no_more_often_than_its_windows(source):
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7, 40])
 def test_evaluation_gives_each_row_once_to_some_process(source, processes):
-    rows = [row for rank in range(processes) for row in eval_rows(source, Share(rank, processes))]
+    shares = [Share(rank, processes).of(source.num_rows) for rank in range(processes)]
+    rows = [row for share in shares for row in eval_rows(source, share)]
     images, labels = coloured_images(61, seed=0)
     assert [index for index, _, _ in rows] == list(range(61))
     assert [bytes(data) for _, data, _ in rows] == images

@@ -70,14 +70,32 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     ] = "name",
     crops: Annotated[Literal["1", "10"], typer.Option(help="Views of an image, averaged.")] = "1",
     exif_rotation: options.ExifRotation = False,
+    unreadable: Annotated[
+        Literal["stop", "wrong"],
+        typer.Option(help="At an image that cannot be read: stop, or count it as wrong."),
+    ] = "stop",
     batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
     num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
     trust_remote_code: options.TrustRemoteCode = False,
+    top: Annotated[
+        int,
+        options.at_least(
+            1, "Likeliest classes to keep of each image.", rich_help_panel=options.OUTPUT
+        ),
+    ] = 10,
+    logits: Annotated[
+        bool,
+        typer.Option(
+            "--logits",
+            help="Keep the scores of all classes of each image, too.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     output: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Also write the result here, as for a Hub model.",
+            help="Also write the result here; of a Hub model the predictions, too, beside it.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
@@ -86,14 +104,16 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
 ) -> None:
     """Measure top-1 and top-5 accuracy of a model, every image once.
 
-    The result of a model folder is recorded in its eval_results.json.
+    The result of a model folder is recorded in its eval_results.json, and what the model said of
+    each image in a parquet file in predictions/. An evaluation that was interrupted goes on by the
+    same command.
     """
     options.start(quiet)
     from convzoo.allocator import keep_freed_memory
     from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
     from convzoo.evaluation.evaluating import Choice, evaluate_folder, result_sentence
-    from convzoo.evaluation.predicting import EvaluationProtocol
+    from convzoo.evaluation.predicting import EvaluationProtocol, Kept
     from convzoo.files import write_json
 
     options.hide_bars_of_transformers()
@@ -113,6 +133,7 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
         protocol=EvaluationProtocol(
             crops=int(crops),
             exif_rotation=exif_rotation,
+            unreadable=unreadable,
             batch_size=batch_size,
             num_workers=num_workers,
         ),
@@ -120,8 +141,11 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
             classes=None if classes == [""] else classes or (),
             limit=limit,
             validation_share=validation_share,
+            match_by=match_classes,
         ),
-        match_by=match_classes,
+        kept=Kept(
+            top_k=top, logits=logits, folder=Path(output).absolute().parent if output else None
+        ),
         trust_remote_code=trust_remote_code,
     )
     if not _is_main_process():
@@ -129,6 +153,9 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     if output:
         write_json(Path(output), result)
     logger.info("result: %s", where_it_is_kept(model, output))
+    if record := result.get("predictions"):
+        home = Path(model) if Path(model).is_dir() else Path(output or "").parent
+        logger.info("predictions: %s", home / record["file"])
     if as_json:
         options.print_json(result)
     else:

@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -304,6 +305,49 @@ class Split:
         row = self.chosen[number][row] if self.chosen else row
         return f"row {row} of row group {group} of {self.files[file_number]}"
 
+    def image_name(self, index: int) -> str:
+        """Name the image of row `index` by its place in the dataset, wherever the dataset lies."""
+        group, row = self.locate(index)
+        row = self._first_in_file[group] + (self.chosen[group][row] if self.chosen else row)
+        return f"{self._relative(self.files[self.groups[group][0]])}, row {row}"
+
+    def whole_rows(self) -> np.ndarray:
+        """Return the row of the whole split, before some were chosen, of every row, int64."""
+        of_files = np.cumsum([0, *(footer.num_rows for footer in self.footers)])
+        return np.concatenate(
+            [
+                of_files[file] + first + self._rows_in_group(number)
+                for number, ((file, _), first) in enumerate(
+                    zip(self.groups, self._first_in_file, strict=True)
+                )
+            ]
+        )
+
+    @cached_property
+    def _first_in_file(self) -> list[int]:
+        """The first row of each row group, counted in its file."""
+        counts = [
+            [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
+            for footer in self.footers
+        ]
+        starts = [np.cumsum([0, *rows]).tolist() for rows in counts]
+        return [starts[file][group] for file, group in self.groups]
+
+    def _rows_in_group(self, number: int) -> np.ndarray:
+        """The rows that count in row group `number`, int64."""
+        rows = self.chosen[number] if self.chosen else np.arange(self.group_rows[number])
+        return rows.astype(np.int64)
+
+    def _relative(self, text: str) -> str:
+        """Leave out where the dataset lies in a text that names one of its files."""
+        if self.is_remote:
+            return re.sub(rf"hf://\S*?{re.escape(self.path)}(@[^/]+)?/", "", text)
+        for root in (Path(self.path).absolute(), Path(self.path)):
+            short, count = re.subn(rf"(^|(?<= )){re.escape(str(root))}(/| (?=\[))", "", text)
+            if count:
+                return short
+        return text
+
     def describe(self) -> dict[str, Any]:
         """Describe the split for result files."""
         sources = self.card.get("source_datasets") or []
@@ -357,6 +401,14 @@ class ListedSplit(Split):
     def listed_rows(self) -> np.ndarray:
         """Return the number in the list of every row."""
         return np.concatenate([self.rows_of(number) for number in range(len(self.groups))])
+
+    def image_name(self, index: int) -> str:
+        """Name the image of row `index` by its place in the dataset, wherever the dataset lies."""
+        return self._relative(self.where_is(index))
+
+    def whole_rows(self) -> np.ndarray:
+        """Return the row of the whole split, before some were chosen, of every row, int64."""
+        return self.listed_rows()
 
     def rows_of(self, number: int) -> np.ndarray:
         """Return the number in the list of each row of row group `number`."""

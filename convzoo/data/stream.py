@@ -239,13 +239,10 @@ def _joined(parts: list[torch.Tensor], *, pin: bool) -> torch.Tensor:
 
 
 def eval_rows(
-    split: Split, share: Share | None = None
+    split: Split, rows: range | None = None
 ) -> Iterator[tuple[int, memoryview | bytes, int]]:
-    """Yield (index, encoded bytes, label) of a share of a split, each row once; of all for None.
-
-    A share is contiguous, and shares differ by one row at most.
-    """
-    for piece in split.pieces((share or Share()).of(split.num_rows)):
-        rows = split.read_group(piece.group)
+    """Yield (index, encoded bytes, label) of a range of the rows of a split; of all for None."""
+    for piece in split.pieces(range(split.num_rows) if rows is None else rows):
+        group = split.read_group(piece.group)
         for row in range(piece.start, piece.stop):
-            yield piece.first + row, *rows[row]
+            yield piece.first + row, *group[row]

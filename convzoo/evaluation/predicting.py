@@ -1,11 +1,19 @@
-"""Predictions of a model on a split: every image once, on any number of processes."""
+"""Predictions of a model on a split: every image once, on any number of processes.
+
+Images are shown in batches that are the same for any number of processes and workers: batch B has
+the rows from B * batch_size on. So the numbers are the same, too, and an evaluation that was
+interrupted goes on with the batches that are missing.
+"""
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,9 +29,18 @@ from transformers import BaseImageProcessor
 from convzoo.data.share import Share
 from convzoo.data.split import Split
 from convzoo.data.stream import eval_rows, worker_share
+from convzoo.evaluation.prediction_table import (
+    PredictionFacts,
+    PredictionTable,
+    empty_columns,
+    join_tables,
+)
 from convzoo.images.decoding import DARK_IMAGES, open_rgb
 from convzoo.images.ten_crop import ten_crop
 from convzoo.signals import outlive_signals
+
+LAG = 2  # batches that a GPU may still compute while the results of earlier ones are fetched
+NO_FACTS = PredictionFacts(names=())  # of the predictions of a batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +51,7 @@ class EvaluationProtocol:
         crops: 1, the processor's crop, or 10: torchvision's ten crops of that size, of the square
             of the processor's `size`; the probabilities are averaged.
         exif_rotation: turn images as their EXIF data says.
+        unreadable: "stop" at the first image that cannot be read, or count it as "wrong".
         batch_size: images per step and process.
         num_workers: decoding processes per process.
 
@@ -43,36 +61,24 @@ class EvaluationProtocol:
 
     crops: int = 1
     exif_rotation: bool = False
+    unreadable: Literal["stop", "wrong"] = "stop"
     batch_size: int = 64
     num_workers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """What a model says of each image of a split, by row number.
+class Kept:
+    """What is kept of the scores of an image.
 
     Attributes:
-        labels: true classes, (num_images,).
-        ranked: up to five classes in falling order of score, (num_images, k).
-        confidences: probability of the first of them, (num_images,).
-        losses: cross entropy of each image, (num_images,).
-        fingerprint: sha256 over the encoded images and labels, in order.
+        top_k: how many of the likeliest classes.
+        logits: whether the scores of all classes, too.
+        folder: where, for a model that has no folder of its own; nowhere if None.
     """
 
-    labels: np.ndarray
-    ranked: np.ndarray
-    confidences: np.ndarray
-    losses: np.ndarray
-    fingerprint: str
-
-    def summary(self) -> dict[str, float]:
-        """Return top-1 and top-5 accuracy (fractions) and mean loss."""
-        hits = self.ranked == self.labels[:, None]
-        return {
-            "top1_accuracy": float(hits[:, 0].mean()),
-            "top5_accuracy": float(hits.any(axis=1).mean()),
-            "loss": float(self.losses.mean(dtype=np.float64)),
-        }
+    top_k: int = 10
+    logits: bool = False
+    folder: Path | None = None
 
 
 def content_digest(data: bytes | memoryview, label: int) -> bytes:
@@ -80,18 +86,38 @@ def content_digest(data: bytes | memoryview, label: int) -> bytes:
     return hashlib.sha256(data).digest() + label.to_bytes(4, "little")
 
 
-Batch = dict[str, Any]  # pixel_values, labels, index (rows of the split), digests
-Columns = tuple[Any, ...]  # index, labels, ranked, confidences, losses, digests of a batch
+def count_batches(source: Split, batch_size: int) -> int:
+    """Count the batches of a split."""
+    return math.ceil(source.num_rows / batch_size)
+
+
+Batch = dict[str, Any]  # see EvalStream
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An image of a batch; `image` is None, and `error` says why, where it could not be read."""
+
+    index: int
+    label: int
+    digest: bytes
+    image: Image.Image | None
+    error: str | None = None
 
 
 class EvalStream(IterableDataset[Batch]):
-    """One process's share of a split, as preprocessed batches with row numbers.
+    """One process's share of the batches of a split, preprocessed.
+
+    Iterating yields, per batch, `pixel_values` of the images that can be read, None if there are
+    none, and of all its images `row` (of the whole split), `image` (its name), `digest`, `label`
+    and `error`, as in a `PredictionTable`.
 
     Args:
         source: the split.
         processor: the model's image processor.
         protocol: see `EvaluationProtocol`.
         share: which process of how many.
+        batches: numbers of the batches that are wanted, rising; all for None.
     """
 
     def __init__(
@@ -101,57 +127,161 @@ class EvalStream(IterableDataset[Batch]):
         *,
         protocol: EvaluationProtocol,
         share: Share,
+        batches: Sequence[int] | None = None,
     ):
         self.source = source
         self.processor = processor
         self.protocol = protocol
         self.share = share
+        every = range(count_batches(source, protocol.batch_size))
+        self.batches: Sequence[int] = every if batches is None else batches
+        self.whole_rows = source.whole_rows()
         # Ten crops are cut later, from the square.
         square = _ten_crop_sizes(processor)[0] if protocol.crops == 10 else None
         self.options: dict[str, Any] = {"crop_size": square} if square else {}
 
     def __iter__(self) -> Iterator[Batch]:
-        share = worker_share(self.share)
-        num_channels = getattr(self.processor, "num_channels", 3)
-        batch = []
-        for index, data, label in eval_rows(self.source, share):
-            DARK_IMAGES.look(data, partial(self.source.where_is, index))
-            try:
-                image = open_rgb(data, num_channels, exif_rotation=self.protocol.exif_rotation)
-            except ValueError as error:
-                raise ValueError(f"{self.source.where_is(index)}: {error}") from error
-            image.info.clear()  # a processor may turn by EXIF, too, but the protocol decides
-            batch.append((index, label, content_digest(data, label), image))
-            if len(batch) == self.protocol.batch_size:
-                yield self._collate(batch)
-                batch = []
-        if batch:
-            yield self._collate(batch)
+        size = self.protocol.batch_size
+        for rows in self._runs(worker_share(self.share)):
+            batch: list[_Entry] = []
+            for index, data, label in eval_rows(self.source, rows):
+                batch.append(self._open(index, data, label))
+                if len(batch) == size or index + 1 == rows.stop:
+                    yield self._collate(batch)
+                    batch = []
 
-    def _collate(self, batch: list[tuple[int, int, bytes, Image.Image]]) -> Batch:
-        index, labels, digests, images = zip(*batch, strict=True)
+    @property
+    def num_rows(self) -> int:
+        """Images of the batches that are wanted, of all processes."""
+        return sum(map(len, self._runs(Share())))
+
+    def _runs(self, share: Share) -> Iterator[range]:
+        """Ranges of rows that make up a share of the batches: neighbours are read together."""
+        size, rows = self.protocol.batch_size, self.source.num_rows
+        mine = np.array([self.batches[place] for place in share.of(len(self.batches))], np.int64)
+        for run in np.split(mine, np.flatnonzero(np.diff(mine) > 1) + 1):
+            if len(run):
+                yield range(int(run[0]) * size, min(int(run[-1] + 1) * size, rows))
+
+    def _open(self, index: int, data: bytes | memoryview, label: int) -> _Entry:
+        DARK_IMAGES.look(data, partial(self.source.where_is, index))
+        digest = hashlib.sha256(data).digest()
+        num_channels = getattr(self.processor, "num_channels", 3)
         try:
-            shown = self.processor(list(images), return_tensors="pt", **self.options)
+            image = open_rgb(data, num_channels, exif_rotation=self.protocol.exif_rotation)
+        except ValueError as error:
+            if self.protocol.unreadable == "stop":
+                raise ValueError(f"{self.source.where_is(index)}: {error}. {ADVICE}") from error
+            return _Entry(index, label, digest, None, str(error))
+        image.info.clear()  # a processor may turn by EXIF, too, but the protocol decides
+        return _Entry(index, label, digest, image)
+
+    def _collate(self, batch: list[_Entry]) -> Batch:
+        images = [entry.image for entry in batch if entry.image is not None]
+        try:
+            shown = self._show(images) if images else None
         except ValueError:
-            self._name_the_image(batch)
-            raise
+            checked = [self._check(entry) for entry in batch]
+            if checked == batch:  # no single image is at fault
+                raise
+            return self._collate(checked)
+        index = np.array([entry.index for entry in batch])
         return {
-            "pixel_values": shown["pixel_values"],
-            "labels": torch.tensor(labels),
-            "index": np.array(index),
-            "digests": digests,
+            "pixel_values": shown,
+            "row": self.whole_rows[index],
+            "image": np.array([self.source.image_name(row) for row in index.tolist()], object),
+            "digest": np.array([np.frombuffer(entry.digest, np.uint8) for entry in batch]),
+            "label": np.array([entry.label for entry in batch], np.int32),
+            "error": np.array([entry.error for entry in batch], object),
         }
 
-    def _name_the_image(self, batch: list[tuple[int, int, bytes, Image.Image]]) -> None:
-        """Raise the processor's error about one image of a batch, with the image's name."""
-        for index, _, _, image in batch:
-            try:
-                self.processor([image], return_tensors="pt", **self.options)
-            except ValueError as error:
-                reason = str(error).removeprefix("images[0] ")
-                raise ValueError(
-                    f"{self.source.where_is(index)}: {reason}. Leave it out"
-                ) from error
+    def _show(self, images: list[Image.Image]) -> Tensor:
+        shown: Tensor = self.processor(images, return_tensors="pt", **self.options)["pixel_values"]
+        return shown
+
+    def _check(self, entry: _Entry) -> _Entry:
+        """Note, or raise with the image's name, the processor's error about one image."""
+        if entry.image is None:
+            return entry
+        try:
+            self._show([entry.image])
+        except ValueError as error:
+            reason = str(error).removeprefix("images[0] ")
+            if self.protocol.unreadable == "stop":
+                where = self.source.where_is(entry.index)
+                raise ValueError(f"{where}: {reason}. {ADVICE}") from error
+            return _Entry(entry.index, entry.label, entry.digest, None, reason)
+        return entry
+
+
+ADVICE = "Leave it out, or count such images as wrong with --unreadable wrong"
+
+
+def predict_batches(
+    model: torch.nn.Module,
+    processor: BaseImageProcessor,
+    *,
+    source: Split,
+    accelerator: Accelerator,
+    protocol: EvaluationProtocol,
+    kept: Kept,
+    batches: Sequence[int] | None = None,
+) -> Generator[PredictionTable, None, None]:
+    """Run a model over this process's share of the batches of a split.
+
+    Args:
+        model: anything whose output has `logits`.
+        processor: the model's image processor.
+        source: the split.
+        accelerator: decides device and processes.
+        protocol: how the images are shown.
+        kept: what is wanted of the scores.
+        batches: numbers of the batches that are wanted, rising, the same on all processes; all
+            for None.
+
+    Yields:
+        The predictions of each batch, without facts; see `count_batches`.
+
+    Raises:
+        ValueError: if an image cannot be read and the protocol stops there, or for ten crops the
+            processor has no square crop within a larger size.
+    """
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    stream = EvalStream(source, processor, protocol=protocol, share=share, batches=batches)
+    loader = DataLoader(
+        stream,
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=protocol.num_workers,
+        worker_init_fn=outlive_signals,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    crop = _ten_crop_sizes(processor)[1] if protocol.crops == 10 else None
+    score = _Scorer(model, crop, kept, accelerator)
+    hidden: dict[str, Any] = {} if accelerator.is_main_process else {"disable": True}
+    # Where it is not hidden, TQDM_DISABLE decides.
+    bar = tqdm(
+        total=source.num_rows,
+        initial=source.num_rows - stream.num_rows,
+        desc="evaluate",
+        unit=" images",
+        leave=False,
+        **hidden,
+    )
+    was_training = model.training
+    model.eval()
+    waiting: deque[tuple[Batch, dict[str, Tensor]]] = deque()  # a GPU may not have computed them
+    try:
+        with bar:
+            for batch in loader:
+                waiting.append((batch, score(batch)))
+                bar.update(len(batch["row"]) * accelerator.num_processes)
+                if len(waiting) > LAG:
+                    yield _table(*waiting.popleft(), source=source, kept=kept)
+            while waiting:
+                yield _table(*waiting.popleft(), source=source, kept=kept)
+    finally:
+        model.train(was_training)
 
 
 def predict_split(
@@ -161,61 +291,79 @@ def predict_split(
     source: Split,
     accelerator: Accelerator,
     protocol: EvaluationProtocol,
+    kept: Kept = Kept(),
     stopped: Callable[[], bool] = lambda: False,
-) -> Predictions | None:
-    """Run a model over a whole split, on all processes together.
+) -> PredictionTable | None:
+    """Run a model over a whole split, on all processes together, and keep all in memory.
 
     Args:
-        model: anything whose output has `logits`.
-        processor: the model's image processor.
-        source: the split.
-        accelerator: decides device and processes.
-        protocol: how the images are shown.
+        model: as for `predict_batches`, as are the next five.
+        processor: see there.
+        source: see there.
+        accelerator: see there.
+        protocol: see there.
+        kept: see there.
         stopped: asked after each batch; once it says yes on one process, all give up.
 
     Returns:
         The predictions of all processes, on every process; None if they gave up.
 
     Raises:
-        ValueError: if an image cannot be decoded, or for ten crops the processor has no square
-            crop within a larger size.
+        ValueError: as `predict_batches`.
         RuntimeError: if a row was missed or came twice.
     """
-    crop = _ten_crop_sizes(processor)[1] if protocol.crops == 10 else None
-    share = Share(accelerator.process_index, accelerator.num_processes)
-    loader = DataLoader(
-        EvalStream(source, processor, protocol=protocol, share=share),
-        batch_size=None,
-        num_workers=protocol.num_workers,
-        worker_init_fn=outlive_signals,
-        pin_memory=accelerator.device.type == "cuda",
+    tables, given_up = [], False
+    predictions = predict_batches(
+        model, processor, source=source, accelerator=accelerator, protocol=protocol, kept=kept
     )
-    hidden: dict[str, Any] = {} if accelerator.is_main_process else {"disable": True}
-    # Where it is not hidden, TQDM_DISABLE decides.
-    bar = tqdm(total=source.num_rows, desc="evaluate", unit=" images", leave=False, **hidden)
-    was_training = model.training
-    model.eval()
-    on_device, given_up = [], False
-    with bar, torch.inference_mode():
-        for batch in loader:
-            pixel_values = batch["pixel_values"].to(accelerator.device, non_blocking=True)
-            views = _ten_views(pixel_values, crop) if crop else [pixel_values]
-            with accelerator.autocast():
-                logits = [model(view).logits.float() for view in views]
-            scores = logits[0] if len(logits) == 1 else _log_mean_probability(logits)
-            columns = _columns(scores, batch["labels"])  # a GPU may not have computed them yet
-            on_device.append((batch["index"], columns, batch["digests"]))
-            bar.update(len(batch["index"]) * accelerator.num_processes)
+    with closing(predictions):
+        for table in predictions:
+            tables.append(table)
             if given_up := stopped():
                 break
-    model.train(was_training)
     if any(gather_object([given_up])):
         return None
-    batches = [
-        (index, *(column.cpu().numpy() for column in columns), digests)
-        for index, columns, digests in on_device
-    ]
-    return _assemble(gather_object(batches) if accelerator.num_processes > 1 else batches, source)
+    joined = join_tables(gather_object(tables) if accelerator.num_processes > 1 else tables)
+    joined = joined.take(np.argsort(joined.row))
+    if not np.array_equal(joined.row, source.whole_rows()):
+        raise RuntimeError(
+            f"every row of split {source.name} must be evaluated once; got {len(joined)} "
+            f"predictions for {source.num_rows} rows"
+        )
+    return joined
+
+
+def _as_it_is(batch: Any) -> Any:
+    """The default would make tensors of arrays."""
+    return batch
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Computes what is kept of the scores of a batch.
+
+    Attributes:
+        crop: side of ten crops, pixels; None for the processor's own crop.
+    """
+
+    model: torch.nn.Module
+    crop: int | None
+    kept: Kept
+    accelerator: Accelerator
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Columns of the images that could be read, on the device; it may still be at work."""
+        if batch["pixel_values"] is None:
+            return {}
+        readable = np.array([error is None for error in batch["error"]])
+        labels = torch.from_numpy(batch["label"][readable].astype(np.int64))
+        with torch.inference_mode():
+            pixel_values = batch["pixel_values"].to(self.accelerator.device, non_blocking=True)
+            views = _ten_views(pixel_values, self.crop) if self.crop else [pixel_values]
+            with self.accelerator.autocast():
+                logits = [self.model(view).logits.float() for view in views]
+            scores = logits[0] if len(logits) == 1 else _log_mean_probability(logits)
+            return _columns(scores, labels.to(scores.device, non_blocking=True), self.kept)
 
 
 def _ten_views(pixel_values: Tensor, crop: int) -> Sequence[Tensor]:
@@ -228,37 +376,32 @@ def _log_mean_probability(logits: list[Tensor]) -> Tensor:
     return views.logsumexp(0) - math.log(len(logits))
 
 
-def _columns(scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Labels, ranked classes, confidences and losses of a batch."""
-    on_device = labels.to(scores.device, non_blocking=True)
-    return (
-        labels,
-        scores.topk(min(5, scores.shape[1])).indices.int(),
-        scores.softmax(-1).amax(-1),
-        F.cross_entropy(scores, on_device, reduction="none"),
-    )
+def _columns(scores: Tensor, labels: Tensor, kept: Kept) -> dict[str, Tensor]:
+    """Columns of a `PredictionTable` from scores (N, C)."""
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    probabilities = scores.softmax(-1)
+    tops = order[:, : kept.top_k]
+    columns = {
+        "rank": (order == labels[:, None]).int().argmax(-1).int(),
+        "loss": F.cross_entropy(scores, labels, reduction="none"),
+        "top_classes": tops.int(),
+        "top_probabilities": probabilities.gather(-1, tops),
+        "squared_probabilities": probabilities.square().sum(-1),
+    }
+    return columns | ({"logits": scores} if kept.logits else {})
 
 
-def _assemble(batches: list[Columns], source: Split) -> Predictions:
-    """Put the batches of all processes into the order of the rows."""
-    *columns, digest_parts = zip(*batches, strict=True)
-    index, *arrays = (np.concatenate(column) for column in columns)
-    by_row = np.argsort(index)
-    if not np.array_equal(index[by_row], np.arange(source.num_rows)):
-        raise RuntimeError(
-            f"every row of split {source.name} must be evaluated once; got {len(index)} "
-            f"predictions for {source.num_rows} rows"
-        )
-    digests = [digest for part in digest_parts for digest in part]
-    content = hashlib.sha256(b"".join(digests[row] for row in by_row)).hexdigest()
-    labels, ranked, confidences, losses = (column[by_row] for column in arrays)
-    return Predictions(
-        labels=labels,
-        ranked=ranked,
-        confidences=confidences,
-        losses=losses,
-        fingerprint=f"sha256:{content}",
-    )
+def _table(
+    batch: Batch, columns: dict[str, Tensor], *, source: Split, kept: Kept
+) -> PredictionTable:
+    """Fetch columns from the device; give the images that could not be read their rows, too."""
+    count, num_classes = len(batch["row"]), len(source.label_names)
+    empty = empty_columns(count, num_classes, top_k=kept.top_k, logits=kept.logits)
+    readable = np.array([error is None for error in batch["error"]])
+    for name, column in columns.items():
+        empty[name][readable] = column.cpu().numpy()
+    given = {name: batch[name] for name in ("row", "image", "digest", "label", "error")}
+    return PredictionTable(facts=NO_FACTS, **given, **empty)
 
 
 def _ten_crop_sizes(processor: BaseImageProcessor) -> tuple[int, int]:

@@ -5,8 +5,8 @@ Every metric can be computed from it again without the model: accuracies from `r
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -85,12 +85,25 @@ class PredictionTable:
         """Whether the true class is among the first k, bool (N,); never for an unreadable image."""
         return (self.rank >= 0) & (self.rank < k)
 
+    def summary(self) -> dict[str, float]:
+        """Return top-1 and top-5 accuracy (fractions), and the mean loss of what could be read."""
+        losses = self.loss[self.readable]
+        return {
+            "top1_accuracy": float(self.hits().mean()),
+            "top5_accuracy": float(self.hits(5).mean()),
+            "loss": float(losses.mean(dtype=np.float64)) if len(losses) else float("nan"),
+        }
+
     def fingerprint(self) -> str:
         """Return the fingerprint of the dataset: sha256 over encoded images and labels."""
         content = hashlib.sha256()
+        self.add_to_fingerprint(content)
+        return f"sha256:{content.hexdigest()}"
+
+    def add_to_fingerprint(self, content: "hashlib._Hash") -> None:
+        """Add these images to the hash of the ones before."""
         for digest, label in zip(self.digest, self.label.tolist(), strict=True):
             content.update(digest.tobytes() + label.to_bytes(4, "little"))
-        return f"sha256:{content.hexdigest()}"
 
     def take(self, rows: np.ndarray) -> "PredictionTable":
         """Return the table of some rows, by their places or a mask."""
@@ -102,6 +115,28 @@ class PredictionTable:
 
 
 COLUMNS = tuple(each.name for each in fields(PredictionTable) if each.name != "facts")
+
+
+def join_tables(tables: Sequence[PredictionTable]) -> PredictionTable:
+    """Join tables with the same columns, at least one, in this order; facts are the first's."""
+    kept = [name for name in COLUMNS if getattr(tables[0], name) is not None]
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(table, name) for table in tables]) for name in kept
+    }
+    return replace(tables[0], **columns)
+
+
+def empty_columns(num_images: int, num_classes: int, *, top_k: int, logits: bool) -> dict[str, Any]:
+    """Make the columns that a model fills, as they are of images that could not be read."""
+    kept = min(top_k, num_classes)
+    return {
+        "rank": np.full(num_images, NO_NUMBER, np.int32),
+        "loss": np.full(num_images, np.nan, np.float32),
+        "top_classes": np.full((num_images, kept), NO_NUMBER, np.int32),
+        "top_probabilities": np.full((num_images, kept), np.nan, np.float32),
+        "squared_probabilities": np.full(num_images, np.nan, np.float32),
+        "logits": np.full((num_images, num_classes), np.nan, np.float32) if logits else None,
+    }
 
 
 def check_table(

@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +37,7 @@ from convzoo.environment import describe_environment
 from convzoo.errors import user_message
 from convzoo.evaluation.class_matching import class_names, match_classes
 from convzoo.evaluation.predicting import EvaluationProtocol, content_digest, predict_split
+from convzoo.evaluation.prediction_table import PredictionFacts
 from convzoo.evaluation.results import (
     Calibration,
     ClassAccuracy,
@@ -356,6 +357,7 @@ def _measure(
     protocol = EvaluationProtocol(
         crops=recorded["views"],
         exif_rotation=recorded.get("exif_rotation", False),
+        unreadable="wrong" if "unreadable" in result else "stop",
         batch_size=request.batch_size,
         num_workers=request.num_workers,
     )
@@ -373,24 +375,20 @@ def _measure(
     )
     assert predictions is not None  # nobody stops it
     if drawn is source:
-        if predictions.fingerprint != result["dataset"]["fingerprint"]:
+        if predictions.fingerprint() != result["dataset"]["fingerprint"]:
             raise ValueError(f"{source.path} has other images: {OTHER}")
         identified = "fingerprint"
-    details = break_down(
-        predictions.labels,
-        predictions.ranked,
-        confidences=predictions.confidences,
-        names=class_names(model.config),
-    )
-    hits, losses = predictions.ranked == predictions.labels[:, None], predictions.losses
+    facts = PredictionFacts(names=tuple(class_names(model.config)))
+    details, losses = break_down(replace(predictions, facts=facts)), predictions.loss
+    losses = losses[predictions.readable]
     return {
         "data": source.path,
         "split": source.name,
         "identified": identified,
         "num_images": source.num_rows,
         "seen": drawn.num_rows,
-        "top1_accuracy": int(hits[:, 0].sum()),
-        "top5_accuracy": int(hits.any(axis=1).sum()),
+        "top1_accuracy": int(predictions.hits().sum()),
+        "top5_accuracy": int(predictions.hits(5).sum()),
         "loss": float(losses.mean(dtype=np.float64)),
         "loss_deviation": float(losses.std(dtype=np.float64, ddof=min(1, len(losses) - 1))),
         "label_names": list(source.label_names),

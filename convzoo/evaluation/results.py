@@ -7,6 +7,8 @@ are written; keys that are not named here stay as they are.
 """
 
 import json
+import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, cast
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 FILE = "eval_results.json"
 LINE = 110  # columns: a class or a bin fits
 MOST_WITHOUT_TOP5 = 5  # classes of a model whose top-5 accuracy is 1 whatever it has learnt
+
+MOST_LISTED = 100  # images that could not be read; the predictions file has all of them
+PREDICTIONS_FILE = re.compile(r"predictions/[^/\\]+\.parquet")
 
 MatchBy = Literal["name", "number"]
 
@@ -181,6 +186,46 @@ class ModelFacts(NetworkFacts):
     num_parameters: int
 
 
+class PredictionsRecord(TypedDict):
+    """The file with the predictions of every image, from which all numbers can be computed again.
+
+    Attributes:
+        file: path from the folder of the result on, `predictions/NAME.parquet`.
+        sha256: hash of the file.
+        num_rows: images.
+        top_k: classes that are kept of each image.
+        logits: whether the scores of all classes are, too.
+    """
+
+    file: str
+    sha256: str
+    num_rows: int
+    top_k: int
+    logits: bool
+
+
+class UnreadableImage(TypedDict):
+    """An image that could not be read: its row in the whole split, its name, and the reason."""
+
+    row: int
+    image: str
+    error: str
+
+
+class UnreadableFacts(TypedDict):
+    """The images that could not be read; absent where there are none.
+
+    Attributes:
+        num_images: how many.
+        counted_as: they are misses for accuracies and classes, and no part of loss and calibration.
+        images: the first MOST_LISTED of them.
+    """
+
+    num_images: int
+    counted_as: Literal["wrong"]
+    images: list[UnreadableImage]
+
+
 class EvalResult(TypedDict):
     """One entry of the file; what is not required may be absent in entries of other origin."""
 
@@ -192,6 +237,8 @@ class EvalResult(TypedDict):
     calibration: NotRequired[Calibration]
     classes: NotRequired[list[ClassAccuracy]]
     confusions: NotRequired[list[Confusion]]
+    unreadable: NotRequired[UnreadableFacts]
+    predictions: NotRequired[PredictionsRecord]
     model: ModelFacts
     command: NotRequired[str]
     date: NotRequired[str]
@@ -223,7 +270,13 @@ def check_result(result: object, where: str) -> EvalResult:
             f"{where} must be as `convzoo evaluate` writes it; "
             f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
         ) from error
-    return cast(EvalResult, result)
+    checked = cast(EvalResult, result)
+    if "predictions" in checked and not PREDICTIONS_FILE.fullmatch(checked["predictions"]["file"]):
+        raise ValueError(
+            f"predictions.file of {where} must be predictions/NAME.parquet; got "
+            f"{checked['predictions']['file']!r}"
+        )
+    return checked
 
 
 @cache
@@ -264,20 +317,28 @@ def record_result(model_folder: Path, result: EvalResult) -> None:
     """Put a result into the file of a model folder, replacing one of the same data and protocol.
 
     Results of other weights than those of the new one are dropped: they would not be true any more.
+    Predictions files of what is replaced or dropped are removed.
 
     Raises:
         OSError: if the file cannot be written.
         ValueError: as `read_results`, or if the result itself lacks something.
     """
     check_result(result, "the result")
+    before = read_results(model_folder)
     kept = [
         old
-        for old in read_results(model_folder)
+        for old in before
         if old["model"]["sha256"] == result["model"]["sha256"]
         and _what_was_measured(old) != _what_was_measured(result)
     ]
     content = {"schema_version": SCHEMA_VERSION, "results": [*kept, result]}
     write_text(model_folder / FILE, readable_json(content) + "\n")
+    for file in _predictions_files(before) - _predictions_files([*kept, result]):
+        (model_folder / file).unlink(missing_ok=True)
+
+
+def _predictions_files(results: Sequence[EvalResult]) -> set[str]:
+    return {each["predictions"]["file"] for each in results if "predictions" in each}
 
 
 def readable_json(value: object, indent: int = 0) -> str:

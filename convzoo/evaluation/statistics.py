@@ -1,49 +1,75 @@
-"""Statistics beyond one accuracy: its interval, classes, confusions and calibration.
+"""Compute the numbers of a result from its predictions: accuracies, their intervals, calibration.
 
 Everything here is a plain function of a few arrays with one entry per image, so that it can be
-checked by hand; the results are what `eval_results.json` holds.
+checked by hand; the results are what `eval_results.json` holds. An image that could not be read and
+was to be counted as wrong is a miss for accuracies and classes, and no part of the rest.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from convzoo.evaluation.prediction_table import PredictionTable
 from convzoo.evaluation.results import (
+    MOST_LISTED,
     MOST_WITHOUT_TOP5,
     Breakdown,
     Calibration,
     CalibrationBin,
     ClassAccuracy,
     Confusion,
+    Metrics,
+    UnreadableFacts,
 )
 
 NUM_BINS = 15
 MAX_CONFUSIONS = 20
 
 
-def break_down(
-    labels: np.ndarray, ranked: np.ndarray, *, confidences: np.ndarray, names: Sequence[str]
-) -> Breakdown:
-    """Compute all of this module, as `eval_results.json` holds it.
+def compute_metrics(table: PredictionTable) -> Metrics:
+    """Compute accuracies and loss; of a model of at most MOST_WITHOUT_TOP5 classes no top-5."""
+    found = table.summary()
+    return {
+        "top1_accuracy": found["top1_accuracy"],
+        "top5_accuracy": found["top5_accuracy"] if _has_top5(table) else None,
+        "loss": found["loss"],
+    }
 
-    Args:
-        labels: true classes, (num_images,).
-        ranked: up to five classes in falling order of score, (num_images, k).
-        confidences: probability of the first of them, (num_images,).
-        names: name of each class; of at most MOST_WITHOUT_TOP5, top-5 says nothing.
-    """
-    predicted, hits = ranked[:, 0], ranked == labels[:, None]
-    counts = {"top1_accuracy": int(hits[:, 0].sum())}
-    if len(names) > MOST_WITHOUT_TOP5:
-        counts["top5_accuracy"] = int(hits.any(axis=1).sum())
+
+def break_down(table: PredictionTable) -> Breakdown:
+    """Compute the rest of this module, as `eval_results.json` holds it."""
+    names, labels, predicted = table.facts.names, table.label, table.top_classes[:, 0]
+    counts = {"top1_accuracy": int(table.hits().sum())}
+    if _has_top5(table):
+        counts["top5_accuracy"] = int(table.hits(5).sum())
+    read = table.readable
     return {
         "intervals_95": {
-            name: list(wilson_interval(count, len(labels))) for name, count in counts.items()
+            name: list(wilson_interval(count, len(table))) for name, count in counts.items()
         },
-        "calibration": calibration(confidences, hits[:, 0]),
+        "calibration": calibration(table.top_probabilities[read, 0], table.hits()[read]),
         "classes": accuracy_by_class(labels, predicted, names=names),
         "confusions": most_confused(labels, predicted, names=names),
     }
+
+
+def unreadable_facts(table: PredictionTable) -> UnreadableFacts | None:
+    """List the images that could not be read; None where there are none."""
+    bad = np.flatnonzero(~table.readable)
+    if not len(bad):
+        return None
+    return {
+        "num_images": len(bad),
+        "counted_as": "wrong",
+        "images": [
+            {"row": int(table.row[n]), "image": table.image[n], "error": table.error[n]}
+            for n in bad[:MOST_LISTED].tolist()
+        ],
+    }
+
+
+def _has_top5(table: PredictionTable) -> bool:
+    return len(table.facts.names) > MOST_WITHOUT_TOP5
 
 
 def wilson_interval(num_hits: int, num_samples: int) -> tuple[float, float]:
@@ -97,14 +123,15 @@ def most_confused(
 
     Args:
         labels: true classes, (num_images,).
-        predicted: the model's first choice, (num_images,).
+        predicted: the model's first choice, (num_images,); below 0 of an image that could not be
+            read, which is an image of its class but no error.
         names: name of each class.
         limit: pairs at most.
 
     Returns:
         Pairs in falling order of their number of images; `share` is that of the true class.
     """
-    wrong = labels != predicted
+    wrong = (labels != predicted) & (predicted >= 0)
     pairs = labels[wrong].astype(np.int64) * len(names) + predicted[wrong]
     pairs, counts = np.unique(pairs, return_counts=True)
     totals = np.bincount(labels, minlength=len(names))

@@ -18,6 +18,7 @@ from hub_cards.evidence.folder import Evidence
 from hub_cards.files import Record
 
 MAX_WEAK_ROWS = 5
+MAX_UNREADABLE = 10
 
 
 def accuracies(evidence: Evidence) -> list[tuple[str, str]]:
@@ -53,8 +54,14 @@ def headline(evidence: Evidence, result: Record) -> str:
     return (
         f"**{percent(result['metrics']['top1_accuracy'])} top-1 accuracy** on "
         f"{article}{dataset['num_samples']:,} images of {plain(dataset_name(dataset))}, split "
-        f"{code(dataset['split'])}{f' ({label})' if label else ''}."
+        f"{code(dataset['split'])}{f' ({label})' if label else ''}{_unreadable(result)}."
     )
+
+
+def _unreadable(result: Record) -> str:
+    """Tell how many images could not be read; "" where all could."""
+    count = (result.get("unreadable") or {}).get("num_images", 0)
+    return f"; {count:,} unreadable image{'s' * (count > 1)} counted as wrong" if count else ""
 
 
 def result_table(evidence: Evidence) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -96,10 +103,33 @@ def measurement_rows(evidence: Evidence, result: Record) -> Rows:
     rows = [
         ("Protocol", protocol_label(evidence, result) or "one view, preprocessed as the card says"),
         *provenance_rows(result["dataset"]),
+        ("Unreadable images, counted as wrong", _unreadable_images(result)),
+        ("What the model said of each image", _predictions(evidence, result)),
         ("Images per second, with decoding", scalar(result.get("images_per_second"))),
         *environment_rows(result, evidence),
     ]
     return present(rows)
+
+
+def _unreadable_images(result: Record) -> str:
+    found = result.get("unreadable") or {}
+    names = [code(image["image"]) for image in found.get("images", ())[:MAX_UNREADABLE]]
+    more = ", ..." if found.get("num_images", 0) > len(names) else ""
+    return f"{found['num_images']:,}: {', '.join(names)}{more}" if found else ""
+
+
+def _predictions(evidence: Evidence, result: Record) -> str:
+    """Link the predictions file where it lies with the card, else give its hash."""
+    record = result.get("predictions")
+    if not record:
+        return ""
+    kept = "the scores of all" if record.get("logits") else f"the {record['top_k']} likeliest"
+    sha256 = f"SHA-256 {code(record['sha256'])}"
+    if (evidence.folder / record["file"]).is_file():
+        where = f"[{record['file']}]({record['file']})"
+    else:
+        where = "a file that is not published"
+    return f"{where}, {sha256}: {kept} classes, loss and rank of {record['num_rows']:,} images"
 
 
 def largest_with(evidence: Evidence, part: str) -> Record | None:

@@ -37,6 +37,13 @@ def _push(  # noqa: PLR0913  # typer makes an option of each
             help="replace a card edited by hand on the Hub; use the name of a dataset or Space",
         ),
     ] = False,
+    with_predictions: Annotated[
+        bool,
+        Option(
+            "--with-predictions",
+            help="publish what the model said of each evaluated image, with the images' file names",
+        ),
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -52,6 +59,7 @@ def _push(  # noqa: PLR0913  # typer makes an option of each
         create_pr=create_pr,
         dry_run=dry_run,
         force=force,
+        with_predictions=with_predictions,
     )
     return publish(
         partial(push_folder, folder, repo_id),

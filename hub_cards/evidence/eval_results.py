@@ -1,6 +1,7 @@
 """Read eval_results.json, and refuse results whose parts contradict each other."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ NEEDED = {
     "model.sha256": str,
     "model.num_parameters": int,
 }
+PREDICTIONS_FILE = re.compile(r"predictions/[^/\\]+\.parquet")
 REMEDY = "Evaluate the model again."
 ROUNDING = 1e-4  # of an interval's ends; a card shows them with two decimals of a percent
 Z_95 = NormalDist().inv_cdf(0.975)
@@ -43,6 +45,11 @@ def _check(result: Record, where: str) -> None:
         require(result, dotted, kind, where=where, remedy=REMEDY)
     if result["dataset"]["num_samples"] < 1:
         raise ValueError(f"dataset.num_samples of {where} must be at least 1")
+    file = (result.get("predictions") or {}).get("file", "predictions/none.parquet")
+    if not (isinstance(file, str) and PREDICTIONS_FILE.fullmatch(file)):
+        raise ValueError(
+            f"predictions.file of {where} must be predictions/NAME.parquet; got {file!r}. {REMEDY}"
+        )
     for name, value in result["metrics"].items():
         if name.endswith("_accuracy") and value is not None:
             require(result["metrics"], name, float, where=where, remedy=REMEDY)
@@ -71,12 +78,18 @@ def _contradictions(result: Record) -> Iterator[str]:
         if not 0 <= found[name] <= 1:
             yield name
     hits = round(metrics["top1_accuracy"] * images)
+    unreadable = result.get("unreadable") or {"num_images": 0, "images": []}
+    if not len(unreadable["images"]) <= unreadable["num_images"] < images:
+        yield "unreadable"
     bins = found["bins"] if found else None
-    counted = {"classes": result.get("classes"), "calibration.bins": bins}
-    for name, parts in counted.items():
+    counted = {
+        "classes": (result.get("classes"), images),
+        "calibration.bins": (bins, images - unreadable["num_images"]),
+    }
+    for name, (parts, total) in counted.items():
         if parts:
             sums = [sum(part[key] for part in parts) for key in ("num_samples", "num_correct")]
-            if sums != [images, hits] or not all(part["num_samples"] > 0 for part in parts):
+            if sums != [total, hits] or not all(part["num_samples"] > 0 for part in parts):
                 yield name
     yield from _contradictions_of_classes(result, images)
 

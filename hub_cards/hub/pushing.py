@@ -58,6 +58,7 @@ class PushOptions:
         dry_run: only log what would happen; a token is not needed then.
         force: replace what was edited by hand on the Hub (a pull request may propose that
             without), and make a model beside a dataset or Space of the same name.
+        with_predictions: publish the predictions files of the evaluations, too.
     """
 
     private: bool = False
@@ -65,6 +66,7 @@ class PushOptions:
     create_pr: bool = False
     dry_run: bool = False
     force: bool = False
+    with_predictions: bool = False
 
 
 DEFAULTS = PushOptions()
@@ -113,7 +115,9 @@ def push_folder(
     """
     check_repo_id(repo_id)
     with tempfile.TemporaryDirectory(prefix="hub_cards-") as stage:
-        left_out = stage_model(Path(folder), Path(stage), repo_id)
+        left_out = stage_model(
+            Path(folder), Path(stage), repo_id, with_predictions=options.with_predictions
+        )
         return push_stage("model", Path(stage), repo_id=repo_id, left_out=left_out, options=options)
 
 

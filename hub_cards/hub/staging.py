@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from hub_cards.card.eval_result_files import write_eval_result_files
@@ -31,7 +31,12 @@ MODEL_FILES = (
 )  # fmt: skip
 
 
-def stage_model(folder: Path, stage: Path, repo_id: str | None) -> tuple[str, ...]:
+PREDICTIONS = "predictions/*.parquet"  # what the model said of each image, and file names of these
+
+
+def stage_model(
+    folder: Path, stage: Path, repo_id: str | None, *, with_predictions: bool = False
+) -> tuple[str, ...]:
     """Copy a model folder into an empty one and render its card there.
 
     A README.md that was edited by hand is kept, if it is a good card.
@@ -40,6 +45,7 @@ def stage_model(folder: Path, stage: Path, repo_id: str | None) -> tuple[str, ..
         folder: the model folder; nothing is written into it.
         stage: the empty one.
         repo_id: where it will be on the Hub, if it will be there on its own.
+        with_predictions: copy the predictions files of the evaluations, too.
 
     Returns:
         Names of what is no part of a model folder and was left out.
@@ -50,7 +56,9 @@ def stage_model(folder: Path, stage: Path, repo_id: str | None) -> tuple[str, ..
     """
     try:
         names, named = list(_walk(folder)), _named_files(folder)
-        wanted = [name for name in names if _belongs(name, named)]
+        patterns = (*MODEL_FILES, *((PREDICTIONS,) if with_predictions else ()))
+        named = {name for name in named if not PurePosixPath(name).match(PREDICTIONS)}
+        wanted = [name for name in names if _belongs(name, named, patterns=patterns)]
         for name in wanted:
             _copy(folder, stage, name)
         for record in RECORDS:
@@ -80,15 +88,15 @@ def _walk(folder: Path) -> Iterator[str]:
                 yield path.relative_to(folder).as_posix()
 
 
-def _belongs(name: str, named: set[str]) -> bool:
+def _belongs(name: str, named: set[str], *, patterns: Sequence[str]) -> bool:
     path = PurePosixPath(name)
     # A link in the place of a folder would bring what it leads to.
-    folders = {pattern.partition("/")[0] for pattern in MODEL_FILES if "/" in pattern}
+    folders = {pattern.partition("/")[0] for pattern in patterns if "/" in pattern}
     return (
         name in named
         or name in folders
         or any(
-            path.match(pattern) and name.count("/") == pattern.count("/") for pattern in MODEL_FILES
+            path.match(pattern) and name.count("/") == pattern.count("/") for pattern in patterns
         )
     )
 

@@ -1,15 +1,18 @@
 """Evaluations of a model folder, as tests make them."""
 
 from convzoo.evaluation.evaluating import Choice, evaluate_folder
-from convzoo.evaluation.predicting import EvaluationProtocol
+from convzoo.evaluation.predicting import EvaluationProtocol, Kept
 
-PROTOCOL = {"crops", "exif_rotation", "batch_size", "num_workers"}
+PROTOCOL = {"crops", "exif_rotation", "unreadable", "batch_size", "num_workers"}
+CHOICE = {"classes", "limit", "match_by"}
+KEPT = {"top_k", "logits", "folder"}
 
 
 def evaluate(model_folder, data, **options):
     """Evaluate on the split "test", four images at a time and in this process unless told else."""
     protocol = {key: options.pop(key) for key in PROTOCOL & options.keys()}
-    choice = {key: options.pop(key) for key in {"classes", "limit"} & options.keys()}
+    choice = {key: options.pop(key) for key in CHOICE & options.keys()}
+    kept = {key: options.pop(key) for key in KEPT & options.keys()}
     return evaluate_folder(
         str(model_folder),
         str(data),
@@ -17,5 +20,6 @@ def evaluate(model_folder, data, **options):
         command="",
         protocol=EvaluationProtocol(**{"batch_size": 4} | protocol),
         choice=Choice(**choice),
+        kept=Kept(**kept),
         **options,
     )

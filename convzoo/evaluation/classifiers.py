@@ -1,0 +1,80 @@
+"""Load what is evaluated: a network, what prepares images for it, its class names, its hash."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from convzoo.evaluation.class_matching import class_names
+from convzoo.evaluation.results import ModelFacts
+from convzoo.files import file_sha256
+from convzoo.layers import describe_network, image_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A network that can be evaluated.
+
+    Attributes:
+        name: what it was asked for by, a folder or a Hub id.
+        model: gives an output with `logits` for a batch of pixel values.
+        processor: makes pixel values of images.
+        names: name of each class, in the order of the logits.
+        facts: what results say of it.
+    """
+
+    name: str
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    names: tuple[str, ...]
+    facts: ModelFacts
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that keeps its results; None for one on the Hub."""
+        return Path(self.name) if Path(self.name).is_dir() else None
+
+
+def load_classifier(name: str, *, trust_remote_code: bool = False) -> Classifier:
+    """Load a model folder, or a model from the Hub.
+
+    Args:
+        name: a saved model, or a Hub id.
+        trust_remote_code: run the code that a model on the Hub brings along.
+
+    Raises:
+        OSError: if there is no such model, or its weights are not in model.safetensors.
+        ValueError: if it cannot be loaded.
+    """
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    import modeling  # noqa: F401  registers our families with the Auto classes
+
+    trust = {"trust_remote_code": trust_remote_code}
+    model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(name, **trust)
+    processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(name, **trust)
+    return Classifier(
+        name=name,
+        model=model,
+        processor=processor,
+        names=tuple(class_names(model.config)),
+        facts=_model_facts(model, processor, name=name),  # fails now, not after hours
+    )
+
+
+def _model_facts(model: PreTrainedModel, processor: BaseImageProcessor, *, name: str) -> ModelFacts:
+    from transformers.utils.hub import cached_file
+
+    try:
+        weights = Path(str(cached_file(name, "model.safetensors")))
+    except OSError as error:
+        raise OSError(
+            f"{name} must have its weights in one file, model.safetensors, whose hash the result "
+            f"records; there is none. Write one with model.save_pretrained(FOLDER)"
+        ) from error
+    return {
+        "file": weights.name,
+        "sha256": file_sha256(weights),
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **describe_network(model, image_shape(processor)),
+    }
