@@ -124,7 +124,7 @@ def _refuse(listing: Listing) -> None:
     tops = {image.parts[0] for image in listing.images if len(image.parts) > 1}
     advice = "Move or remove what lies elsewhere"
     if len(tops) == 1 and not split_of(next(iter(tops))) and set(counts) != {"FOLDER/FILE"}:
-        advice = f"Perhaps {listing.root / next(iter(tops))} is the folder to give"
+        advice = f"Perhaps {listing.address(next(iter(tops)))} is the folder to give"
     elif any(shape.count("FOLDER") > 1 for shape in counts):
         advice = "Move the files of deeper folders up into the folder of their class"
     elif set(counts) <= {"FILE", "SPLIT/FILE"}:

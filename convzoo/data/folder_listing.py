@@ -12,6 +12,7 @@ from convzoo.data.remote import READERS
 from convzoo.images.allowed_formats import image_suffixes
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+KINDS = {".parquet": "tables", ".tar": "tars", ".zip": "zips"}  # suffix -> where a listing has it
 Identity = tuple[int, int]  # device and number of a file; the same by whichever link it is reached
 
 
@@ -38,24 +39,32 @@ class Listing:
     """The files of a folder.
 
     Attributes:
-        root: the folder.
+        root: the folder, or its address on the Hub.
         images: files with the suffix of an image format, in the order of their paths.
         tables: parquet files.
         tars: of images.
+        zips: of images.
         metadata: files that say which label each image has.
         left_out: paths of everything else, by what it is.
         links_twice: pairs of paths that are one folder.
         dead_links: links with the name of an image that lead nowhere.
+        contents: of metadata files that are no files of their own.
     """
 
-    root: Path
+    root: Path | str
     images: list[File] = field(default_factory=list)
     tables: list[File] = field(default_factory=list)
     tars: list[File] = field(default_factory=list)
+    zips: list[File] = field(default_factory=list)
     metadata: list[File] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     links_twice: list[tuple[str, str]] = field(default_factory=list)
     dead_links: list[str] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
+
+    def address(self, path: str) -> str:
+        """Return the address of a file of the listing."""
+        return f"{self.root}/{path}"
 
     def leave_out(self, kind: str, paths: Iterable[str]) -> None:
         """Count files that are not read."""
@@ -94,6 +103,7 @@ def list_folder(root: Path) -> Listing:
     listing.images.sort()  # by path
     listing.tables.sort()
     listing.tars.sort()
+    listing.zips.sort()
     return listing
 
 
@@ -129,13 +139,21 @@ def _sort_out(found: list[tuple[File, int | None]], listing: Listing, below: lis
             listing.dead_links.append(file.path)
         elif mode is None or not stat.S_ISREG(mode):
             listing.leave_out("special", [file.path])
-        elif suffix in image_suffixes():
-            listing.images.append(file)
-        elif file.name in METADATA_NAMES:
-            listing.metadata.append(file)
-        elif suffix == ".parquet":
-            listing.tables.append(file)
-        elif suffix == ".tar":
-            listing.tars.append(file)
-        elif file.path != "README.md":
-            listing.leave_out(f"*{suffix}" if suffix else "without suffix", [file.path])
+        else:
+            sort_file(file, listing)
+
+
+def sort_file(file: File, listing: Listing) -> None:
+    """Add a file to a listing, by its name."""
+    suffix = os.path.splitext(file.name)[1].lower()
+    parts = file.parts
+    if any(part.startswith(".") for part in parts) or any(p.startswith("__") for p in parts[:-1]):
+        listing.leave_out("hidden", [file.path])
+    elif suffix in image_suffixes():
+        listing.images.append(file)
+    elif file.name in METADATA_NAMES:
+        listing.metadata.append(file)
+    elif suffix in KINDS:
+        getattr(listing, KINDS[suffix]).append(file)
+    elif file.path != "README.md":
+        listing.leave_out(f"*{suffix}" if suffix else "without suffix", [file.path])

@@ -9,6 +9,7 @@ from typing import Any
 
 from convzoo.data.folder_layout import Layout, Member, check_synonyms, in_order, split_of
 from convzoo.data.folder_listing import Listing
+from convzoo.data.remote import read_file
 from convzoo.data.row_files import read_rows
 
 
@@ -56,8 +57,11 @@ def _read_labels(listing: Listing, column: str) -> dict[str, str | int | bool]:
     known = {image.path for image in listing.images}
     labels: dict[str, str | int | bool] = {}
     for file in listing.metadata:
-        address = listing.root / file.path
-        rows = read_rows(address.read_bytes(), str(address))
+        address = listing.address(file.path)
+        data = listing.contents.get(file.path)
+        if data is None:
+            data = read_file(address, lambda handle: handle.read())
+        rows = read_rows(data, address)
         if not rows.num_rows:
             continue
         if not {"file_name", column} <= rows.columns.keys():

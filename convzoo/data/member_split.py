@@ -1,10 +1,12 @@
 """A split whose images are runs of bytes: members of tars and zips, or whole files of the Hub."""
 
+import dataclasses
 import struct
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from zipfile import ZIP_DEFLATED, ZipInfo
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +42,19 @@ class Places:
     packed: np.ndarray | None = field(default=None, repr=False)
     checksums: np.ndarray | None = field(default=None, repr=False)
     deflated: np.ndarray | None = field(default=None, repr=False)
+
+    def zipped(self, members: Sequence[ZipInfo]) -> "Places":
+        """Return the places as those of members of zips.
+
+        Args:
+            members: what the tables of contents say of each.
+        """
+        return dataclasses.replace(
+            self,
+            packed=np.array([member.compress_size for member in members]),
+            checksums=np.array([member.CRC for member in members]),
+            deflated=np.array([member.compress_type == ZIP_DEFLATED for member in members]),
+        )
 
     def row_groups(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Cut the images into runs of a file that are read together.

@@ -1,12 +1,14 @@
 """Open a dataset, of a folder or the Hub, as a table of row groups.
 
 Folders of images are listed by us (see `convzoo.data.folders`), and so are images in a list
-(`image_lists`). Folders of `save_to_disk` say themselves what they hold (`saved_datasets`). Of
-everything else `datasets` decides which files make up a split and what their columns mean, and the
-rows are read with pyarrow (see `convzoo.data.split`).
+(`image_lists`), in zips and as single files on the Hub (`packed_folders`). Folders of
+`save_to_disk` say themselves what they hold (`saved_datasets`). Of everything else `datasets`
+decides which files make up a split; tars are read by an index (`tar_index`, `tar_shards`), and of
+parquet files it knows the columns, and the rows are read with pyarrow (see `convzoo.data.split`).
 """
 
 import logging
+import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -18,14 +20,16 @@ from convzoo.data.columns import Columns
 from convzoo.data.folder_listing import Listing, list_folder
 from convzoo.data.folders import FolderSource, UnlabelledSplitError
 from convzoo.data.image_lists import ListSource
+from convzoo.data.packed_folders import hub_images, packed_images
 from convzoo.data.row_files import ROW_SUFFIXES
 from convzoo.data.saved_datasets import SavedSource, is_saved
 from convzoo.data.split import Split
 from convzoo.data.tables import TableSource, load_tables
 from convzoo.data.tar_shards import TarSource, only_tars
+from convzoo.images.allowed_formats import image_suffixes
 
 logger = logging.getLogger(__name__)
-PACKED = ("*.zip", "*.gz", "*.tgz", "*.xz", "*.bz2", "*.zst", "*.7z", "*.rar")
+PACKED = ("*.gz", "*.tgz", "*.xz", "*.bz2", "*.zst", "*.7z", "*.rar")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -34,8 +38,8 @@ class DatasetReference:
     """Names a dataset, and its columns; "" where there is no choice.
 
     Attributes:
-        path: a folder of parquet files, a folder of images in one folder for each class, a folder
-            of `save_to_disk`, a list of images, or a Hub dataset id.
+        path: a folder of parquet files, of images in one folder for each class, of tars, of zips,
+            or of `save_to_disk`, a list of images, or a Hub dataset id.
         name: configuration of a dataset that has several.
         revision: commit, tag or branch of a Hub dataset.
         image_column: column of images; the only image column if "".
@@ -162,22 +166,29 @@ def find_source(dataset: str | DatasetReference) -> Source:
         _warn_of_ignored(dataset, "a dataset of save_to_disk", ("name", "revision", "root"))
         return SavedSource(path, given.resolve(), dataset.columns)
     listing = list_folder(given.resolve())
-    if not (listing.images or listing.tables or listing.tars):
+    if not (listing.images or listing.tables or listing.tars or listing.zips):
         found = listing.describe_left_out() or "nothing"
         raise FileNotFoundError(
             f"data.path must be a folder with parquet files or images; got {path!r}, which holds "
             f"{found}{_advice(listing)}"
         )
+    if not (listing.images or listing.tables or listing.tars):
+        _warn_of_ignored(dataset, "a folder of zips", ("name", "revision", "image_column", "root"))
+        return packed_images(path, listing, dataset.label_column)
+    listing.leave_out("*.zip", (each.path for each in listing.zips))
     if not _holds_images(listing):
         return _table_source(dataset, listing)
     _warn_of_ignored(dataset, "a folder of images", ("name", "revision", "image_column", "root"))
     return FolderSource(path, listing, dataset.label_column)
 
 
-def _table_source(dataset: DatasetReference, listing: Listing | None) -> TableSource | TarSource:
+def _table_source(dataset: DatasetReference, listing: Listing | None) -> Source:
     tables = load_tables(dataset.path, listing, name=dataset.name, revision=dataset.revision)
-    if any(file.endswith(".tar") for files in tables.files.values() for file in files):
+    suffixes = {posixpath.splitext(f)[1].lower() for files in tables.files.values() for f in files}
+    if ".tar" in suffixes:
         return TarSource(only_tars(tables), dataset.columns)
+    if ".parquet" not in suffixes and suffixes & {".zip", *image_suffixes()}:
+        return hub_images(tables, dataset.label_column)
     return TableSource(tables, dataset.columns)
 
 
@@ -191,7 +202,7 @@ def _advice(listing: Listing) -> str:
     if packed := [kind for kind in listing.left_out if kind in PACKED]:
         return f". Unpack {' and '.join(packed)} first"
     lists = [each for suffix in ROW_SUFFIXES for each in listing.left_out.get(f"*{suffix}", ())]
-    return f". Give a list of images itself: {listing.root / lists[0]}" if lists else ""
+    return f". Give a list of images itself: {listing.address(lists[0])}" if lists else ""
 
 
 def _holds_images(listing: Listing) -> bool:

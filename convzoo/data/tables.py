@@ -26,7 +26,6 @@ from convzoo.data.folder_listing import Listing
 from convzoo.data.image_paths import image_file_bytes
 from convzoo.data.remote import READERS, HTTPError, may_pass, patiently, read_footer, why
 from convzoo.data.split import Split, fingerprint
-from convzoo.images.allowed_formats import image_suffixes
 
 if TYPE_CHECKING:
     import datasets
@@ -186,11 +185,6 @@ def _check_suffixes(files: Sequence[str], path: str) -> None:
     other = next((file for file in files if not file.endswith(".parquet")), None)
     if other is None:
         return
-    if other.startswith("hf://") and Path(other).suffix.lower() in image_suffixes():
-        raise ValueError(
-            f"images as single files must lie in a local folder; {path} has them on the Hub. "
-            f"Download them: `hf download --repo-type dataset {path} --local-dir FOLDER`"
-        )
     if other.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst")):
         raise ValueError(
             f"tars must not be compressed, because members are read one by one; {path} has "
@@ -219,13 +213,14 @@ def _plain_path(listing: Listing) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder).resolve()
-        card = listing.root / "README.md"
+        root = Path(listing.root)
+        card = root / "README.md"
         for path in [
             *(file.path for file in [*listing.tables, *listing.tars]),
             *(["README.md"] * card.is_file()),
         ]:
             (plain / path).parent.mkdir(parents=True, exist_ok=True)
-            (plain / path).symlink_to(listing.root / path)
+            (plain / path).symlink_to(root / path)
         yield str(plain)
 
 

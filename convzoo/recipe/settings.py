@@ -165,8 +165,8 @@ class Data(Section):
 
     path: Text = Field(
         default="",
-        description="Folder of images by class, of parquet files, of tars or of save_to_disk, a "
-        "list of images, or a Hub dataset id; must be set.",
+        description="Folder of images by class, of parquet files, tars or zips, or of "
+        "save_to_disk, a list of images, or a Hub dataset id; must be set.",
     )
     name: Text = Field(default="", description="Configuration of a dataset that has several.")
     revision: Text = Field(

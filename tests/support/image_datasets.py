@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tarfile
+import zipfile
 
 import datasets
 
@@ -92,4 +93,15 @@ def write_tars(folder, count=COUNT, *, shards=3, label="cls", seed=0, split="tra
     return folder
 
 
-WRITERS |= {"tars": write_tars}
+def write_zip(folder):
+    """A zip of a folder for each class, the half of it compressed."""
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "train.zip", "w") as packed:
+        for number, (data, label) in enumerate(zip(*coloured_images(COUNT, seed=0), strict=True)):
+            method = zipfile.ZIP_DEFLATED if number % 2 else zipfile.ZIP_STORED
+            packed.writestr(f"{NAMES[label]}/{number}.jpg", data, method)
+        packed.writestr("__MACOSX/red/._0.jpg", b"of a Mac")
+    return folder
+
+
+WRITERS |= {"tars": write_tars, "zip": write_zip}
