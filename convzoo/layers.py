@@ -121,7 +121,8 @@ def _name(module: "nn.Module") -> str:
         kernel, stride = _pair(module.kernel_size), _pair(module.stride)
         step = "" if stride == (1, 1) else f", stride {stride[0]}"
         step += "" if stride[0] == stride[1] else f"x{stride[1]}"
-        return f"{names.get(type(module), 'convolution')} {kernel[0]}x{kernel[1]}{step}"
+        kinds = (name for kind, name in names.items() if isinstance(module, kind))
+        return f"{next(kinds, 'convolution')} {kernel[0]}x{kernel[1]}{step}"
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return "mean over regions"
     return "linear" if isinstance(module, nn.Linear) else ""

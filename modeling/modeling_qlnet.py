@@ -3,8 +3,9 @@
 From github.com/liuyao12/ConvNets-PDE-perspective, where a network is read as a partial differential
 equation and the product of two channels as its quadratic term. A block widens its input with a 1x1
 convolution, multiplies one half of the channels by the other, applies a depthwise 3x3 and a 1x1
-convolution and adds the input. Only the stem has a ReLU. In evaluation mode the residual stream can
-be rotated without changing the logits: see QLNet.rotate_stream.
+convolution and adds the input. Only the stem has a ReLU. The logits stay the same when the residual
+stream is rotated, in evaluation mode, and when the factors of a product are scaled against each
+other: see QLNet.rotate_stream and QLNet.scale_products.
 """
 
 from collections import OrderedDict
@@ -171,6 +172,30 @@ class QLNet(ConvZooModel):
         for reader in readers:
             weight = cast(Tensor, reader.weight)
             weight.copy_((weight.double().flatten(1) @ matrix.T).view_as(weight))
+
+    @torch.no_grad()
+    def scale_products(self, stage: int, block: int, factors: Tensor) -> None:
+        """Scale the first factors of a block's products, and the second ones by the inverse.
+
+        The products, and with them the network, stay the same, in training, too.
+
+        Args:
+            stage: index into `stages`.
+            block: index into the stage.
+            factors: one for each product, (width,), finite and not 0.
+
+        Raises:
+            ValueError: if the factors are others.
+        """
+        norm = self._blocks(stage)[block].bn1
+        factors = factors.to(self.device, torch.float64)
+        if factors.shape != (norm.num_features // 2,) or not (factors * (1 / factors) > 0).all():
+            raise ValueError(
+                f"factors must be {norm.num_features // 2} finite numbers other than 0; got shape "
+                f"{tuple(factors.shape)}"
+            )
+        for value in (norm.weight, norm.bias):
+            value.copy_(value.double() * torch.cat([factors, 1 / factors]))
 
     def _blocks(self, stage: int) -> list[QLNetBlock]:
         return [block for block in self.stages[stage].children() if isinstance(block, QLNetBlock)]

@@ -21,6 +21,7 @@ COMMANDS = {
     "recipe": "Explain all keys of a recipe, or fill in a recipe's defaults.",
     "preprocess": "Copy a dataset with smaller images, so that training decodes less.",
     "inspect": "Say what is in a dataset, or in a model.",
+    "symmetry": "Rotate and scale the weights of a QLNet so that its answers stay the same.",
 }
 # Plain text: Rich takes longer to import than everything else here.
 PLAIN: dict[str, Any] = {
