@@ -137,7 +137,7 @@ def train(run: Run, stop: StopRequest) -> bool:
                     step_loss += loss.detach()
             monitors.after_backward(accelerator.scaler)
             grad_norm = learner.step()  # clip, optimizer, slope limits, averaged weights
-            monitors.end()
+            log.trackers.look(monitors.end())
             state.step += 1
             log.note_step(step_loss)
 
@@ -226,11 +226,13 @@ def evaluate(run: Run, stop: StopRequest, *, saved: bool) -> bool:
 
 # ---- after the training ------------------------------------------------------------------------
 def report_monitors(run: Run) -> None:
-    """Plot what the monitors saw, and warn of each fault in it."""
+    """Plot what the monitors saw, show it to the trackers, and warn of each fault in it."""
+    plots = []
     if run.accelerator.is_main_process and run.recipe.monitor.names:
-        plot_monitors(run.recipe.folder)
+        plots = plot_monitors(run.recipe.folder)
         for fault in diagnose(read_metrics(run.recipe.folder / "monitors.jsonl")):
             logger.warning("monitors: %s", fault)
+    run.log.trackers.complete(run.state.step, plots)
 
 
 def push(folder: Path, repo_id: str, *, private: bool) -> None:

@@ -193,6 +193,7 @@ def test_every_module_has_its_test_file(package):
         "launching": "own_images",
         **dict.fromkeys(("classifier", "answer_files"), "classifying"),
         "run_table": "reading_runs",
+        "tensorboard_pages": "trackers",
         "sweep_settings": "sweeping",
     }
     for path in (ROOT / package).rglob("*.py"):

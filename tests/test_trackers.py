@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import sqlite3
 
@@ -11,18 +12,32 @@ from tests.support.clients import ROOT, run
 SCRIPT = """
 import logging, sys
 from pathlib import Path
+import torch
 from accelerate import PartialState
+from PIL import Image
+from convzoo.training.monitors import gradient_statistics
 from convzoo.training.trackers import Trackers
 
 logging.basicConfig(format="%(message)s")
 PartialState(cpu=True)
 folder, names, first, last = Path(sys.argv[1]), sys.argv[2].split(","), *map(int, sys.argv[3:])
-config = {"optimizer": {"betas": [0, 1]}, "model": {"note": "long " * 1000}}
+config = {"optimizer": {"betas": [0, 1], "lr": 0.5}, "model": {"note": "long " * 1000}}
+Image.new("RGB", (30, 20), "red").save(folder / "monitor_slopes.png")
+gradient = torch.tensor([0, 0.5, 0.75, 1, -3])  # exponents of 2: -1, -1, 0, 1
 trackers = Trackers(names, folder, run_name="tiny", config=config)
 for step in range(first, last + 1):
     trackers.log(step, epoch=step / 2, loss=1 / step, memory_gb=None)
     if step % 2 == 0:
-        trackers.log(step, epoch=step / 2, eval_loss=float(step))
+        trackers.log(step, epoch=step / 2, eval_loss=float(step), data_wait_fraction=0.25)
+        trackers.look({
+            "step": step,
+            "gradients": {"stem": gradient_statistics(gradient), "head": {"finite": False}},
+            "slopes": {"act": {"mean": step / 8}},
+            "mixing": {"kind": ["mixup"] * 2, "share": [0.25, 0.75], "box": [None, None]},
+        })
+    trackers.look(None)
+if last == 8:
+    trackers.complete(last, [folder / "monitor_slopes.png"])
 trackers.finish()
 print("trained")
 """
@@ -45,14 +60,21 @@ def write_twice(folder, names):
 
 
 def test_a_resumed_run_has_each_point_once_in_tensorboard_and_trackio(folder):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing import event_accumulator
 
     write_twice(folder, "tensorboard,trackio")
-    events = EventAccumulator(str(folder / "tensorboard"))
+    events = event_accumulator.EventAccumulator(
+        str(folder / "tensorboard"), event_accumulator.STORE_EVERYTHING_SIZE_GUIDANCE
+    )
     events.Reload()
-    assert events.Tags()["scalars"] == ["epoch", "loss", "eval_loss"]
-    assert [(point.step, point.value) for point in events.Scalars("loss")] == LOSSES
-    assert [(point.step, point.value) for point in events.Scalars("eval_loss")] == EVALUATIONS
+    groups = {tag for tag in events.Tags()["scalars"] if not tag.startswith("monitor_")}
+    assert groups == {"train/epoch", "train/loss", "eval/loss", "data/wait_fraction"}
+    assert [(point.step, point.value) for point in events.Scalars("train/loss")] == LOSSES
+    assert [(point.step, point.value) for point in events.Scalars("eval/loss")] == EVALUATIONS
+    slopes = events.Scalars("monitor_slopes/act/mean")
+    assert [(point.step, point.value) for point in slopes] == [(n, n / 8) for n in (2, 4, 6, 8)]
+    assert events.Scalars("monitor_gradients/stem/zeros")[0].value == pytest.approx(0.2)
+    check_pages(events)
     (text,) = events.Tensors("recipe/text_summary")
     assert b'"betas"' in text.tensor_proto.string_val[0]
 
@@ -63,6 +85,32 @@ def test_a_resumed_run_has_each_point_once_in_tensorboard_and_trackio(folder):
     rows = [(step, json.loads(metrics)) for _, step, metrics in rows]
     assert [(step, row["loss"]) for step, row in rows if "loss" in row] == LOSSES
     assert [(step, row["eval_loss"]) for step, row in rows if "eval_loss" in row] == EVALUATIONS
+
+
+def check_pages(events):
+    """Histograms, images and hyper-parameters, as TensorBoard itself reads them."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    first, *others = events.Histograms("monitor_gradients_log10/stem")
+    assert [first.step, *(each.step for each in others)] == [2, 4, 6, 8]
+    found = dict(zip(first.histogram_value.bucket_limit, first.histogram_value.bucket, strict=True))
+    filled = {round(limit, 6): count for limit, count in found.items() if count}
+    right_edges = [round(math.log10(2**n), 6) for n in (0, 1, 2)]
+    assert filled == dict(zip(right_edges, (2.0, 1.0, 1.0), strict=True))
+    assert "monitor_mixing/share" in events.Tags()["histograms"]
+    (image,) = events.Images("monitors/monitor_slopes")
+    assert (image.step, image.width, image.height) == (8, 30, 20)
+
+    def page(tag):
+        content = events.SummaryMetadata(f"_hparams_/{tag}").plugin_data.content
+        return HParamsPluginData.FromString(content)
+
+    settings = page("session_start_info").session_start_info.hparams
+    assert settings["optimizer.lr"].number_value == 0.5
+    assert settings["optimizer.betas"].string_value == "[0, 1]"
+    metrics = {info.name.tag for info in page("experiment").experiment.metric_infos}
+    assert metrics == {"eval/top1_accuracy", "eval/loss", "train/loss"}
+    assert page("session_end_info").session_end_info.status == 1  # STATUS_SUCCESS
 
 
 def wandb_records(path):
@@ -108,8 +156,8 @@ def test_a_tracker_that_fails_while_training_is_left_out_and_training_goes_on(fo
     limit = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (7000, resource.RLIM_INFINITY))
-"""  # writing more than 7 kB into a file fails as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, resource.RLIM_INFINITY))
+"""  # writing more than 16 kB into a file fails as on a full disk
     done = run("-c", limit + SCRIPT, folder, "tensorboard", 1, 200)
     assert "trained" in done.stdout
     assert done.stderr.count("tensorboard failed and is left out from now on; ") == 1

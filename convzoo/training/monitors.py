@@ -152,11 +152,11 @@ class Monitors:
         }
 
     @torch.no_grad()
-    def end(self) -> None:
-        """Look at the weights after the optimizer's step, and write the line."""
+    def end(self) -> dict[str, Any] | None:
+        """Look at the weights after the optimizer's step, and write the line; returns it."""
         line, self.line = self.line, None
         if line is None:
-            return
+            return None
         if "batch_norm" in self.names:
             line["batch_norm"] = {n: _norm_statistics(m) for n, m in self.norms.items()}
         if "slopes" in self.names:
@@ -173,6 +173,7 @@ class Monitors:
             }
             self._keep_weights(self.step)
         self.log.write(step=self.step, **line)
+        return {"step": self.step, **line}
 
     def _keep_weights(self, step: int) -> None:
         self.kept = {name: p.detach().clone() for name, p in self.parameters.items()}

@@ -4,7 +4,8 @@ They get what is in metrics.jsonl, which stays the record of a run. A resumed ru
 same graphs. It repeats the steps since its checkpoint, and none of the three can take points back,
 so `trackers.json` in the run folder remembers what each was sent: a point is sent once.
 
-TensorBoard writes to <run folder>/tensorboard, Trackio to its database (TRACKIO_DIR), both without
+TensorBoard has more: the settings as hyper-parameters, and what monitors saw; tensorboard_pages.py.
+It writes to <run folder>/tensorboard, Trackio to its database (TRACKIO_DIR), both without
 a network; W&B follows WANDB_MODE, and writes to <run folder>/wandb with WANDB_MODE=offline.
 """
 
@@ -12,12 +13,13 @@ import importlib.util
 import json
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convzoo.files import write_json
+from convzoo.training import tensorboard_pages
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -77,6 +79,31 @@ class Trackers:
         for name in list(self.active):
             self._attempt(name, partial(self._send, name, step, values))
 
+    def look(self, line: Mapping[str, Any] | None) -> None:
+        """Send what monitors saw to TensorBoard.
+
+        Args:
+            line: of monitors.jsonl; None for a step that was not looked at.
+        """
+        if line and "tensorboard" in self.active:
+            send = partial(self._send_once, "monitors", line["step"], tensorboard_pages.write_look)
+            self._attempt("tensorboard", partial(send, line))
+
+    def complete(self, step: int, images: Sequence[Path]) -> None:
+        """Tell TensorBoard that the run has come to its end, and show it images.
+
+        Args:
+            step: the last one.
+            images: files of images, such as the plots of monitors.
+        """
+        if "tensorboard" in self.active:
+
+            def write(writer: Any) -> None:
+                tensorboard_pages.write_images(writer, images, step)
+                tensorboard_pages.write_end(writer)
+
+            self._attempt("tensorboard", partial(self._send_once, "end", step, write))
+
     def finish(self) -> None:
         """Write what they still hold."""
         for name in list(self.active):
@@ -100,6 +127,7 @@ class Trackers:
         tracker.start()
         if name == "tensorboard" and name not in self.record["sent"]:
             tracker.log({"recipe": f"```json\n{json.dumps(config, indent=1)}\n```"}, step=0)
+            tensorboard_pages.write_settings(tracker.tracker, config)
         self.active[name] = tracker
         self.record["sent"].setdefault(name, {})
 
@@ -111,8 +139,19 @@ class Trackers:
             if value is not None and step > sent.get(key, -1)
         }
         if new:
-            self.active[name].log(new, step=step)
+            tag_of = tensorboard_pages.tag_of if name == "tensorboard" else str
+            self.active[name].log({tag_of(key): value for key, value in new.items()}, step=step)
             sent.update(dict.fromkeys(new, step))
+            write_json(self.record_path, self.record)
+
+    def _send_once(self, what: str, step: int, write: Callable[..., None], *about: Any) -> None:
+        """Write to TensorBoard what was not sent before, under a name that no metric has."""
+        sent = self.record["sent"]["tensorboard"]
+        if step > sent.get(what, -1):
+            writer = self.active["tensorboard"].tracker
+            write(writer, *about)
+            writer.flush()
+            sent[what] = step
             write_json(self.record_path, self.record)
 
     def _attempt(self, name: str, action: Callable[[], object]) -> None:
