@@ -60,6 +60,57 @@ def test_every_kind_of_evaluation_is_repeated(options, folder, colour_data):
     assert answer["classes"] == result["classes"]
 
 
+def test_numbers_are_derived_again_from_the_predictions_file(folder, colour_data):
+    result = json.loads(json.dumps(evaluate(folder, colour_data)))
+    file = result["predictions"]["file"]
+    derived = {"file": file, "num_rows": 23, "problem": "", "wrong": []}
+    answer = again(folder, result, colour_data)
+    assert answer["derived"] == derived | {"same_answers": 23}
+    answer = again(folder, result, folder / "no data")
+    assert "reason" in answer and answer["derived"] == derived
+
+    raised = json.loads(json.dumps(result))
+    raised["metrics"]["top1_accuracy"] += 1 / 23
+    raised["classes"][1]["num_correct"] += 1
+    wrong = again(folder, raised, folder / "no data")["derived"]["wrong"]
+    assert wrong == ["metrics.top1_accuracy", "classes[1].num_correct"]
+    other = json.loads(json.dumps(result))
+    other["model"]["sha256"], other["dataset"]["fingerprint"] = "0" * 64, "sha256:0"
+    wrong = again(folder, other, folder / "no data")["derived"]["wrong"]
+    assert wrong == ["dataset.fingerprint", "model.sha256"]
+
+    path = folder / file
+    whole = path.read_bytes()
+    path.write_bytes(whole + b" ")
+    assert "SHA-256 is another one" in again(folder, result, colour_data)["derived"]["problem"]
+    path.unlink()
+    assert "derived" not in again(folder, result, colour_data)
+
+
+def test_predictions_of_another_model_are_found_out(folder, colour_data, tmp_path):
+    """The numbers follow from the file, and the file from weights that lie no more there."""
+    torch.manual_seed(1)
+    other = CNN(CNNConfig(id2label=dict(enumerate(COLOURS)), **STAGES))
+    torch.nn.init.normal_(other.classifier.weight, std=2)
+    published = load_file(folder / "model.safetensors")
+    other.save_pretrained(folder)
+    result = json.loads(json.dumps(evaluate(folder, colour_data)))
+    save_file(published, folder / "model.safetensors", {"format": "pt"})
+    derived = again(folder, result, colour_data)["derived"]
+    assert derived["wrong"] == [] and derived["same_answers"] < 23
+
+
+def test_unreadable_images_that_counted_as_wrong_do_so_again(folder, tmp_path):
+    images, labels = coloured_images(9, seed=1)
+    images[4] = images[4][:40]
+    write_split(tmp_path / "data" / "torn", "test", images, labels)
+    result = json.loads(json.dumps(evaluate(folder, tmp_path / "data/torn", unreadable="wrong")))
+    answer = again(folder, result, tmp_path / "data" / "torn")
+    assert answer["identified"] == "fingerprint" and answer["derived"]["wrong"] == []
+    assert answer["top1_accuracy"] == pytest.approx(result["metrics"]["top1_accuracy"] * 9)
+    assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
+
+
 def test_the_recorded_preprocessing_is_used_and_not_the_published_one(folder, colour_data):
     ConvZooImageProcessor(size=30, crop_size=16, image_std=(1, 1, 1)).save_pretrained(folder)
     result = evaluate(folder, colour_data)

@@ -21,7 +21,9 @@ from hub_cards.verify.intervals import (
     tolerated_images,
     tolerated_loss,
 )
+from hub_cards.verify.report import report
 from hub_cards.verify.result_checks import check_results
+from hub_cards.verify.verifying import Verification
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.hub_server import HubServer
 from tests.support.images import encode, write_split
@@ -503,6 +505,45 @@ def test_a_sample_without_the_few_large_losses_of_a_good_model_is_no_contradicti
 def test_a_result_of_another_form_does_not_hold(change):
     (*_, last) = check_results([RESULT | change], [answer(1600)])
     assert (last.name, last.verdict) == ("result", "does not hold")
+
+
+DERIVED = {"file": "predictions/a.parquet", "num_rows": 2000, "problem": "", "wrong": []}
+
+
+@pytest.mark.parametrize(
+    ("derived", "verdict", "said"),
+    [
+        ({}, "holds", "all numbers follow from predictions/a.parquet, 2,000 rows"),
+        ({"same_answers": 1998}, "holds", "the model answers 1,998 of 2,000 images as it says"),
+        ({"same_answers": 1997}, "does not hold", "answers 3 of 2,000 images otherwise than"),
+        ({"wrong": ["metrics.loss"]}, "does not hold", "metrics.loss do not follow from pred"),
+        ({"problem": "damaged"}, "does not hold", "damaged"),
+    ],
+)
+def test_predictions_are_compared_with_the_numbers_and_with_the_model(derived, verdict, said):
+    (check,) = [
+        check
+        for check in check_results([RESULT], [answer(1600, derived=DERIVED | derived)])
+        if check.name == "predictions"
+    ]
+    assert check.verdict == verdict and said in check.detail
+
+
+def test_one_line_says_what_was_measured_derived_and_trusted():
+    results = [RESULT | {"dataset": RESULT["dataset"] | {"name": name}} for name in "abc"]
+    answers = [
+        answer(1600, derived=DERIVED),
+        {"reason": "no data", "derived": DERIVED},
+        {"reason": "no data"},
+    ]
+    checks = check_results(results, answers)
+    facts = {"model": "m", "commit": None, "folder": "m", "files": {}, "environment": None}
+    done = Verification(**facts, sample=0, seed=None, checks=tuple(checks))
+    said = (
+        "Results re-measured: a [test]; re-derived from predictions: b [test]; trusted: c [test]."
+    )
+    assert said in report(done).splitlines()
+    assert done.verdict == "not checked"  # predictions alone can be made up
 
 
 def test_a_mean_of_few_images_is_not_judged():

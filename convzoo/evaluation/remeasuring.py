@@ -37,7 +37,8 @@ from convzoo.environment import describe_environment
 from convzoo.errors import user_message
 from convzoo.evaluation.class_matching import class_names, match_classes
 from convzoo.evaluation.predicting import EvaluationProtocol, content_digest, predict_split
-from convzoo.evaluation.prediction_table import PredictionFacts
+from convzoo.evaluation.prediction_table import PredictionFacts, PredictionTable
+from convzoo.evaluation.rederiving import Derived, derive_again
 from convzoo.evaluation.results import (
     Calibration,
     ClassAccuracy,
@@ -120,6 +121,7 @@ class Answer(TypedDict, total=False):
         preprocessing: settings of the image processor that the result was measured with and the
             published one does not have: name -> [measured with, published].
         classes, confusions, calibration: as in the result.
+        derived: what the predictions file says, where there is one; with or without a reason.
     """
 
     reason: str
@@ -137,6 +139,7 @@ class Answer(TypedDict, total=False):
     classes: list[ClassAccuracy]
     confusions: list[Confusion]
     calibration: Calibration
+    derived: Derived
 
 
 class Answers(TypedDict):
@@ -167,29 +170,54 @@ def reevaluate(request: Request) -> Answers:
     loaded, model, processor = load_strictly(
         Path(request.folder), trust_remote_code=request.trust_remote_code
     )
-    answers: list[Answer] = [{"reason": "the model could not be loaded"} for _ in request.results]
-    if model is not None and processor is not None:
-        accelerator = Accelerator(mixed_precision="no")
+    answers: list[Answer] = []
+    accelerator = Accelerator(mixed_precision="no")
+    if model is not None:
         model.to(accelerator.device)
-        for number, entry in enumerate(request.results):
-            try:
-                result = check_result(entry, f"results[{number}]")
-                found = find_data(result, request, names=class_names(model.config))
-                answers[number] = (
-                    {"reason": found}
-                    if isinstance(found, str)
-                    else _measure(
-                        model,
-                        processor,
-                        result=result,
-                        found=found,
-                        accelerator=accelerator,
-                        request=request,
-                    )
+    for number, entry in enumerate(request.results):
+        answer: Answer = {"reason": "the model could not be loaded"}
+        derived = None
+        try:
+            result = check_result(entry, f"results[{number}]")
+            derived = derive_again(Path(request.folder), result)
+            if model is not None and processor is not None:
+                answer = _repeat(
+                    model,
+                    processor,
+                    result=result,
+                    accelerator=accelerator,
+                    request=request,
+                    derived=derived,
                 )
-            except Exception as error:  # the result and the code may be anybody's
-                answers[number] = {"reason": f"{type(error).__name__}: {user_message(error)}"}
+        except Exception as error:  # the result and the code may be anybody's
+            answer = {"reason": f"{type(error).__name__}: {user_message(error)}"}
+        if derived:
+            answer["derived"] = derived[0]
+        answers.append(answer)
     return {"environment": environment, "loaded": loaded, "results": answers}
+
+
+def _repeat(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    *,
+    result: EvalResult,
+    accelerator: Accelerator,
+    request: Request,
+    derived: tuple[Derived, PredictionTable | None] | None,
+) -> Answer:
+    """Measure a result again if its images are found, and compare it with its predictions."""
+    found = find_data(result, request, names=class_names(model.config))
+    if isinstance(found, str):
+        return {"reason": found}
+    answer, predictions = _measure(
+        model, processor, result=result, found=found, accelerator=accelerator, request=request
+    )
+    if derived and (kept := derived[1]) is not None:
+        answers = dict(zip(kept.row.tolist(), kept.top_classes[:, 0].tolist(), strict=True))
+        again = zip(predictions.row.tolist(), predictions.top_classes[:, 0].tolist(), strict=True)
+        derived[0]["same_answers"] = sum(answers.get(row) == first for row, first in again)
+    return answer
 
 
 def load_strictly(
@@ -350,7 +378,7 @@ def _measure(
     found: FoundData,
     accelerator: Accelerator,
     request: Request,
-) -> Answer:
+) -> tuple[Answer, PredictionTable]:
     recorded, source, identified = result["protocol"], found.source, found.identified
     if recorded["views"] not in (1, 10):
         raise ValueError(f"views must be 1 or 10 to be repeated; got {recorded['views']}")
@@ -381,7 +409,7 @@ def _measure(
     facts = PredictionFacts(names=tuple(class_names(model.config)))
     details, losses = break_down(replace(predictions, facts=facts)), predictions.loss
     losses = losses[predictions.readable]
-    return {
+    answer: Answer = {
         "data": source.path,
         "split": source.name,
         "identified": identified,
@@ -397,6 +425,7 @@ def _measure(
         "confusions": details["confusions"],
         "calibration": details["calibration"],
     }
+    return answer, predictions
 
 
 def _other_settings(

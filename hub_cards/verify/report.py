@@ -42,6 +42,10 @@ def report(verification: Verification) -> str:
             f"such samples. An accuracy that is off by {half:.1f} points is found out by about "
             "half of them; one off by twice as much, by nearly all."
         )
+    basis = verification.basis
+    if any(basis.values()):
+        parts = [f"{by}: {', '.join(names) or 'none'}" for by, names in basis.items()]
+        lines += ["", f"Results {'; '.join(parts)}."]
     return "\n".join([*lines, "", NEVER_CHECKED, CLOSING[verification.verdict]])
 
 
@@ -55,6 +59,7 @@ def verification_record(verification: Verification) -> Record:
     return {
         "verdict": verification.verdict,
         **asdict(verification),
+        "basis": verification.basis,
         "command": f"python -m hub_cards {shlex.join(sys.argv[1:])}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

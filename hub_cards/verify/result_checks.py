@@ -56,6 +56,8 @@ def _check_result(
     views = (result.get("protocol") or {}).get("views", 1)
     about = f"{dataset_name(result['dataset'])} [{result['dataset']['split']}]"
     about += f", {views} views" if views != 1 else ""
+    if answer.get("derived"):
+        yield _check_predictions(answer, about)
     if "reason" in answer:
         yield Check("images", OPEN, answer["reason"], about)
         return
@@ -74,6 +76,27 @@ def _check_result(
             yield Check(name, verdict, detail, about, facts=facts)
     if answer["seen"] == answer["num_images"]:
         yield from _check_breakdown(result, answer, about)
+
+
+def _check_predictions(answer: Record, about: str) -> Check:
+    """Judge whether the numbers follow from the predictions file, and the file from the model."""
+    derived = answer["derived"]
+    file, seen = derived["file"], answer.get("seen", 0)
+    name, facts = "predictions", {"derived": derived}
+    if derived["problem"]:
+        return Check(name, FAILS, derived["problem"], about, facts=facts)
+    if wrong := derived["wrong"]:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        detail = f"{', '.join(wrong[:3])}{more} do not follow from {file}"
+        return Check(name, FAILS, detail, about, facts=facts)
+    detail = f"all numbers follow from {file}, {derived['num_rows']:,} rows"
+    if "same_answers" in derived:
+        others = seen - derived["same_answers"]
+        if others > tolerated_images(seen):
+            detail = f"the model answers {others:,} of {seen:,} images otherwise than {file} says"
+            return Check(name, FAILS, detail, about, facts=facts)
+        detail += f"; the model answers {derived['same_answers']:,} of {seen:,} images as it says"
+    return Check(name, HOLDS, detail, about, facts=facts)
 
 
 def _check_preprocessing(others: Record, about: str) -> Check:

@@ -43,6 +43,7 @@ from hub_cards.verify.result_checks import check_results
 logger = logging.getLogger(__name__)
 
 OURS = "ConvZooImageProcessor"  # as the files of every model of the zoo say
+RE_MEASURED, RE_DERIVED, TRUSTED = "re-measured", "re-derived from predictions", "trusted"
 EXIT_CODES = {HOLDS: 0, FAILS: 3, OPEN: 4}  # 1 is an error, and 2 a wrong command line
 
 
@@ -75,6 +76,21 @@ class Verification:
         """FAILS if a check does, else OPEN if one is, else HOLDS."""
         verdicts = {check.verdict for check in self.checks}
         return next(each for each in (FAILS, OPEN, HOLDS) if each in verdicts)
+
+    @property
+    def basis(self) -> dict[str, list[str]]:
+        """By what each result was checked: see RE_MEASURED and the next two."""
+        found: dict[str, str] = {}
+        for check in self.checks:
+            if not check.about or found.get(check.about) == RE_MEASURED:
+                continue
+            measured = check.name == "images" and check.verdict == HOLDS
+            derived = check.name == "predictions" or found.get(check.about) == RE_DERIVED
+            found[check.about] = RE_MEASURED if measured else RE_DERIVED if derived else TRUSTED
+        return {
+            basis: [about for about, by in found.items() if by == basis]
+            for basis in (RE_MEASURED, RE_DERIVED, TRUSTED)
+        }
 
 
 @dataclass(frozen=True)
