@@ -66,6 +66,7 @@ MAX_PIXELS = 50_000_000  # 150 MB once decoded; a file of a few kB can claim far
 MAX_EXAMPLES = 8
 RUNS = 3  # whose median time is shown
 MAX_NAMES = 5  # classes that a title names; of more it gives the number
+MAX_LISTED = 20  # classes that are named below the title
 DELETE_UPLOADS = (600, 3600)  # every ten minutes those that are older than an hour
 # What gradio remembers: nothing of it is used here, and a visit by the API is a session of 50 kB.
 MAX_SESSIONS = 20
@@ -185,13 +186,16 @@ class Classifier:
         return f"{title} tell{s} {known} apart"
 
     def facts(self) -> str:
-        """Return size and calibration of the model in a sentence."""
+        """Return classes, size and calibration of the model, as Markdown."""
         parameters = sum(weights.numel() for weights in self.model.parameters())
+        known = ""
+        if MAX_NAMES < len(self.labels) <= MAX_LISTED:  # else the title names them, or nothing can
+            known = f"Classes: {', '.join(map(plain, self.labels))}. "
         confidence = "uncalibrated"
         if self.temperature:
             value, images = self.temperature.value, self.temperature.fitted_on
             confidence = f"calibrated (temperature {value:.2f}, fitted on {images})"
-        return f"{parameters:,} parameters, confidence {confidence}"
+        return f"{known}{parameters:,} parameters, confidence {confidence}"
 
 
 def fetch(model: str) -> Path:

@@ -110,7 +110,7 @@ def _fresh_network(findings: Findings) -> Settings:
         augmentation["scale"] = Setting([0.35, 1.0], "smallest and largest part that is shown")
     return {
         "model": {
-            "model_type": Setting("cnn", "or alexnet, qlnet; `convzoo recipe` lists their fields"),
+            "model_type": Setting("cnn", "or another family: docs/models.md"),
             "stem": Setting("small" if small else "imagenet"),
             "embedding_size": Setting(16 if small else 32),
             "hidden_sizes": Setting([16, 64, 128] if small else [32, 64, 128]),

@@ -131,11 +131,11 @@ class Model(Section):
 
     model_type: Text = Field(
         default="",
-        description="Family: cnn, alexnet or qlnet; '' takes that of finetune.pretrained, or cnn.",
+        description="Family (docs/models.md); '' takes that of finetune.pretrained, or cnn.",
     )
     config: dict[str, Any] = Field(
         default_factory=dict,
-        description="Any field of CNNConfig, AlexNetConfig or QLNetConfig can be set here.",
+        description="Any field of the configuration class of the family can be set here.",
     )
 
 
