@@ -28,6 +28,7 @@ from convzoo.training.progress import Plan
 from convzoo.training.run_data import open_run_data
 from tests.support.clients import ENVIRONMENT, ROOT, run
 from tests.support.documents import Page
+from tests.support.image_datasets import write_tars
 from tests.support.images import COLOURS, coloured_images, encode, write_split
 
 PAGE = Page("docs/what-happens.md")
@@ -170,6 +171,34 @@ def _(place):
 def _(place):
     place.images("cat/1.jpg", "dog/2.jpg")
     (place.data / "dog" / "3.jpg").symlink_to(place.data / "cat" / "1.jpg")
+    place.train()
+
+
+@case("a list of paths, `list.csv`, with one that leads nowhere")
+def a_list_with_a_missing_image(place):
+    place.images("1.jpg", "2.jpg")
+    (place.data / "list.csv").write_text("path,label\n1.jpg,cat\n9.jpg,dog\n")
+    open_split(str(place.data / "list.csv"), "train")
+
+
+@case("a list that has an image twice")
+def a_list_with_an_image_twice(place):
+    place.images("1.jpg", "2.jpg")
+    (place.data / "list.csv").write_text("1.jpg,cat\n2.jpg,dog\n1.jpg,dog\n")
+    open_split(str(place.data / "list.csv"), "train")
+
+
+@case("a `.tar` that was cut off")
+def a_tar_that_was_cut_off(place):
+    (tar,) = write_tars(place.data, 9, shards=1).glob("*.tar")
+    tar.write_bytes(tar.read_bytes()[:2000])
+    place.train()
+
+
+@case("compressed tars, `train.tar.gz`")
+def compressed_tars(place):
+    place.data.mkdir()
+    (place.data / "train.tar.gz").write_bytes(b"")
     place.train()
 
 
