@@ -84,7 +84,8 @@ def test_the_version_is_that_of_the_project():
 
 
 @pytest.mark.parametrize(
-    ("typed", "completed"), [("convzoo pre", {"predict", "preprocess"}), ("convzoo re", {"recipe"})]
+    ("typed", "completed"),
+    [("convzoo pre", {"predict", "preprocess"}), ("convzoo re", {"recipe", "report"})],
 )
 def test_commands_are_completed(typed, completed):
     words = {"_TYPER_COMPLETE_ARGS": typed, "COMP_WORDS": typed, "COMP_CWORD": "1"}

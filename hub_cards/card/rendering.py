@@ -23,6 +23,7 @@ from hub_cards.card.eval_result_files import write_eval_result_files
 from hub_cards.card.formatting import dataset_link, dataset_name, link, plain
 from hub_cards.card.reliability import FILE as RELIABILITY_DIAGRAM
 from hub_cards.card.reliability import write_reliability_diagram
+from hub_cards.card.report_figures import CALIBRATION, CONFUSION, figure_of
 from hub_cards.card.validation import card_problems
 from hub_cards.evidence.folder import Evidence, read_evidence
 from hub_cards.files import Record, replace_text
@@ -215,7 +216,9 @@ def _context(evidence: Evidence, name: str, *, repo_id: str | None) -> dict[str,
     emissions = read_emissions(evidence)
     project = evidence.conversion.get("project")
     versions = (train.get("environment") or {}).get("versions", {})
-    drawn = (evidence.folder / RELIABILITY_DIAGRAM).is_file()
+    calibrated = evaluation_facts.largest_with(evidence, "calibration")
+    by_class = evaluation_facts.largest_with(evidence, "classes")
+    drawn = RELIABILITY_DIAGRAM if (evidence.folder / RELIABILITY_DIAGRAM).is_file() else None
     return {
         "title": plain(name),
         "repo_id": repo_id,
@@ -247,7 +250,8 @@ def _context(evidence: Evidence, name: str, *, repo_id: str | None) -> dict[str,
         "quoted": facts.quoted_rows(evidence),
         "weak_spots": evaluation_facts.weak_spots(evidence),
         "calibration": evaluation_facts.calibration_sentence(evidence),
-        "reliability_diagram": RELIABILITY_DIAGRAM if drawn else None,
+        "reliability_diagram": figure_of(evidence, calibrated, name=CALIBRATION) or drawn,
+        "confusion_matrix": figure_of(evidence, by_class, name=CONFUSION),
         "steering": evaluation_facts.what_steered(evidence),
         "robustness": evaluation_facts.robustness_sentences(evidence),
         "emissions": emission_rows(emissions) if emissions else [],

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from hub_cards.card.eval_result_files import write_eval_result_files
 from hub_cards.card.rendering import is_generated, write_card
+from hub_cards.card.report_figures import CALIBRATION, CONFUSION
 from hub_cards.card.validation import card_problems, relative_links
 from hub_cards.evidence.code_files import named_code, with_imports
 from hub_cards.evidence.folder import read_evidence
@@ -26,7 +27,8 @@ RECORDS = (*SETTINGS, "conversion.json", "eval_results.json", "recipe.toml", "tr
 TEXTS = (".csv", ".json", ".jsonl", ".md", ".toml", ".yaml")
 MODEL_FILES = (
     *RECORDS, "model.safetensors", "README.md", "metrics.jsonl", "emissions.csv",
-    "training_curve.png", "reliability_diagram.png", "LICENSE*", "NOTICE*",
+    "training_curve.png", "reliability_diagram.png", CONFUSION, CALIBRATION,
+    "LICENSE*", "NOTICE*",
     "examples/*.png", "examples/*.jpg", "examples/*.jpeg", "examples/*.md", ".eval_results/*.yaml",
 )  # fmt: skip
 
@@ -65,10 +67,12 @@ def stage_model(
             if (stage / record).is_file():
                 make_publishable(stage / record)
         _add_card(stage, repo_id)
+        _leave_out_figures(stage)
         _check_texts(stage)
     except (OSError, ValueError) as error:
         message = str(error).replace(str(stage), str(folder))
         raise PushError("folder", f"{message}\nNothing was pushed.") from error
+    wanted = [name for name in wanted if (stage / name).exists()]
     kept_folders = {name.partition("/")[0] for name in wanted if "/" in name}
     left_out = {
         f"{top}/" if slash and top not in kept_folders else f"{top}{slash}{rest}"
@@ -126,6 +130,13 @@ def _code_of(settings: Path) -> set[str]:
         return named_code(json.loads(settings.read_text(encoding="utf-8"))["auto_map"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()  # who reads it as evidence says what is wrong with it
+
+
+def _leave_out_figures(stage: Path) -> None:
+    """Leave out figures of a report that the card does not show: they are of another result."""
+    shown = relative_links((stage / "README.md").read_text(encoding="utf-8"))
+    for name in {CONFUSION, CALIBRATION} - set(shown):
+        (stage / name).unlink(missing_ok=True)
 
 
 def _check_texts(stage: Path) -> None:

@@ -1,0 +1,1 @@
+"""One page about the mistakes of a model, from the predictions of an evaluation."""
