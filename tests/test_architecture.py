@@ -173,6 +173,7 @@ def test_every_module_has_its_test_file(package):
         "classifiers": "evaluating",
         "class_matching": "evaluating",
         "recorded_share": "validation_share",
+        "copies": "validation_share",
         "dataset_report": "inspection_dataset",
         "model_report": "inspection_model",
         "card": "resizing_command",

@@ -2,17 +2,21 @@
 
 import collections
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from convzoo.data.copies import find_copies
 from convzoo.data.opening import open_split
 from convzoo.data.subset import subset
-from convzoo.data.validation_share import find_copies, repeat_choices, take_share
+from convzoo.data.validation_share import repeat_choices, take_share
+from convzoo.images.decoding import decode_rgb
 from convzoo.recipe.files import load_recipe
 from convzoo.training.metrics_log import read_metrics
 from convzoo.training.run_data import open_run_data
@@ -108,7 +112,7 @@ def test_copies_in_parquet_files_go_to_one_side_too(tmp_path):
     images, labels = coloured_images(24, seed=0)
     write_split(tmp_path, "train", images * 2, labels * 2)
     whole = open_split(str(tmp_path), "train")
-    assert find_copies(whole).tolist() == [*range(24)] * 2
+    assert find_copies(whole).numbers(48).tolist() == [*range(24)] * 2
     training, validation = take_share(whole, 0.25, 0)
     assert validation.num_rows == 12
     assert set(contents(training)).isdisjoint(contents(validation))
@@ -116,6 +120,7 @@ def test_copies_in_parquet_files_go_to_one_side_too(tmp_path):
 
 TAKES = """
 import json
+import re
 from convzoo.data.opening import open_split
 from convzoo.data.validation_share import take_share
 
@@ -227,3 +232,49 @@ def test_a_share_of_other_data_or_of_none_is_refused(shared_runs, tiny_recipe, t
         "-m", "convzoo", "evaluate", other, "--validation-share", "--data", data, check=False
     )
     assert "records none. Use --split train" in done.stderr
+
+
+def test_images_are_compared_once_in_the_life_of_a_run_folder(tiny_recipe, tmp_path, caplog):
+    """And those that look alike on both sides are named each time."""
+    images, labels = coloured_images(24, seed=0, side=(40, 44))
+    for number, (data, label) in enumerate(zip(images, labels, strict=True)):
+        for kind, suffix in (("JPEG", "jpg"), ("PNG", "png")):
+            path = tmp_path / "photos" / "abc"[label] / f"{number:03d}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data if kind == "JPEG" else encode(decode_rgb(data), "PNG"))
+    (tmp_path / "photos/a/twice.jpg").write_bytes(images[0])
+    overrides = [f"data.path={tmp_path / 'photos'}", "data.eval_split=", "data.eval_fraction=0.3"]
+    overrides += [f"run.output_dir={tmp_path}", "train.global_batch_size=8"]
+    recipe, accelerator = load_recipe(tiny_recipe, overrides), Accelerator(cpu=True)
+    recipe.folder.mkdir()
+    shares = [open_run_data(recipe, each).validation for each in (None, accelerator, accelerator)]
+    assert len({share.fingerprint for share in shares}) == 1
+    record = json.loads((recipe.folder / "image_copies.json").read_text())
+    assert len(record["same"]) == 1 and len(record["alike"]) >= 20
+    warnings = [each.message for each in caplog.records if "look alike" in each.message]
+    assert len(warnings) == 3 and len(set(warnings)) == 1
+    assert re.match(r"\d+ pair\(s\) of images look alike, one in training and one in", warnings[0])
+    assert "000.jpg" in warnings[0] or "001.jpg" in warnings[0] or ".png" in warnings[0]
+    # A record is believed as long as files keep names, sizes and times; a damaged one is not read.
+    record["same"] = []
+    (recipe.folder / "image_copies.json").write_text(json.dumps(record))
+    open_run_data(recipe, accelerator)
+    assert json.loads((recipe.folder / "image_copies.json").read_text())["same"] == []
+    (tmp_path / "photos/a/twice.jpg").touch()
+    open_run_data(recipe, accelerator)
+    assert len(json.loads((recipe.folder / "image_copies.json").read_text())["same"]) == 1
+    (recipe.folder / "image_copies.json").write_text("{cut")
+    assert open_run_data(recipe, accelerator).validation.fingerprint == shares[0].fingerprint
+
+
+def test_files_of_one_size_that_differ_at_one_byte_are_no_copies(tmp_path):
+    rng = np.random.default_rng(0)
+    data = rng.bytes(20_000)
+    variants = [data, data[:-1] + b"x", b"x" + data[1:], data[:10_000] + b"x" + data[10_001:], data]
+    for number, content in enumerate(variants):
+        path = tmp_path / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    split = open_split(str(tmp_path), "train")
+    (same,) = find_copies(split).same
+    assert [split.paths()[row][-5:] for row in same] == ["0.jpg", "4.jpg"]

@@ -4,24 +4,24 @@ The share is a function of the data, the fraction and the seed alone, so every p
 and a later evaluation find the same one. Images with the same bytes go to one side together.
 """
 
-import hashlib
 import logging
-import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from convzoo.data.classes import first_names
-from convzoo.data.split import FolderSplit, Split
+from convzoo.data.copies import Copies, find_copies
+from convzoo.data.split import Split
 from convzoo.data.subset import choose_and_record, subset
 
 logger = logging.getLogger(__name__)
-MOST_BYTES_COMPARED = 4 * 2**30  # of parquet files, which must be read whole to be compared
+MOST_NAMED = 5  # pairs of images in a warning
 
 
-def take_share(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+def take_share(
+    split: Split, fraction: float, seed: int, *, copies: Copies | None = None
+) -> tuple[Split, Split]:
     """Cut a split into the images that are trained on and those that are validated on.
 
     Of each class `fraction` of its images is taken, rounded, but at least one, and at least one
@@ -33,6 +33,7 @@ def take_share(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         split: to cut.
         fraction: of each class, in (0, 1).
         seed: of the drawing.
+        copies: what `find_copies` gave; it is asked if None.
 
     Returns:
         (training, validation): together all rows, each in the split's order.
@@ -42,7 +43,8 @@ def take_share(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         OSError: as `Split.read_labels` and `Split.read_group`.
     """
     labels = split.read_labels()
-    taken = _draw(labels, find_copies(split), fraction=fraction, seed=seed)
+    copies = copies or find_copies(split)
+    taken = _draw(labels, copies.numbers(split.num_rows), fraction=fraction, seed=seed)
     if not len(taken):
         raise ValueError(
             f"data.eval_fraction needs a class with two different images in {split.path} "
@@ -51,6 +53,7 @@ def take_share(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     _tell(split, labels, taken=taken)
     validated = np.zeros(split.num_rows, bool)
     validated[taken] = True
+    _warn_of_likeness(split, copies, validated)
     step = {"eval_fraction": fraction, "seed": seed}
     return (
         choose_and_record(split, np.flatnonzero(~validated), taken=[step | {"part": "training"}]),
@@ -77,44 +80,6 @@ def repeat_choices(split: Split, taken: Sequence[Mapping[str, Any]], *, renumber
         else:
             split = subset(split, renumber=renumber, **step)
     return split
-
-
-def find_copies(split: Split) -> np.ndarray:
-    """Number the different images of a split.
-
-    Files are compared where their sizes are equal. Images in parquet files are compared by their
-    encoded bytes where the files are local and not too large; those of the Hub, which would have to
-    be downloaded for it, count as different.
-
-    Returns:
-        A number for each row; rows with the same encoded bytes have the same one.
-    """
-    if not isinstance(split, FolderSplit) and (
-        split.is_remote or sum(split.group_bytes) > MOST_BYTES_COMPARED
-    ):
-        logger.info("images of %s are not compared: copies may be on both sides", split.path)
-        return np.arange(split.num_rows)
-    numbers: dict[object, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in _contents(split)])
-
-
-def _contents(split: Split) -> Iterator[object]:
-    """Yield something for each image that is equal for images of the same bytes only."""
-    if isinstance(split, FolderSplit):
-        paths = split.paths()
-        sizes = [os.stat(path).st_size for path in paths]
-        count = Counter(sizes)
-        for number, (path, size) in enumerate(zip(paths, sizes, strict=True)):
-            if count[size] == 1:
-                yield number
-                continue
-            with open(path, "rb") as file:
-                yield hashlib.file_digest(file, "sha256").digest()
-        return
-    for group in range(len(split.groups)):
-        rows = split.read_group(group)
-        for row in range(len(rows)):
-            yield hashlib.sha256(rows[row][0]).digest()
 
 
 def _draw(labels: np.ndarray, images: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:
@@ -166,4 +131,18 @@ def _tell(split: Split, labels: np.ndarray, *, taken: np.ndarray) -> None:
             "%d classes have no two different images and are not validated: %s",
             len(without),
             first_names([split.label_names[number] for number in without]),
+        )
+
+
+def _warn_of_likeness(split: Split, copies: Copies, validated: np.ndarray) -> None:
+    """Name pairs of images that look alike, one of them trained on and one validated on."""
+    pairs = [(a, b) for a, b in copies.alike or () if validated[a] != validated[b]]
+    if pairs:
+        named = [f"{split.where_is(a)} and {split.where_is(b)}" for a, b in pairs[:MOST_NAMED]]
+        logger.warning(
+            "%d pair(s) of images look alike, one in training and one in the validation share: the "
+            "accuracy may be too good. Remove one of each pair if they show the same: %s%s",
+            len(pairs),
+            "; ".join(named),
+            "; ..." if len(pairs) > MOST_NAMED else "",
         )

@@ -20,7 +20,14 @@ from convzoo.data.opening import DatasetReference, open_splits
 from convzoo.environment import describe_environment, now
 from convzoo.files import SCHEMA_VERSION
 from convzoo.inspection.figures import contact_sheet, save_histograms
-from convzoo.inspection.survey import Duplicates, SplitReport, Survey, find_duplicates
+from convzoo.inspection.survey import (
+    Duplicates,
+    Likenesses,
+    SplitReport,
+    Survey,
+    find_duplicates,
+    find_likenesses,
+)
 from convzoo.inspection.throughput import (
     Diagnosis,
     Speed,
@@ -63,6 +70,7 @@ class DatasetReport(TypedDict):
     environment: dict[str, Any]
     splits: dict[str, SplitReport]
     duplicates: Duplicates
+    look_alike: Likenesses
     speed: Speed | None
     doctor: Diagnosis | None
     figures: list[str]
@@ -105,6 +113,7 @@ def inspect_dataset(
         "environment": describe_environment(),
         "splits": {split: survey.describe() for split, survey in surveys.items()},
         "duplicates": find_duplicates(surveys),
+        "look_alike": find_likenesses(surveys),
         "speed": None,
         "doctor": None,
         "figures": [],

@@ -18,6 +18,13 @@ def dataset_report_text(report: DatasetReport) -> str:
     ]
     for first, second in again["examples"][:3]:
         lines.append(f"               {second['where']} is {first['where']}")
+    alike = report["look_alike"]
+    lines.append(
+        f"look alike     {alike['pairs']} pairs with other bytes, {alike['across_splits']} of them "
+        f"across splits, {alike['other_label']} with another label"
+    )
+    for first, second in alike["examples"][:3]:
+        lines.append(f"               {second['where']} is like {first['where']}")
     if report["speed"] and report["doctor"]:
         processor = report["environment"]["processor"]
         lines += ["", *_doctor_lines(report["speed"], report["doctor"], processor=processor)]

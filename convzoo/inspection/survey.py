@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from convzoo.data.split import Split
 from convzoo.images.decoding import DARK_IMAGES, EXIF_ORIENTATION, decode_rgb
+from convzoo.images.likeness import shrink, similar_pairs
 
 QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 MOST_LISTED = 20  # of misnamed files, duplicates and class counts; unreadable ones are all listed
@@ -97,6 +98,15 @@ class Duplicates(TypedDict):
     examples: list[list[Occurrence]]
 
 
+class Likenesses(TypedDict):
+    """Pairs of images that look alike; how many are of two splits, and how many of two classes."""
+
+    pairs: int
+    across_splits: int
+    other_label: int
+    examples: list[list[Occurrence]]
+
+
 class Survey:
     """What one pass over the images of a split found.
 
@@ -120,6 +130,7 @@ class Survey:
         self.misnamed: list[FoundImage] = []
         self.sample: list[bytes] = []  # encoded images for the measurements of speed
         self.thumbnails: dict[int, list[Image.Image]] = {}  # class number -> small images
+        self.tiny: list[np.ndarray] = []  # of each readable image, as `rows`
         self.rows_read = 0
         if not self.strange_labels:  # the reader of training refuses such splits
             self._read(limit)
@@ -199,6 +210,7 @@ class Survey:
         suffix = Path(place["name"] or "").suffix.lower()
         if Image.registered_extensions().get(suffix, kind) != kind:
             self.misnamed.append({**place, "format": kind})
+        self.tiny.append(shrink(Image.fromarray(pixels)))
         self.rows.append((place["row"], label, hashlib.blake2b(data, digest_size=16).digest()))
         thumbnails = self.thumbnails.setdefault(label, [])
         if len(thumbnails) < thumbnails_per_class(len(self.source.label_names)):
@@ -276,6 +288,37 @@ def find_duplicates(surveys: dict[str, Survey]) -> Duplicates:
                         for name, number in pair
                     ]
                 )
+    return found
+
+
+def find_likenesses(surveys: dict[str, Survey]) -> Likenesses:
+    """Find pairs of images that look alike, in a split or across splits, and have other bytes.
+
+    Args:
+        surveys: what was read of each split.
+    """
+    images: dict[
+        bytes, tuple[str, int, int, np.ndarray]
+    ] = {}  # by digest: the first of those with the same bytes
+    for split, survey in surveys.items():
+        for (row, label, digest), tiny in zip(survey.rows, survey.tiny, strict=True):
+            images.setdefault(digest, (split, row, label, tiny))
+    known = list(images.values())
+    found: Likenesses = {"pairs": 0, "across_splits": 0, "other_label": 0, "examples": []}
+    if not known:
+        return found
+    pairs = similar_pairs(np.array([tiny for *_, tiny in known]))
+    found["pairs"] = len(pairs)
+    for first, second in ((known[a], known[b]) for a, b in pairs):
+        found["across_splits"] += first[0] != second[0]
+        found["other_label"] += first[2] != second[2]
+        if len(found["examples"]) < MOST_LISTED:
+            found["examples"].append(
+                [
+                    {"split": name, "row": row, "where": surveys[name].source.where_is(row)}
+                    for name, row, *_ in (first, second)
+                ]
+            )
     return found
 
 

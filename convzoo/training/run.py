@@ -308,7 +308,7 @@ def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
     checkpoint = checkpointing.latest_checkpoint(recipe.folder / "checkpoints")
     # A checkpoint takes the place of finetune.pretrained.
     pinned = stay_on_commits(recipe, ("data",) if checkpoint else ("data", "finetune"))
-    data = open_run_data(pinned)
+    data = open_run_data(pinned, accelerator)
     weights = class_weights(recipe.train, data.label_names, data.samples_per_epoch)
     plan = Plan.of(recipe, data.train.num_rows)
     saved = checkpointing.load_state(checkpoint) if checkpoint else None

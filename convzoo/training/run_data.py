@@ -1,5 +1,6 @@
 """The data of a run: its splits, opened and checked, and the order of the training images."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from convzoo.data.class_balance import ClassBalance
 from convzoo.data.classes import log_classes
+from convzoo.data.copies import Copies, find_copies, fingerprint_of_files
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.order import DataOrder
 from convzoo.data.row_cache import RowCache
@@ -19,6 +22,7 @@ from convzoo.data.split import Split
 from convzoo.data.stream import TrainStream
 from convzoo.data.subset import subset
 from convzoo.data.validation_share import take_share
+from convzoo.files import write_json
 from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.settings import Recipe, num_channels
 from convzoo.training.progress import Plan
@@ -50,8 +54,13 @@ class RunData:
         return self.train.label_names
 
 
-def open_run_data(recipe: Recipe) -> RunData:
+def open_run_data(recipe: Recipe, accelerator: Accelerator | None = None) -> RunData:
     """Open the splits that a recipe names.
+
+    Args:
+        recipe: of the run.
+        accelerator: the processes of a run, of which one compares the images and writes into the
+            run folder what it found; None for who looks only.
 
     Raises:
         FileNotFoundError: if there is no such dataset.
@@ -61,7 +70,8 @@ def open_run_data(recipe: Recipe) -> RunData:
     train = subset(_open(recipe, data.train_split), data.classes)
     validation = None
     if data.eval_fraction:  # before the rest is chosen: the same images whatever that is
-        train, validation = take_share(train, data.eval_fraction, seed)
+        copies = _copies_once(train, recipe.folder, accelerator) if accelerator else None
+        train, validation = take_share(train, data.eval_fraction, seed, copies=copies)
         validation = subset(validation, limit=data.eval_limit, spaced=True)
     train = subset(train, fraction=data.fraction, limit=data.limit, seed=seed)
     # On the Hub all of them would be many requests, and the commit stands for them.
@@ -119,6 +129,26 @@ def open_stream(
         steps=range(start_step, plan.total_steps),
         exif_rotation=recipe.data.exif_rotation,
     )
+
+
+def _copies_once(split: Split, folder: Path, accelerator: Accelerator) -> Copies:
+    """Compare the images of a split on the main process, once in the life of a run folder."""
+    found: list[Copies | None] = [None]
+    if accelerator.is_main_process:
+        record, known = folder / "image_copies.json", {}
+        key = "" if split.is_remote else fingerprint_of_files(split)
+        with contextlib.suppress(OSError, ValueError):  # not there yet, or damaged
+            known = json.loads(record.read_text(encoding="utf-8"))
+        if key and known.get("files") == key:
+            found = [Copies(known["same"], known["alike"])]
+        else:
+            copies = find_copies(split)
+            found = [copies]
+            if key:
+                write_json(record, {"files": key, "same": copies.same, "alike": copies.alike})
+    broadcast_object_list(found)
+    assert found[0], "the main process found them"
+    return found[0]
 
 
 def _balance(recipe: Recipe, train: Split, labels: np.ndarray | None) -> ClassBalance | None:
