@@ -5,7 +5,7 @@ multiplications and comparisons of tensors; the gradients follow from them. Valu
 equal PyTorch's to rounding, in every floating-point type: sums are taken in float32 or wider, and
 the result has the type of the input. The weights are the same under the same names, so a
 configuration chooses freely: layer_implementation is "builtin" or "by_hand". These layers are for
-reading and checking; they take many times as long.
+reading and checking; they take several times as long.
 """
 
 from collections.abc import Callable, Iterator

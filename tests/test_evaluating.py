@@ -16,9 +16,11 @@ from convzoo.cli import main
 from convzoo.cli.evaluate import where_it_is_kept
 from convzoo.data.opening import open_split
 from convzoo.evaluation import evaluating
+from convzoo.evaluation.class_matching import match_classes
 from convzoo.evaluation.evaluating import METRIC, result_sentence
 from convzoo.evaluation.predicting import EvaluationProtocol, predict_split
 from convzoo.files import file_sha256
+from convzoo.imagenet_classes import imagenet_names
 from convzoo.images import decoding
 from convzoo.recipe.files import load_recipe
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
@@ -300,6 +302,24 @@ def test_classes_in_another_order_or_only_some_of_them_are_matched_by_name(model
     assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert [row["class"] for row in result["classes"]] == [0, 2]
     assert result["dataset"]["class_matching"] == by_name | {"num_data_classes": 2}
+
+
+def test_classes_of_imagenet_are_matched_though_lists_call_them_otherwise(tmp_path):
+    images, labels = coloured_images(3, seed=2)
+    theirs = ["n02119789", "crane2", "tench, Tinca tinca"]  # WordNet, and the dataset on the Hub
+    write_split(tmp_path / "some", "test", images, labels, files=1, names=theirs)
+    source = open_split(str(tmp_path / "some"), "test")
+    names = imagenet_names()
+    matched, matching = match_classes(source, names)
+    assert [names[number] for number in matched.class_numbers] == [
+        "kit fox",
+        "crane (n03126707)",
+        "tench",
+    ]
+    assert matching == {"by": "name", "num_model_classes": 1000, "num_data_classes": 3}
+    for model in (names[:-1], [*names[:-1], "cat"]):  # which is not ImageNet
+        with pytest.raises(ValueError, match="must have the same classes"):
+            match_classes(source, model)
 
 
 def test_a_file_that_is_no_image_is_named(model_folder, tmp_path):

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from convzoo.data.split import Split
 from convzoo.evaluation.results import ClassMatching, MatchBy
+from convzoo.imagenet_classes import imagenet_names, imagenet_numbers
 
 
 def class_names(config: PreTrainedConfig) -> list[str]:
@@ -23,8 +24,9 @@ def match_classes(
     """Give the images of a split the class numbers of a model.
 
     A model whose classes are called LABEL_0, LABEL_1, ... has no names to compare: its classes are
-    matched by number. Data may have some of the model's classes only: the model still chooses among
-    all of them.
+    matched by number. Those of ImageNet-1k are found by WordNet id or any word of their entries, if
+    a list calls them otherwise. Data may have some of the model's classes only: the model still
+    chooses among all of them.
 
     Args:
         source: the split.
@@ -64,6 +66,8 @@ def _numbers_by_name(source: Split, names: Sequence[str]) -> np.ndarray:
     """The model's number of each class of the data."""
     theirs = source.label_names
     if unknown := [name for name in theirs if name not in names]:
+        if (of_imagenet := _numbers_in_imagenet(theirs, names)) is not None:
+            return of_imagenet
         if len(theirs) != len(names):
             raise ValueError(_sizes_differ(source, names))
         raise ValueError(
@@ -79,6 +83,21 @@ def _numbers_by_name(source: Split, names: Sequence[str]) -> np.ndarray:
             f"--match-classes number compares them by number"
         )
     return np.array([names.index(name) for name in theirs])
+
+
+def _numbers_in_imagenet(theirs: Sequence[str], names: Sequence[str]) -> np.ndarray | None:
+    """The same of a model that has all classes of ImageNet-1k, and data that call them otherwise.
+
+    None where one of the two has other classes, or a name that may mean several.
+    """
+    try:
+        places = {number: place for place, number in enumerate(imagenet_numbers(names))}
+        numbers = imagenet_numbers(theirs)
+    except ValueError:
+        return None
+    if len(places) < len(imagenet_names()) or len(set(numbers)) < len(numbers):
+        return None
+    return np.array([places[number] for number in numbers])
 
 
 def _sizes_differ(source: Split, names: Sequence[str]) -> str:

@@ -375,7 +375,7 @@ def _draw_changes(axes: "Axes", report: SymmetryReport) -> None:
     floor = 1e-9  # of the scale; nothing is below rounding
     colours = ["tab:orange"] * len(changes) + ["tab:blue"]
     axes.barh(list(bars), [max(value, floor) for value in bars.values()], color=colours, left=0)
-    axes.set(xscale="log", xlim=(floor, 10), title="change", xlabel="relative to its size")
+    axes.set(xscale="log", xlim=(floor, 100), title="change", xlabel="relative to its size")
     axes.invert_yaxis()
     for place, value in enumerate(bars.values()):
         axes.text(
