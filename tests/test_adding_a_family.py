@@ -34,6 +34,16 @@ class PlainConfig(ConvZooConfig):
     num_channels: int = 3
     hidden_sizes: list[int] | tuple[int, ...] = (8, 16)
 
+    @property
+    def stage_channels(self):
+        """Channels that leave the stem and each stage."""
+        return list(self.hidden_sizes)
+
+    @property
+    def stage_strides(self):
+        """Pixels of the image for one of the map that leaves the stem and each stage."""
+        return [2 ** (1 + number) for number in range(len(self.hidden_sizes))]
+
 
 __all__ = ["PlainConfig"]
 '''
@@ -64,9 +74,9 @@ class Plain(ConvZooModel):
         self.classifier = classifier_layer(config, channels)
         self.post_init()
 
-    def forward_head(self, x):
-        """Average over all pixels and classify."""
-        return self.classifier(x.mean((2, 3)))
+    def forward_pool(self, x):
+        """Average over all pixels."""
+        return x.mean((2, 3))
 
     def _init_weights(self, module):
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -156,10 +166,9 @@ def project(tmp_path_factory):
     (copy / "recipes/plain.toml").write_text(RECIPE)
     package = copy / "modeling/__init__.py"
     text = package.read_text()
-    for name in ("configuration_qlnet import QLNetConfig", "modeling_qlnet import QLNet"):
-        line = f"from .{name}\n"
-        assert line in text
-        text = text.replace(line, line + line.replace("qlnet", "plain").replace("QLNet", "Plain"))
+    imports = "from .configuration_plain import PlainConfig\nfrom .modeling_plain import Plain\n"
+    assert text.count("\nFAMILIES: ") == 1
+    text = text.replace("\nFAMILIES: ", f"{imports}\nFAMILIES: ")
     line = "    QLNetConfig: QLNet,\n"
     assert line in text
     package.write_text(text.replace(line, line + "    PlainConfig: Plain,\n"))

@@ -812,11 +812,11 @@ def test_the_title_names_few_classes_and_counts_many():
 
     assert headline("cat", "dog", "owl") == "M tells cat, dog and owl apart"
     assert headline(*map(str, range(1000))) == "M tells 1,000 classes apart"
-    model = torch.nn.Linear(2, 3)
+    linear = torch.nn.Linear(2, 3)
     names = ["cat", "d_o*g", *map(str, range(4))]
-    facts = app.Classifier("M", "", model, None, names, None).facts()
+    facts = app.Classifier("M", "", linear, None, names, None).facts()
     assert facts.startswith("Classes: cat, d\\_o\\*g, 0, 1, 2, 3. 9 parameters, confidence")
-    of_many = app.Classifier("M", "", model, None, [*map(str, range(21))], None)
+    of_many = app.Classifier("M", "", linear, None, [*map(str, range(21))], None)
     assert of_many.facts() == "9 parameters, confidence uncalibrated"
     assert headline("cat") == "M recognises cat"
     config.problem_type = "multi_label_classification"
