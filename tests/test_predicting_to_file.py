@@ -220,7 +220,8 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same_file(killed, data, whole
     real = CNN.forward
 
     def forward(self, pixel_values, **options):
-        seen.append(len(pixel_values))
+        if pixel_values.device.type != "meta":  # on which only shapes are found out
+            seen.append(len(pixel_values))
         return real(self, pixel_values, **options)
 
     with pytest.MonkeyPatch.context() as patch:
