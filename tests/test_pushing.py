@@ -463,7 +463,7 @@ def test_the_command_shows_its_plan_and_never_the_token(hub, folder, tmp_path):
     assert "private model, new" in said[1] and f"{hub.endpoint}/user/command/commit/" in said[1]
     assert "HTTP 503" in said[1] and "trying again in 0 s (2 of 5)" in said[1]
     assert said[1].endswith(f"{commit}\n")
-    assert "0 of 13 files differ" in said[2]
+    assert "0 of 14 files differ" in said[2]
     assert said[2].endswith(f"nothing to commit: {hub.endpoint}/user/command\n")
     errors = done.stderr.splitlines()
     assert [line[:7] for line in errors] == ["error: "] * 4  # and no warning of the client
