@@ -151,6 +151,7 @@ def test_every_module_has_its_test_file(package):
         "ten_crop": "mixing",
         "transfer": "mixing",
         "curves": "metrics_log",
+        "batches": "lr_range",
         "finetuning": "building",
         "schedule": "optimization",
         "settings": "recipe_files",

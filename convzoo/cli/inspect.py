@@ -1,4 +1,4 @@
-"""`convzoo inspect`: what is in a dataset, or in a model."""
+"""`convzoo inspect`: what is in a dataset, in a model, or in the batches of a recipe."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +11,7 @@ from convzoo.cli import options
 EXAMPLES = """
 convzoo inspect data/fashion-mnist --gpus 8 --output inspection
 convzoo inspect runs/quickstart/model
+convzoo inspect recipes/quickstart.toml --batches --output batches
 convzoo inspect user/cnn-prelu-imagenet --image cat.jpg --output activations --json report.json
 """
 FEEDING, MODEL = "Feeding GPUs (datasets)", "Models"
@@ -18,9 +19,27 @@ FEEDING, MODEL = "Feeding GPUs (datasets)", "Models"
 
 def inspect(  # noqa: PLR0913  the options of a command are its parameters
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="Dataset or model: folder or Hub id.")
+        str,
+        typer.Argument(metavar="WHAT", help="Dataset or model: folder or Hub id; or a recipe."),
     ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SECTION.KEY=VALUE",
+            help="Values that replace those of a recipe.",
+            show_default=False,
+        ),
+    ] = None,
     *,
+    batches: Annotated[
+        bool,
+        typer.Option(
+            "--batches",
+            help="Draw the first training images of a recipe as the model sees them: augmented, "
+            "mixed, with their labels. --limit says how many; 64 by default.",
+            rich_help_panel="Recipes",
+        ),
+    ] = False,
     image: Annotated[
         str | None,
         typer.Option(
@@ -80,9 +99,13 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
     """Say what is in a dataset, or in a model.
 
     Of a dataset: counts, sizes, damage, and whether this machine feeds the GPUs with it. Of a
-    model: layers, multiply-adds, slopes, scales, and the activations of an image.
+    model: layers, multiply-adds, slopes, scales, and the activations of an image. Of a recipe: its
+    training batches as a figure.
     """
     options.start(quiet)
+    if batches or overrides or what.endswith(".toml"):
+        _inspect_recipe(what, overrides or [], limit=limit, output=output, json=json)
+        return
     from convzoo.inspection.model import inspect_model, is_model
     from convzoo.inspection.model_report import model_report_text
 
@@ -114,6 +137,20 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
         output=output,
     )
     _tell(report, dataset_report_text(report), json=json)
+
+
+def _inspect_recipe(
+    path: str, overrides: list[str], *, limit: int, output: str, json: str | None
+) -> None:
+    from convzoo.inspection.batches import draw_batches
+    from convzoo.recipe.files import load_recipe
+
+    if not path.endswith(".toml"):
+        raise ValueError(f"--batches and section.key=value need a recipe, a .toml file; got {path}")
+    report = draw_batches(load_recipe(path, overrides), Path(output or "."), limit=limit)
+    images: Any = report["images"]
+    text = f"{len(images)} images of {images[-1]['step'] + 1} batch(es), drawn: {report['figure']}"
+    _tell(report, text, json=json)
 
 
 def _tell(report: Mapping[str, Any], text: str, *, json: str | None) -> None:

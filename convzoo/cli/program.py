@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "Classify image files.",
     "convert": "Turn published weights of another format into a model folder.",
     "recipe": "Explain all keys of a recipe, or fill in a recipe's defaults.",
+    "lr-range": "Try growing learning rates on a recipe's first batches, and plot the loss.",
     "preprocess": "Copy a dataset with smaller images, so that training decodes less.",
     "inspect": "Say what is in a dataset, or in a model.",
     "symmetry": "Rotate and scale the weights of a QLNet so that its answers stay the same.",
@@ -50,9 +51,10 @@ class Group(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """A command, loaded from its file."""
         if cmd_name in COMMANDS and cmd_name not in self.commands:
-            module = importlib.import_module(f"convzoo.cli.{cmd_name}")
+            function = cmd_name.replace("-", "_")
+            module = importlib.import_module(f"convzoo.cli.{function}")
             app = typer.Typer(add_completion=False, **PLAIN)
-            app.command(cmd_name, cls=Command, epilog=module.EXAMPLES)(getattr(module, cmd_name))
+            app.command(cmd_name, cls=Command, epilog=module.EXAMPLES)(getattr(module, function))
             self.commands[cmd_name] = get_command(app)
         return super().get_command(ctx, cmd_name)
 
