@@ -28,6 +28,7 @@ from .modeling_convzoo import (
     ConvZooModel,
     PointwiseConv2d,
     classifier_layer,
+    fuse_pair,
     is_tracing,
 )
 
@@ -61,6 +62,10 @@ class CNNStem(nn.Module):
         x = self.act(self.bn(self.conv(x)))  # (N, num_channels, H, W) -> (N, embedding_size, ...)
         pooled: Tensor = self.pool(x)  # a quarter of the height and width; all of it if "small"
         return pooled
+
+    def fuse_norms(self) -> None:
+        """Fold the batch norm into the convolution."""
+        fuse_pair(self, "conv", "bn")
 
 
 class CNNBlock(GradientCheckpointingLayer):
@@ -105,8 +110,12 @@ class CNNBlock(GradientCheckpointingLayer):
             self.shortcut = nn.Sequential(OrderedDict[str, nn.Module](conv=conv, bn=bn))
         self.final_act = activation(config, out_channels)
         self.drop_path_rate = drop_path_rate
+        self.fused = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fused:
+            fused_output: Tensor = self.final_act(self.convolutions(x) + self.shortcut(x))
+            return fused_output
         if self.training and self.takes_scaled_norm():
             return self.forward_with_scaled_norm(x)
         branch = self.bn3(self.convolutions(x))  # (N, out_channels, H / stride, W / stride)
@@ -161,6 +170,16 @@ class CNNBlock(GradientCheckpointingLayer):
             x = torch.addcmul(self.shortcut(x), branch, kept)
         output: Tensor = self.final_act(x)
         return output
+
+    def fuse_norms(self) -> None:
+        """Fold the batch norms, and the residual scale, into the convolutions."""
+        fuse_pair(self, "conv1", "bn1")
+        fuse_pair(self, "conv2", "bn2")
+        fuse_pair(self, "conv3", "bn3", scale=F.softplus(self.residual_scale))
+        if not isinstance(self.shortcut, nn.Identity):
+            fuse_pair(self.shortcut, "conv", "bn")
+        del self.residual_scale
+        self.fused = True
 
 
 class CNN(ConvZooModel):

@@ -17,6 +17,8 @@ from typing import Any, Self, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.backbone_utils import BackboneMixin
@@ -46,6 +48,7 @@ class ConvZooModel(PreTrainedModel):
         classifier: last linear layer; Identity where `num_labels` is 0.
         head_layers: names of the layers with weights after the last stage.
         minimum_image_size: least height and width of images, in pixels.
+        fused: whether `fuse` has folded the batch norms.
         weight_names: patterns in the names of weights in other files, and what they are here.
     """
 
@@ -56,6 +59,7 @@ class ConvZooModel(PreTrainedModel):
 
     head_layers: tuple[str, ...] = ("classifier",)
     minimum_image_size = 1
+    fused = False
 
     # The wrappers of torch.compile and of data-parallel training put their names in front.
     weight_names = {WRAPPERS: ""}  # noqa: RUF012 - constant
@@ -109,13 +113,20 @@ class ConvZooModel(PreTrainedModel):
             the output of that one, and the outputs of those whose numbers are in `kept`, in order.
         """
         self._check_images(pixel_values)
-        x = self.stem(pixel_values)
+        x = self.stem(self.arrange(pixel_values))
         states = [x] if 0 in kept else []
         for number, stage in enumerate(self.stages[:last], start=1):
             x = stage(x)
             if number in kept:
                 states.append(x)
         return x, states
+
+    def arrange(self, pixel_values: Tensor) -> Tensor:
+        """Lay images out as evaluation on a CPU is fastest: channels last, as all maps are then."""
+        graph = torch.compiler.is_compiling() or is_tracing()
+        if self.training or pixel_values.device.type != "cpu" or graph:
+            return pixel_values
+        return pixel_values.contiguous(memory_format=torch.channels_last)
 
     def forward_intermediates(
         self,
@@ -202,6 +213,65 @@ class ConvZooModel(PreTrainedModel):
     @loss_function.setter
     def loss_function(self, value: Callable[..., Tensor]) -> None:
         self._loss_function = value
+
+    # Fusion ------------------------------------------------------------------------------------
+
+    def fuse(self) -> Self:
+        """Fold batch norms and residual scales into the convolutions, for faster inference.
+
+        Outputs stay the same but for rounding; the layers and names of weights do not. So a fused
+        model can be moved, cast and run, but not trained or saved. A family without batch norms
+        stays as it is.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: if the model is in training mode, or its layers are wrapped, as by PEFT, or
+                those written by hand.
+        """
+        if self.training:
+            raise ValueError("the model must be in evaluation mode to be fused. Call eval() first.")
+        if self.config.layer_implementation != "builtin":
+            raise ValueError(
+                'layer_implementation must be "builtin" for a model to be fused; got '
+                f'"{self.config.layer_implementation}". Load it with layer_implementation="builtin"'
+            )
+        if not self.fused:
+            for module in list(self.modules()):
+                if hasattr(module, "fuse_norms"):
+                    cast(Any, module).fuse_norms()
+                    self.fused = True
+        if self.fused:
+            self.requires_grad_(False)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode.
+
+        Raises:
+            ValueError: for training mode of a fused model, whose batch norms are gone.
+        """
+        if mode and self.fused:
+            raise ValueError(
+                "a fused model must stay in evaluation mode, because its batch norms are gone; got "
+                "train(). Load the model again to train it."
+            )
+        super().train(mode)
+        return self
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save as `PreTrainedModel.save_pretrained` does.
+
+        Raises:
+            ValueError: for a fused model, whose weights no longer have their names.
+        """
+        if self.fused:
+            raise ValueError(
+                "a fused model must not be saved, because its weights no longer have their names. "
+                "Save the model before fuse(), or load it again; fuse() takes a moment."
+            )
+        super().save_pretrained(*args, **kwargs)
 
     # Activation checkpointing ------------------------------------------------------------------
 
@@ -621,6 +691,72 @@ def checkpoint_block(
         return checkpoint_func(function, *inputs)
     return checkpoint_func(
         function, *inputs, context_fn=lambda: (nullcontext(), ScratchStatistics(block))
+    )
+
+
+# Batch norms folded into the convolutions in front of them ---------------------------------------
+
+
+def fold(conv: nn.Module, bn: nn.Module, scale: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+    """Compute weight and bias of the convolution that also does what its batch norm does.
+
+    Args:
+        conv: any convolution.
+        bn: batch norm of its outputs.
+        scale: number that the batch norm's output is multiplied by, too.
+
+    Returns:
+        Weight and bias, (out_channels,), in the type of the convolution.
+
+    Raises:
+        ValueError: if one of the two is something else, as where PEFT wraps it.
+    """
+    if not isinstance(conv, nn.Conv2d) or not isinstance(bn, _BatchNorm):
+        raise ValueError(
+            "layers to be fused must be a convolution and a batch norm; got "
+            f"{type(conv).__name__} and {type(bn).__name__}. Merge or take off what wraps them."
+        )
+    dtype = conv.weight.dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    mean, variance = cast(Tensor, bn.running_mean), cast(Tensor, bn.running_var)
+    gain = bn.weight.to(wide) * (variance.to(wide) + bn.eps).rsqrt() * scale
+    shift = -mean.to(wide) if conv.bias is None else conv.bias.to(wide) - mean.to(wide)
+    bias = torch.addcmul(bn.bias.to(wide) * scale, shift, gain)
+    return (conv.weight * gain.view(-1, 1, 1, 1)).to(dtype), bias.to(dtype)
+
+
+@torch.no_grad()
+def fuse_pair(
+    parent: nn.Module, conv_name: str, bn_name: str, *, scale: Tensor | float = 1.0
+) -> None:
+    """Fold a batch norm of a module into its convolution, and put Identity in its place."""
+    conv = cast(nn.Conv2d, getattr(parent, conv_name))
+    weight, bias = fold(conv, getattr(parent, bn_name), scale)
+    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+    setattr(parent, bn_name, nn.Identity())
+
+
+def computes_alone(block: nn.Module, layers: Collection[type[nn.Module]]) -> bool:
+    """Say whether nobody sees how a block computes its output in evaluation on a CPU.
+
+    That is so without gradients, autocast, traces and hooks, and where each module in the block is
+    of the given types: not where PEFT wraps it, a parametrisation or pruning computes its weights
+    or accelerate loads them.
+    """
+    if block.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch.compiler.is_compiling() or is_tracing():
+        return False
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        return False
+    within = (module for child in block.children() for module in child.modules())
+    return all(
+        type(module) in layers
+        and not module.training
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        and "forward" not in vars(module)
+        for module in within
     )
 
 

@@ -24,6 +24,9 @@ from .modeling_convzoo import (
     ConvZooModel,
     PointwiseConv2d,
     classifier_layer,
+    computes_alone,
+    fold,
+    fuse_pair,
     is_tracing,
 )
 
@@ -43,6 +46,10 @@ class QLNetStem(nn.Module):
         x = F.relu(self.bn(self.conv(x)))  # (N, num_channels, H, W) -> (N, embedding_size, ...)
         pooled: Tensor = self.pool(x)  # a quarter of the height and width; all of it if "small"
         return pooled
+
+    def fuse_norms(self) -> None:
+        """Fold the batch norm into the convolution."""
+        fuse_pair(self, "conv", "bn")
 
 
 class QLNetBlock(GradientCheckpointingLayer):
@@ -74,12 +81,70 @@ class QLNetBlock(GradientCheckpointingLayer):
             conv = PointwiseConv2d(in_channels, out_channels, 1, stride, bias=False)
             bn = batch_norm(config, out_channels)
             self.shortcut = nn.Sequential(OrderedDict[str, nn.Module](conv=conv, bn=bn))
+        self.stride = stride
+        self.folded: nn.ParameterList | None = None  # the weights once batch norms are fused
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.folded is not None:
+            return self.forward_folded(x, list(self.folded))
+        if x.device.type == "cpu" and computes_alone(self, LAYERS):
+            return self.forward_folded(x, self.fold_weights())
         first, second = self.bn1(self.conv1(x)).chunk(2, dim=1)  # 2 * (N, width, H, W)
         branch = self.bn2(self.conv2(first * second))  # (N, out_width, H / stride, W / stride)
         x = self.bn3(self.conv3(branch)) + self.shortcut(x)  # (N, out_channels, ...)
         return x if isinstance(self.shortcut, nn.Identity) else hardball(x)
+
+    def fold_weights(self) -> list[Tensor]:
+        """Fold the batch norms into the convolutions.
+
+        Returns:
+            Weights and biases in the order of `forward_folded`: of the first and of the second
+            factors; for each output that the depthwise convolution has of a channel those of the
+            outputs of this number, and the part of conv3's weight that reads them; the bias of
+            conv3; and those of the shortcut if it has a convolution.
+        """
+        half = self.conv2.in_channels
+        count = self.conv2.out_channels // half
+        weight, bias = fold(self.conv1, self.bn1)
+        tensors = [weight[:half], bias[:half], weight[half:], bias[half:]]
+        weight, bias = fold(self.conv2, self.bn2)
+        last_weight, last_bias = fold(self.conv3, self.bn3)
+        for i in range(count):
+            tensors += [weight[i::count], bias[i::count], last_weight[:, i::count]]
+        tensors.append(last_bias)
+        if isinstance(self.shortcut, nn.Sequential):
+            conv, bn = self.shortcut.children()
+            tensors += fold(conv, bn)
+        return [tensor.contiguous() for tensor in tensors]
+
+    def forward_folded(self, x: Tensor, tensors: list[Tensor]) -> Tensor:
+        """Compute the block from folded weights, part by part: nothing is interleaved or joined."""
+        first, first_bias, second, second_bias, *tensors = tensors
+        product = F.conv2d(x, first, first_bias)
+        product = product.mul_(F.conv2d(x, second, second_bias))  # (N, width, H, W)
+        shortcut = x
+        if not isinstance(self.shortcut, nn.Identity):
+            *tensors, weight, bias = tensors
+            shortcut = F.conv2d(x, weight, bias, self.stride)
+        *tensors, last_bias = tensors
+        output, groups = None, len(first)
+        for weight, bias, last in zip(tensors[::3], tensors[1::3], tensors[2::3], strict=True):
+            part = F.conv2d(product, weight, bias, self.stride, 1, 1, groups)
+            if output is None:
+                output = F.conv2d(part, last, last_bias)  # (N, out_channels, ...)
+            else:
+                output = output.add_(F.conv2d(part, last))
+        output = cast(Tensor, output).add_(shortcut)
+        return output if isinstance(self.shortcut, nn.Identity) else hardball(output)
+
+    def fuse_norms(self) -> None:
+        """Replace all layers by their folded weights."""
+        with torch.no_grad():
+            self.folded = nn.ParameterList(self.fold_weights())
+        for name in ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"):
+            delattr(self, name)
+        if not isinstance(self.shortcut, nn.Identity):
+            self.shortcut = nn.Sequential()
 
 
 class QLNet(ConvZooModel):
@@ -142,9 +207,10 @@ class QLNet(ConvZooModel):
         Raises:
             ValueError: if the stage, the matrix or training mode rules the rotation out.
         """
-        if self.training:
+        if self.training or self.fused:
             raise ValueError(
-                "the model must be in evaluation mode to be rotated. Call eval() first."
+                "the model must be in evaluation mode, and not fused, to be rotated. Call eval() "
+                "first, and fuse() afterwards."
             )
         blocks = self._blocks(stage)
         shortcut, channels = blocks[0].shortcut, blocks[0].conv3.out_channels
@@ -277,6 +343,13 @@ class DepthwiseConv2d(nn.Conv2d):
             outputs = [output.movedim(1, -1) for output in outputs]
             return torch.stack(outputs, -1).flatten(-2).movedim(-1, 1).to(x.dtype)
         return torch.stack(outputs, 2).flatten(1, 2).to(x.dtype)
+
+
+# What a block consists of, as it was built.
+LAYERS = (
+    *(nn.Conv2d, PointwiseConv2d, DepthwiseConv2d, nn.BatchNorm2d),
+    *(nn.Identity, nn.Sequential),
+)
 
 
 __all__ = ["QLNet", "QLNetBackbone", "QLNetModel"]
