@@ -291,9 +291,11 @@ class SpatialPyramidPooling(nn.Module):
 
 
 class PReLU(nn.PReLU):
-    """PReLU with a vectorised CPU backward pass; same bits as torch.prelu, whose own is scalar.
+    """PReLU with a vectorised CPU backward pass; that of PyTorch is scalar.
 
-    In evaluation, in graphs and on other devices it is that of PyTorch.
+    Outputs and gradients for x have the bits of PyTorch's; gradients for the slopes of float32 and
+    bfloat16 are summed in another order. In evaluation, in graphs and on other devices it is that
+    of PyTorch.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -320,11 +322,50 @@ class PReLUFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, slopes = (tensor.to(grad.dtype) for tensor in ctx.saved_tensors)  # as autocast did
-        positive = torch.ops.aten.threshold_backward(grad, x, 0)
-        negative = grad - positive  # grad where x <= 0, 0 elsewhere
-        grad_x = torch.addcmul(positive, negative, slopes.view(-1, 1, 1))
-        # x first: its memory layout decides the order of the sum, as in PyTorch's.
-        return grad_x, (x * negative).sum((0, 2, 3)).sum_to_size(slopes.shape)
+        slopes = slopes.view(-1, 1, 1)
+        fast = x.dtype in (torch.float32, torch.bfloat16) and x.ndim == 4 and x.numel() > 0
+        # Neither the gradient of a gradient nor a batch of batches goes through parts.
+        if fast and not torch.is_grad_enabled() and not is_batched(grad):
+            grad_x, sums = gradients_by_parts(x, grad, slopes)
+        else:
+            positive = torch.ops.aten.threshold_backward(grad, x, 0)
+            negative = grad - positive  # grad where x <= 0, 0 elsewhere
+            grad_x = torch.addcmul(positive, negative, slopes)
+            # x first: its memory layout decides the order of the sum, as in PyTorch's.
+            sums = (x * negative).sum((0, 2, 3))
+        return grad_x, sums.sum_to_size(slopes.shape[0]).to(grad.dtype)
 
+
+def gradients_by_parts(x: Tensor, grad: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of PReLU for x and, in float32, for one slope of each channel.
+
+    Images go one after the other, or as many as a processor's cache holds, so that nothing but x,
+    grad and the result passes through memory. A batch norm's gradient for its gain is the sum over
+    the pixels of a product, which no other operation computes in one pass; mean and variance do
+    nothing here.
+    """
+    grad_x, channels = torch.empty_like(x), x.shape[1]
+    zeros, ones = torch.zeros(channels), torch.ones(channels)
+    sums = torch.zeros(channels)
+    count = max(1, CACHED_BYTES // (x[0].numel() * x.element_size()))
+    parts = zip(x.split(count), grad.split(count), grad_x.split(count), strict=True)
+    for x_part, grad_part, result in parts:
+        positive = torch.ops.aten.threshold_backward(grad_part, x_part, 0)
+        negative = grad_part - positive  # grad where x <= 0, 0 elsewhere
+        torch.addcmul(positive, negative, slopes, out=result)
+        sums += torch.ops.aten.native_batch_norm_backward(
+            *(negative, x_part, ones, zeros, ones, None, None),
+            *(False, 0.0, [False, True, False]),  # in evaluation mode, eps, only of the gain
+        )[1]
+    return grad_x, sums
+
+
+def is_batched(x: Tensor) -> bool:
+    """Say whether a tensor, or all, are wrapped by a transform of torch.func or vmap's ancestor."""
+    functorch = torch._C._functorch
+    return functorch.maybe_current_level() is not None or functorch.is_legacy_batchedtensor(x)
+
+
+CACHED_BYTES = 2**20  # of one tensor in `gradients_by_parts`: second-level caches have 1 to 2 MiB
 
 __all__ = ["CNN", "CNNBackbone", "CNNModel"]

@@ -64,6 +64,7 @@ ROOMS = {
     "convzoo": (
         *("allocator", "errors", "labels", "imagenet_classes", "health", "layers", "files"),
         *("environment", "signals"),
+        "inference",
         *("recipe", "images", "data", "training", "evaluation"),
         *("resizing", "inspection", "report", "conversion", "own_images", "prediction"),
         *("experiments", "cli", "__main__"),

@@ -295,3 +295,19 @@ def test_memory_does_not_grow_with_the_number_of_images(model, tmp_path):
         assert f"{images} of {images} images classified" in done.stderr
     for few, many in zip(*peaks, strict=True):
         assert many < few + 100_000, peaks  # allocators keep some of what was freed
+
+
+def test_preparation_changes_answers_by_rounding_and_can_be_left_out(model, photos, capsys):
+    answers = {}
+    for option in ("--fast", "--no-fast", "--bf16"):
+        assert main(["predict", str(model), str(photos), "--json", option]) == 0
+        answers[option] = json.loads(capsys.readouterr().out)
+    plain = answers["--no-fast"]
+    for option, tolerance in (("--fast", 1e-6), ("--bf16", 0.03)):
+        for ours, theirs in zip(answers[option], plain, strict=True):
+            scores = {guess["label"]: guess["score"] for guess in theirs["predictions"]}
+            for guess in ours["predictions"]:
+                assert guess["score"] == pytest.approx(scores[guess["label"]], abs=tolerance)
+    assert answers["--bf16"] != plain
+    assert main(["predict", str(model), str(photos), "--bf16", "--no-fast"]) == 2
+    assert "--bf16 needs --fast" in capsys.readouterr().err

@@ -151,7 +151,9 @@ def test_classes_are_none_several_or_the_models(typed, classes, *, evaluated, ca
 
 
 def test_options_arrive_as_they_are_typed(evaluated, tmp_path, capsys):
-    options = "--split val --batch-size 3 --num-workers 0 --crops 10 --exif-rotation --name n"
+    options = (
+        "--split val --batch-size 3 --num-workers 0 --crops 10 --exif-rotation --name n --fast"
+    )
     options += " --revision r --image-column i --label-column l --trust-remote-code --json"
     options += " --match-classes number"
     file = tmp_path / "result.json"
@@ -159,7 +161,9 @@ def test_options_arrive_as_they_are_typed(evaluated, tmp_path, capsys):
     (((model, data, *_), given),) = evaluated
     assert (model, data.path, data.name, data.revision) == ("m", "d", "n", "r")
     assert (data.image_column, data.label_column) == ("i", "l")
-    protocol = EvaluationProtocol(crops=10, exif_rotation=True, batch_size=3, num_workers=0)
+    protocol = EvaluationProtocol(
+        crops=10, exif_rotation=True, batch_size=3, num_workers=0, fast=True
+    )
     assert given["protocol"] == protocol and given["split"] == "val"
     assert given["trust_remote_code"] is True and given["choice"].match_by == "number"
     assert json.loads(file.read_text()) == {"metrics": {}}

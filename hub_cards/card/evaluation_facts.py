@@ -42,6 +42,7 @@ def protocol_label(evidence: Evidence, result: Record) -> str:
             f"{views} views" if views != 1 else "",
             f"mean of the {plain(averaged)}" if averaged else "",
             "turned by EXIF" if protocol.get("exif_rotation") else "",
+            "batch norms folded" if protocol.get("fused") else "",
             settings(changed),
         ]
     )

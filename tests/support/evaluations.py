@@ -3,7 +3,7 @@
 from convzoo.evaluation.evaluating import Choice, evaluate_folder
 from convzoo.evaluation.predicting import EvaluationProtocol, Kept
 
-PROTOCOL = {"crops", "exif_rotation", "unreadable", "batch_size", "num_workers"}
+PROTOCOL = {"crops", "exif_rotation", "unreadable", "batch_size", "num_workers", "fast"}
 CHOICE = {"classes", "limit", "match_by"}
 KEPT = {"top_k", "logits", "folder"}
 
