@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -490,18 +491,69 @@ def test_an_early_end_publishes_the_best_weights(early, colour_data):
     assert metrics["loss"] == pytest.approx(lines[best]["eval_loss"], rel=1e-3)
 
 
+def decisions(run_folder):
+    """When a run ended, and which weights it published."""
+    record = json.loads((run_folder / "model/train_results.json").read_text())
+    keys = ("optimizer_steps", "published_step", "stopped_early", "model_sha256", "validation")
+    return {key: record[key] for key in keys}
+
+
 def test_a_killed_run_ends_early_at_the_same_step_with_the_same_weights(
     early, tiny_recipe, *, tmp_path
 ):
     end_after_first_checkpoint(tiny_recipe, tmp_path, *EARLY)
     done = train(tiny_recipe, f"run.output_dir={tmp_path}", *EARLY)
     assert "resuming from" in done.stderr
-    records = []
-    for folder in (early[0], tmp_path / "tiny"):
-        record = json.loads((folder / "model/train_results.json").read_text())
-        keys = ("optimizer_steps", "published_step", "stopped_early", "model_sha256", "validation")
-        records.append({key: record[key] for key in keys})
-    assert records[0] == records[1]
+    assert decisions(early[0]) == decisions(tmp_path / "tiny")
+
+
+KILLED_WRITE = """
+import os, runpy, signal, sys
+
+count, moment = 0, int(sys.argv[1])
+
+def die(event, arguments):  # of Python's audit: before a file or folder is made, moved or removed
+    global count
+    if event in ("os.mkdir", "os.rename", "os.remove") and "checkpoints" in str(arguments[0]):
+        count += 1
+        if count == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_kills_inside_checkpoint_writes_change_no_decision(early, tiny_recipe, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_WRITE)
+    arguments = (ROOT / "train_accelerate.py", tiny_recipe, f"run.output_dir={tmp_path}", *EARLY)
+    for moment in (1, 2, 3, 5, 9, 14, 20):  # one process each, which goes on after the last
+        done = run(script, moment, *arguments, check=False)
+        assert done.returncode == -signal.SIGKILL, (moment, done.stderr)
+    train(*arguments[1:])
+    assert decisions(tmp_path / "tiny") == decisions(early[0])
+
+
+@pytest.mark.slow
+def test_early_stopping_decides_the_same_after_a_kill_on_another_number_of_processes(
+    alexnet_recipe, tmp_path
+):
+    """Without batch norm, whose statistics depend on the number of processes."""
+    recipe = alexnet_recipe(dropout=0.0)
+    early = ("train.early_stopping_patience=3", "train.evaluate_every_epochs=1")
+    early += ("run.publish=best", "optimizer.learning_rate=0.05")
+    train(recipe, f"run.output_dir={tmp_path / 'whole'}", *early)
+    end_after_first_checkpoint(recipe, tmp_path / "killed", *early, processes=2)
+    train(recipe, f"run.output_dir={tmp_path / 'killed'}", *early)
+    whole, killed = (tmp_path / name / "alexnet" for name in ("whole", "killed"))
+    keys = {"optimizer_steps", "published_step", "stopped_early"}
+    assert {k: decisions(whole)[k] for k in keys} == {k: decisions(killed)[k] for k in keys}
+    weights = [load_file(folder / "model/model.safetensors") for folder in (whole, killed)]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=1e-3, atol=1e-4)
 
 
 def test_a_best_checkpoint_that_is_damaged_is_not_published(early, tiny_recipe, tmp_path):

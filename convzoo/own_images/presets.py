@@ -1,6 +1,7 @@
 """Settings for a person's own images: few or many, from fresh weights or from trained ones.
 
-They are a start that a person edits, and are not measured against their neighbours yet.
+They are a start that a person edits. Some were measured against their neighbours by
+benchmarks/finetune_presets.py; docs/small-data.md says with what result.
 """
 
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ def _trained_network(start: StartingPoint, *, few: bool) -> Settings:
             "horizontal_flip": Setting(0.5, "0.0 where left and right differ, as in writing"),
         },
         "optimizer": {
-            "learning_rate": Setting(0.01, "small, because the weights are good already"),
+            "learning_rate": Setting(0.03, "small, because the weights are good already"),
             "nesterov": Setting(True),
         },
         "schedule": {"warmup_epochs": Setting(1)},
