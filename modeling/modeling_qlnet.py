@@ -175,6 +175,13 @@ class QLNet(ConvZooModel):
         self.classifier = classifier_layer(config, channels)
         self.post_init()
 
+    def arrange(self, pixel_values: Tensor) -> Tensor:
+        """Leave the layout of images where blocks go layer by layer: channels last is slower."""
+        blocks = (module for module in self.modules() if isinstance(module, QLNetBlock))
+        if self.fused or any(computes_alone(block, LAYERS) for block in blocks):
+            return super().arrange(pixel_values)
+        return pixel_values
+
     def forward_pool(self, x: Tensor) -> Tensor:
         """Shrink by hardball and average over all pixels: (N, C, H, W) -> (N, C)."""
         return hardball(x).mean((2, 3))

@@ -70,15 +70,17 @@ def test_a_stopped_run_is_resumed_to_the_weights_that_the_old_code_reached(golde
     assert [line["step"] for line in lines] == [line["step"] for line in expected]
     assert [line.keys() for line in lines] == [line.keys() for line in expected]
     weights = folder / "model" / "model.safetensors"
-    # Not to the bit: 0.1.0 summed the gradients of PReLU's slopes in another order.
+    # Not to the bit: 0.1.0 summed the gradients of PReLU's slopes in another order, and with that
+    # order the bits of the weights are still those of the golden run. Otherwise differences
+    # were 4e-6 of the values of the log, and 8e-6 in the weights, when this was written.
     for key in ("loss", "learning_rate", "grad_norm", "eval_loss"):
         assert [line.get(key) for line in lines] == [
-            line.get(key) and pytest.approx(line[key], rel=1e-2) for line in expected
+            line.get(key) and pytest.approx(line[key], rel=1e-4) for line in expected
         ]
     ours, theirs = load_file(weights), load_file(MODEL / "model.safetensors")
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
-        torch.testing.assert_close(ours[name], value, rtol=1e-2, atol=1e-3, msg=name)
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_the_golden_model_is_the_one_whose_hash_is_recorded():

@@ -209,9 +209,10 @@ def test_channels_last_is_chosen_for_evaluation_only():
             )
         )
         logits(model, x)
+        model(x)  # with gradients a QLNet goes layer by layer, which channels last makes slower
         model.train()(x)
         hook.remove()
-        assert layouts == [True, False]
+        assert layouts == [True, isinstance(model, CNN), False]
 
 
 def test_published_code_fuses_by_itself(tmp_path):

@@ -65,7 +65,7 @@ def predict(  # noqa: PLR0913  the options of a command are its parameters
     bf16: Annotated[
         bool,
         typer.Option(
-            "--bf16", help="Compute in bfloat16, too; probabilities change by about a hundredth."
+            "--bf16", help="Compute in bfloat16, too; probabilities change, by a hundredth or two."
         ),
     ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
