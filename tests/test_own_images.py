@@ -1,6 +1,5 @@
 """From a folder of images to a recipe and a trained model."""
 
-import json
 import os
 import shutil
 import signal
@@ -24,7 +23,6 @@ from convzoo.own_images.starting_point import read_starting_point
 from convzoo.recipe.files import load_recipe, recipe_from_tables
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import ENVIRONMENT, ROOT, run
-from tests.support.documents import Page
 from tests.support.images import COLOURS, coloured_images, write_image_folder, write_split
 
 
@@ -138,49 +136,27 @@ def write_photos(folder):
     return folder
 
 
-QUICK = ("train.epochs=2", "train.global_batch_size=8", "data.num_workers=0", "run.seed=3")
-
-
-def test_the_journey_from_a_folder_to_a_measured_model(tmp_path):
-    """As a person types it, in a fresh folder; each command that is offered works."""
+def test_a_folder_is_looked_at_before_a_recipe_is_written(tmp_path, capsys, *, monkeypatch, caplog):
+    """tests/test_end_to_end.py goes on from here."""
     photos = write_photos(tmp_path / "my photos")
-    done = run("-m", "convzoo", "finetune", "my photos", *QUICK, cwd=tmp_path, check=False)
-    assert done.returncode == 1 and "broken.jpg (an image must be" in done.stderr
-    assert "1 of 38 cannot be" in done.stderr and not (tmp_path / "runs").exists()
+    monkeypatch.chdir(tmp_path)
+    command = ["finetune", "my photos", "--only-recipe", "train.epochs=2"]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "broken.jpg (an image must be" in said and "1 of 38 cannot be" in said
+    assert not (tmp_path / "runs").exists()
     (photos / "blue" / "broken.jpg").unlink()
-    done = run("-m", "convzoo", "finetune", "my photos", *QUICK, cwd=tmp_path)
-    text = (tmp_path / "runs" / "my-photos.toml").read_text()
-    assert done.stdout.startswith(text) and "blue 12, green 12, red 13" in text
-    assert "IMG 0 copy.jpg" in done.stderr  # a copy
-    offered = done.stdout.partition("Next:\n")[2].splitlines()
-    commands = [line.partition("  #")[0].strip() for line in offered]
-    assert commands[0] == (
-        "convzoo evaluate runs/my-photos/model --data 'my photos' --validation-share"
-    )
-    as_documented = {
-        each.replace("'my photos'", "pets")
-        .replace("my-photos", "pets")
-        .replace("IMAGE", "photo.jpg")
-        for each in commands
-    }
-    assert as_documented <= set(Page("docs/images.md").commands())
-    model = tmp_path / "runs" / "my-photos" / "model"
-    recipe = load_recipe(model / "recipe.toml")
-    assert recipe == load_recipe(tmp_path / "runs" / "my-photos.toml")
-    shown = run(
-        *("-m", "convzoo", "evaluate", "runs/my-photos/model"),
-        *("--data", "my photos", "--validation-share"),
-        cwd=tmp_path,
-    )
-    record = json.loads((model / "train_results.json").read_text())
-    assert f"{record['validation']['num_samples']} of 37 images" in shown.stdout
-    again = run("-m", "convzoo", "finetune", "my photos", *QUICK, cwd=tmp_path)
-    assert "is finished" in again.stderr and "Next:" in again.stdout
+    assert main(command) == 0
+    file = tmp_path / "runs" / "my-photos.toml"
+    text = file.read_text()
+    assert capsys.readouterr().out.startswith(text) and "blue 12, green 12, red 13" in text
+    assert "IMG 0 copy.jpg" in caplog.text  # a copy
+    assert main(command) == 0  # the same again
     edited = text.replace("epochs = 2 ", "epochs = 3 ")
-    (tmp_path / "runs" / "my-photos.toml").write_text(edited)
-    done = run("-m", "convzoo", "finetune", "my photos", *QUICK, cwd=tmp_path, check=False)
-    assert "it was edited, or the images" in done.stderr and done.returncode == 1
-    assert (tmp_path / "runs" / "my-photos.toml").read_text() == edited
+    file.write_text(edited)
+    assert main(command) == 1
+    assert "it was edited, or the images" in capsys.readouterr().err
+    assert file.read_text() == edited
 
 
 def test_fine_tuning_starts_from_the_model(trained, tmp_path):

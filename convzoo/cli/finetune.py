@@ -27,7 +27,7 @@ def finetune(
         str,
         typer.Argument(
             metavar="FOLDER",
-            help="Folder with a folder of images for each class, another dataset (docs/images.md "
+            help="Folder with a folder of images for each class, another dataset (docs/formats.md "
             "lists them), or Hub dataset id.",
         ),
     ],
@@ -143,6 +143,7 @@ def _tell_next_commands(recipe: "Recipe", findings: "Findings") -> None:
         test = f"convzoo evaluate {model} --data {data} --split test{rotation}"
         lines.append((test, "on images that decided nothing"))
     lines += [
+        (f"convzoo report {model}", "a page of its mistakes"),
         (f"convzoo predict {model} IMAGE", "the classes of an image"),
         (f"hub-cards render {model}", "its card, README.md"),
         (f"python app.py {model}", "a page in the browser"),
