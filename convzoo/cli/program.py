@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "Make one page of what a model gets wrong, from the predictions of an evaluation.",
     "predict": "Classify image files.",
     "convert": "Turn published weights of another format into a model folder.",
+    "export": "Write a model as a file that runs without this package, checked on images.",
     "recipe": "Explain all keys of a recipe, or fill in a recipe's defaults.",
     "lr-range": "Try growing learning rates on a recipe's first batches, and plot the loss.",
     "preprocess": "Copy a dataset with smaller images, so that training decodes less.",
