@@ -151,6 +151,7 @@ def test_every_module_has_its_test_file(package):
         "boxes": "mixing",
         "erasing": "mixing",
         "ten_crop": "mixing",
+        "corruption_filters": "corruptions",
         "transfer": "mixing",
         "curves": "metrics_log",
         "batches": "lr_range",
