@@ -173,6 +173,7 @@ def test_every_module_has_its_test_file(package):
         "predicting": "evaluating",
         "prediction_table": "prediction_file",
         "unfinished": "predicting_to_file",
+        **dict.fromkeys(("corrupting", "robustness_results"), "robustness"),
         "rederiving": "remeasuring",
         "classifiers": "evaluating",
         "class_matching": "evaluating",

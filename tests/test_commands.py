@@ -129,7 +129,7 @@ def evaluated(monkeypatch):
         return {"metrics": {}}
 
     monkeypatch.setattr(convzoo.evaluation.evaluating, "evaluate_folder", evaluate_folder)
-    monkeypatch.setattr(evaluate, "_is_main_process", lambda: True)
+    monkeypatch.setattr(evaluate, "is_main_process", lambda: True)
     return calls
 
 

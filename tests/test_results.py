@@ -14,6 +14,7 @@ from convzoo.evaluation.results import (
     readable_json,
     record_result,
 )
+from convzoo.evaluation.robustness_results import RobustnessResult
 from convzoo.files import file_sha256
 from hub_cards.evidence.folder import read_evidence
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
@@ -118,12 +119,23 @@ def arguments(kind):
         yield from (each, *arguments(each))
 
 
+def documented_keys(header):
+    """(part, key) of a table, as of `keys_of`."""
+    for part, keys, _ in RESULT_FILES.table(header):
+        yield from [(part, "")] * (part != "the entry")
+        yield from ((part.removesuffix("?"), key) for key in keys.split(", "))
+
+
 def test_the_documentation_has_every_key_of_the_schema_and_no_other():
-    documented = []
-    for part, keys, _ in RESULT_FILES.table("| part | keys | what they hold |"):
-        documented += [(part, "")] * (part != "the entry")
-        documented += [(part.removesuffix("?"), key) for key in keys.split(", ")]
+    documented = documented_keys("| part | keys | what they hold |")
     assert sorted(documented) == sorted(keys_of(EvalResult))
+
+
+def test_the_documentation_has_every_key_of_robustness_and_no_other():
+    shared = ("`dataset", "`protocol", "`unreadable", "`model")
+    own = [pair for pair in keys_of(RobustnessResult) if not pair[0].startswith(shared)]
+    documented = documented_keys("| part of a robustness result | keys | what they hold |")
+    assert sorted(documented) == sorted(own)
 
 
 def test_the_documentation_has_every_column_of_the_predictions():

@@ -155,7 +155,7 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
         ),
         trust_remote_code=trust_remote_code,
     )
-    if not _is_main_process():
+    if not is_main_process():
         return
     if output:
         write_json(Path(output), result)
@@ -179,7 +179,8 @@ def where_it_is_kept(model: str, output: str | None) -> str:
     return kept or "not written to a file; for a model of the Hub --output FILE does that"
 
 
-def _is_main_process() -> bool:
+def is_main_process() -> bool:
+    """Tell whether this process prints; called once, at the end of a command."""
     from accelerate import PartialState
 
     state = PartialState()

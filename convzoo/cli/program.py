@@ -16,6 +16,8 @@ COMMANDS = {
     "runs": "Compare training runs: accuracy, loss, speed, and which settings differ.",
     "sweep": "Train a recipe with several settings, and compare the runs.",
     "evaluate": "Measure top-1 and top-5 accuracy of a model, every image once.",
+    "robustness": "Measure accuracy under the corruptions of ImageNet-C, computed from their "
+    "definitions.",
     "report": "Make one page of what a model gets wrong, from the predictions of an evaluation.",
     "predict": "Classify image files.",
     "convert": "Turn published weights of another format into a model folder.",

@@ -102,11 +102,39 @@ def evaluate_folder(
     classifier = load_classifier(model_folder, trust_remote_code=trust_remote_code)
     if classifier.folder:
         read_results(classifier.folder)  # what cannot be added to stops here, not after hours
-    source, dataset = _open_images(classifier, data, split=split, choice=choice)
+    task = plan_evaluation(
+        classifier, data, split=split, command=command, protocol=protocol, choice=choice, kept=kept
+    )
     classifier.model.to(accelerator.device)
     if protocol.fast:
         prepare(classifier.model.eval())
-    task = Task(
+    with predict_to_file(task, accelerator) as finished:
+        told: list[EvalResult | None] = [None]
+        if finished is not None:
+            result = _result(task, finished)
+            if classifier.folder:
+                record_result(classifier.folder, result)
+            told = [result]
+        broadcast_object_list(told)
+    return cast(EvalResult, told[0])
+
+
+def plan_evaluation(
+    classifier: Classifier,
+    data: str | DatasetReference,
+    *,
+    split: str,
+    command: str,
+    protocol: EvaluationProtocol,
+    choice: Choice,
+    kept: Kept,
+) -> Task:
+    """Open the images of an evaluation, and put together what it will say of itself.
+
+    Args and errors are those of `evaluate_folder`.
+    """
+    source, dataset = _open_images(classifier, data, split=split, choice=choice)
+    return Task(
         classifier=classifier,
         source=source,
         asked=_asked(data, split, choice),
@@ -120,15 +148,6 @@ def evaluate_folder(
         kept=kept,
         command=command,
     )
-    with predict_to_file(task, accelerator) as finished:
-        told: list[EvalResult | None] = [None]
-        if finished is not None:
-            result = _result(task, finished)
-            if classifier.folder:
-                record_result(classifier.folder, result)
-            told = [result]
-        broadcast_object_list(told)
-    return cast(EvalResult, told[0])
 
 
 def _open_images(

@@ -176,6 +176,7 @@ class EvalStream(IterableDataset[Batch]):
                 raise ValueError(f"{self.source.where_is(index)}: {error}. {ADVICE}") from error
             return _Entry(index, label, digest, None, str(error))
         image.info.clear()  # a processor may turn by EXIF, too, but the protocol decides
+        image.info["digest"] = digest  # by which a corruption draws its noise
         return _Entry(index, label, digest, image)
 
     def _collate(self, batch: list[_Entry]) -> Batch:

@@ -135,7 +135,7 @@ def frost_overlay(shape: tuple[int, ...], random: Generator) -> np.ndarray:
     ridges = [1 - np.abs(2 * plasma_fractal(shape, 1.6, random) - 1) for _ in range(3)]
     texture = np.maximum.reduce(ridges) + 0.5 * plasma_fractal(shape, 1.3, random)
     texture = (texture - texture.mean()) / texture.std()
-    return (np.array(tint) + deviation * texture[..., None]).clip(0, 1)
+    return np.asarray((np.array(tint) + deviation * texture[..., None]).clip(0, 1))
 
 
 def affine(image: np.ndarray, moves: np.ndarray) -> np.ndarray:

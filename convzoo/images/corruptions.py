@@ -168,7 +168,7 @@ def _snow(image: np.ndarray, level: int, random: Generator) -> np.ndarray:
 
 def _frost(image: np.ndarray, level: int, random: Generator) -> np.ndarray:
     kept, added = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[level]
-    return kept * image + added * frost_overlay(image.shape[:2], random)
+    return np.asarray(kept * image + added * frost_overlay(image.shape[:2], random))
 
 
 def _fog(image: np.ndarray, level: int, random: Generator) -> np.ndarray:
@@ -182,7 +182,8 @@ def _brightness(image: np.ndarray, level: int, random: Generator) -> np.ndarray:
     """More value in HSV: hue and saturation stay if all channels grow by one factor."""
     value = image.max(axis=2, keepdims=True)
     brighter = (value + (0.1, 0.2, 0.3, 0.4, 0.5)[level]).clip(0, 1)
-    return np.where(value > 0, image * (brighter / np.where(value > 0, value, 1)), brighter)
+    factor = brighter / np.where(value > 0, value, 1)
+    return np.asarray(np.where(value > 0, image * factor, brighter))
 
 
 def _contrast(image: np.ndarray, level: int, random: Generator) -> np.ndarray:

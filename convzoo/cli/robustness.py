@@ -1,0 +1,152 @@
+"""`convzoo robustness`: accuracy of a model under the corruptions of ImageNet-C."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from convzoo.cli import options
+from convzoo.cli.evaluate import is_main_process
+
+logger = logging.getLogger(__name__)
+EXAMPLES = """
+convzoo robustness user/cnn-prelu-imagenet --data ILSVRC/imagenet-1k --split validation
+convzoo robustness MODEL --data FOLDER --limit 1000
+convzoo robustness MODEL --data FOLDER --corruptions fog snow --severities 1 3 5
+"""
+
+
+def robustness(  # noqa: PLR0913  the options of a command are its parameters
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder or Hub id.")],
+    *,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="DATASET", help="Folder or Hub dataset id.", rich_help_panel=options.DATASET
+        ),
+    ],
+    split: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Split to evaluate on.", rich_help_panel=options.DATASET),
+    ] = "test",
+    name: options.Name = "",
+    revision: options.Revision = "",
+    image_column: options.ImageColumn = "",
+    label_column: options.LabelColumn = "",
+    root: options.Root = "",
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME...]",
+            help="Only images of these classes; without names, those of the model.",
+            rich_help_panel=options.DATASET,
+        ),
+    ] = None,
+    limit: Annotated[
+        int,
+        options.at_least(
+            0,
+            "At most N images, evenly spaced; 0 for all.",
+            show_default=False,
+            rich_help_panel=options.DATASET,
+        ),
+    ] = 0,
+    match_classes: Annotated[
+        Literal["name", "number"],
+        typer.Option(
+            help="How labels of the data find the model's classes.",
+            rich_help_panel=options.DATASET,
+        ),
+    ] = "name",
+    corruptions: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME...", help="Only these corruptions; all 15 by default."),
+    ] = None,
+    severities: Annotated[
+        list[str] | None,
+        typer.Option(metavar="N...", help="Only these severities; 1 to 5 by default."),
+    ] = None,
+    exif_rotation: options.ExifRotation = False,
+    unreadable: Annotated[
+        Literal["stop", "wrong"],
+        typer.Option(help="At an image that cannot be read: stop, or count it as wrong."),
+    ] = "stop",
+    batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
+    num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
+    trust_remote_code: options.TrustRemoteCode = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the result here; by default robustness_results.json in the model folder.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure accuracy under the corruptions of ImageNet-C, computed from their definitions.
+
+    Each of 15 corruptions in five severities is a pass over all images. The result is recorded in
+    robustness_results.json after each of them; the same command goes on where it was interrupted.
+    """
+    options.start(quiet)
+    from convzoo.allocator import keep_freed_memory
+    from convzoo.data.opening import DatasetReference
+    from convzoo.environment import command_line
+    from convzoo.evaluation.classifiers import load_classifier
+    from convzoo.evaluation.evaluating import Choice
+    from convzoo.evaluation.predicting import EvaluationProtocol
+    from convzoo.evaluation.robustness import (
+        Conditions,
+        measure_robustness,
+        robustness_sentence,
+    )
+
+    conditions = Conditions(
+        corruptions=corruptions or (), severities=[_severity(text) for text in severities or ()]
+    )
+    conditions.pairs()  # a typing error stops here, not after the model was loaded
+    options.hide_bars_of_transformers()
+    keep_freed_memory()
+    result = measure_robustness(
+        load_classifier(model, trust_remote_code=trust_remote_code),
+        DatasetReference(
+            path=data,
+            name=name,
+            revision=revision,
+            image_column=image_column,
+            label_column=label_column,
+            root=root,
+        ),
+        split=split,
+        command=command_line("python -m convzoo"),
+        protocol=EvaluationProtocol(
+            exif_rotation=exif_rotation,
+            unreadable=unreadable,
+            batch_size=batch_size,
+            num_workers=num_workers,
+        ),
+        choice=Choice(
+            classes=None if classes == [""] else classes or (),
+            limit=limit,
+            match_by=match_classes,
+        ),
+        conditions=conditions,
+        output=Path(output) if output else None,
+    )
+    if not is_main_process():
+        return
+    if not output and not Path(model).is_dir():
+        logger.info("not written to a file; for a model of the Hub --output FILE does that")
+    if as_json:
+        options.print_json(result)
+    else:
+        print(robustness_sentence(model, data, result))
+
+
+def _severity(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"--severities must be whole numbers from 1 to 5; got {text!r}")
+    return int(text)
