@@ -1,5 +1,8 @@
 import collections
+import hashlib
+import itertools
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convzoo.data.class_balance import ClassBalance, samples_per_epoch
-from convzoo.data.order import DataOrder
+from convzoo.data.order import DataOrder, _groups_that_fit
 from convzoo.data.share import Share
 
 MB = 2**20
@@ -287,3 +290,72 @@ def test_batches_of_class_sorted_data_hold_many_classes():
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="global_batch_size must not exceed the 10 training"):
         DataOrder([10], [MB], global_batch_size=11, memory_bytes=MB, seed=0)
+
+
+GOLDEN = (  # made by a plainer DataOrder, which listed all pieces of an epoch
+    ((100, 7, 48, 2**30, 3), "2a07e396c53bb8f1 c7252e901448f45f"),
+    ((400, 11, 32, 90, 0), "f05186fd287a8df5 56dabcc1b600a100"),
+    ((294, 9, 64, 200, 5), "8a1f2277ac3f79ec 8f61d36d7eae2f9c"),
+)
+
+
+@pytest.mark.parametrize(("layout", "digest"), GOLDEN)
+def test_the_order_is_the_one_that_earlier_runs_had(layout, digest):
+    groups, largest, batch, memory, seed = layout
+    group_rows = [1 + (5 * group) % largest for group in range(groups)]
+    labels = np.arange(sum(group_rows)) ** 2 % 7
+    for balance, part in zip(
+        (None, ClassBalance(labels, group_rows, strength=1.0, seed=seed)), (0, 1), strict=True
+    ):
+        order = make_order_of((group_rows, group_rows, batch, memory, seed), balance)
+        rows = np.array([order.row(position) for position in range(3 * order.num_rows)])
+        found = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16]
+        assert found == digest.split()[part]
+
+
+def test_the_next_epoch_of_large_data_is_laid_out_ahead_in_little_memory():
+    groups = 2**20
+    rows, sizes = np.ones(groups, np.int64), np.full(groups, MB)
+
+    def fresh():
+        return DataOrder(rows, sizes, global_batch_size=64, memory_bytes=64 * MB, seed=0)
+
+    tracemalloc.start()
+    order = fresh()
+    middle, boundary = range(groups // 2, groups // 2 + 64), range(groups - 64, groups + 64)
+    seen = [order.row(position) for position in middle]
+    assert set(order._layouts._futures) == {0, 1}
+    seen += [order.row(position) for position in boundary]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 48 * groups  # bytes, those of the arguments that are copied included
+    assert len(pickle.dumps(order)) < 5 * groups
+    again = fresh()  # asked the later epoch first, so that nothing is laid out ahead
+    assert [again.row(position) for position in (*boundary[64:], *middle, *boundary[:64])] == [
+        *(seen[-64:] + seen[:-64])
+    ]
+    assert set(order._layouts._futures) == {0, 1}  # the boundary needs both
+
+
+def test_the_first_epoch_is_forgotten_when_the_third_is_laid_out():
+    groups = 2**20
+    order = DataOrder(
+        np.ones(groups, np.int64),
+        np.full(groups, MB),
+        global_batch_size=64,
+        memory_bytes=64 * MB,
+        seed=0,
+    )
+    for position in (0, groups - 1, groups, 2 * groups - 1, 2 * groups):
+        order.row(position)
+    assert set(order._layouts._futures) == {1, 2}
+
+
+@pytest.mark.parametrize("room", [1, 99, 100, 350, 1000, 10**9])
+def test_row_groups_of_any_size_fit_whichever_they_are(room):
+    rng = np.random.default_rng(room)
+    for sizes in (rng.integers(1, 100, 500), np.r_[np.ones(5000, int), 300], rng.integers(1, 9, 3)):
+        largest_first = sorted(sizes.tolist(), reverse=True)
+        sums = list(itertools.accumulate(largest_first))
+        expected = max(1, sum(total <= room for total in sums), room // largest_first[0])
+        assert _groups_that_fit(sizes, room) == expected

@@ -26,12 +26,17 @@ has open. The lanes of this epoch have other lengths, so that they still end tog
 With a `ClassBalance` a row is in an epoch several times or not at all. An epoch still has N
 entries, and what is said above of rows holds for entries: a row group has as many in an epoch as
 its rows come there, and the entries of a row lie side by side before they are shuffled.
+
+A billion rows in ten million row groups are within reach: what is kept of an epoch is 12 bytes a
+row group, and windows are computed from it one by one. Half an epoch ahead a thread lays the next
+one out, so that its first step does not wait.
 """
 
-import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +45,7 @@ from convzoo.data.share import Share
 
 MAX_LANES = 64  # more lanes than readers gain nothing; see `read_amplification`
 RAMP_STEPS = 4  # steps with 1, 2, 4, ... lanes at the start of a run on large data
-
+THREAD_ROWS = 2**20  # an epoch is laid out in a thread where it has so many row groups or entries
 
 Piece = tuple[int, int, int]  # row group, first entry, number of entries
 
@@ -72,6 +77,50 @@ class Window:
         raise AssertionError("entry lies outside its window")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Holds the row groups of one epoch, laid end to end.
+
+    Attributes:
+        groups: row groups in the epoch's order, without those that have no entries.
+        bounds: entries before each of them, and all entries at the end, int64.
+    """
+
+    groups: np.ndarray
+    bounds: np.ndarray
+
+    def at(self, *entries: int) -> list[int]:
+        """Find which row groups, numbered in the epoch's order, hold these entries."""
+        places: list[int] = (np.searchsorted(self.bounds, entries, side="right") - 1).tolist()
+        return places
+
+
+class _Layouts:
+    """Keeps the layouts of the epochs in use: this one and the next."""
+
+    def __init__(self, lay_out: Callable[[int], Layout]):
+        self._lay_out = lay_out
+        self._futures: dict[int, Future[Layout]] = {}
+
+    def get(self, epoch: int) -> Layout:
+        if epoch not in self._futures:
+            self._keep({epoch - 1, epoch + 1})
+            self._futures[epoch] = Future()
+            self._futures[epoch].set_result(self._lay_out(epoch))
+        return self._futures[epoch].result()
+
+    def prepare(self, epoch: int) -> None:
+        """Lay an epoch out in a thread, unless it is already."""
+        if epoch not in self._futures:
+            self._keep({epoch - 1})
+            pool = ThreadPoolExecutor(1)
+            self._futures[epoch] = pool.submit(self._lay_out, epoch)
+            pool.shutdown(wait=False)  # the thread ends with its work
+
+    def _keep(self, epochs: set[int]) -> None:
+        self._futures = {e: future for e, future in self._futures.items() if e in epochs}
+
+
 class DataOrder:
     """Maps the number of each sample of a run to its row.
 
@@ -97,17 +146,9 @@ class DataOrder:
         seed: int,
         balance: ClassBalance | None = None,
     ):
-        self._again = partial(
-            DataOrder,
-            group_rows,
-            group_bytes,
-            global_batch_size=global_batch_size,
-            memory_bytes=memory_bytes,
-            seed=seed,
-            balance=balance,
-        )
         self.balance = balance
-        self.group_rows = np.asarray(group_rows, dtype=np.int64)
+        rows = np.asarray(group_rows, dtype=np.int64)
+        self.group_rows = rows if rows.max(initial=0) >= 2**31 else rows.astype(np.int32)
         self.num_rows = int(self.group_rows.sum())
         self.global_batch_size = global_batch_size
         self.seed = seed
@@ -116,27 +157,31 @@ class DataOrder:
                 f"train.global_batch_size must not exceed the {self.num_rows} training images; "
                 f"got {global_batch_size}"
             )
-        # A fifth of the memory is left to windows that are read ahead.
-        room = 0.8 * memory_bytes
-        open_groups = max(1, int(room / max(1, max(group_bytes))))
-        # A few large ones among many: as many as fit whichever they are.
-        largest_first = np.cumsum(np.sort(group_bytes)[::-1])
-        open_groups = max(open_groups, int(np.searchsorted(largest_first, room, "right")))
+        sizes = np.asarray(group_bytes)
+        open_groups = _groups_that_fit(sizes, 0.8 * memory_bytes)  # a fifth is for reading ahead
         bound = min(MAX_LANES, open_groups, len(self.group_rows))
         self.num_lanes = 1
         while 2 * self.num_lanes <= bound and global_batch_size % (2 * self.num_lanes) == 0:
             self.num_lanes *= 2
         self.window_groups = max(1, open_groups // self.num_lanes)
         self._ramp = [2**k for k in range(self.num_lanes.bit_length() - 1)]
-        if sum(group_bytes) <= memory_bytes or self._ramp_steps * global_batch_size > self.num_rows:
+        if sizes.sum() <= memory_bytes or self._ramp_steps * global_batch_size > self.num_rows:
             self._ramp = []
-        self._lane = lru_cache(maxsize=4 * self.num_lanes)(self._build_lane)
-        self._window = lru_cache(maxsize=4 * self.num_lanes)(self._build_window)
-        self._groups = lru_cache(maxsize=4)(self._permute_groups)
-        self._starts = lru_cache(maxsize=2)(self._lane_starts)
+        self._begin()
 
-    def __reduce__(self) -> tuple[object, ...]:  # workers may be spawned; caches are not pickled
-        return self._again, ()
+    def _begin(self) -> None:
+        self._window = lru_cache(maxsize=4 * self.num_lanes)(self._build_window)
+        self._starts = lru_cache(maxsize=2)(self._lane_starts)
+        self._layouts = _Layouts(self._lay_out)
+        self._recent: dict[int, Window] = {}  # of each lane, the window that was asked for last
+
+    def __getstate__(self) -> dict[str, Any]:  # workers may be spawned; caches are not pickled
+        caches = ("_window", "_starts", "_layouts", "_recent")
+        return {name: value for name, value in vars(self).items() if name not in caches}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     def positions(self, step: int, share: Share) -> np.ndarray:
         """Return the sample numbers of a share of a step's global batch.
@@ -155,8 +200,16 @@ class DataOrder:
         """Find the window that holds sample `position`, and the row's entry in its pieces."""
         epoch, sample = divmod(int(position), self.num_rows)
         lane, entry = self._lane_entry(epoch, sample)
-        starts = self._lane(epoch, lane)[1]
-        window = self._window(epoch, lane, bisect.bisect_right(starts, entry) - 1)
+        window = self._recent.get(lane)
+        if (
+            window is None
+            or window.key[0] != epoch
+            or not window.start <= entry < window.start + len(window.order)
+        ):
+            window = self._window(epoch, lane, self._window_number(epoch, lane, entry))
+            self._recent[lane] = window
+            if sample >= self.num_rows // 2 and self._takes_long:
+                self._layouts.prepare(epoch + 1)
         return window, int(window.order[entry - window.start])
 
     def row(self, position: int) -> tuple[int, int]:
@@ -219,41 +272,52 @@ class DataOrder:
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *key])
 
-    def _permute_groups(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the row groups of an epoch in its order, and where the entries of each end."""
-        entries = self.balance.group_entries(epoch) if self.balance else self.group_rows
-        groups = self._rng(epoch).permutation(len(entries))
-        return groups, np.cumsum(entries[groups])
+    @property
+    def _takes_long(self) -> bool:
+        work = self.num_rows if self.balance else len(self.group_rows)
+        return work >= THREAD_ROWS
 
-    def _build_lane(self, epoch: int, lane: int) -> tuple[list[tuple[Piece, ...]], list[int]]:
-        """List the pieces of each window of a lane, and the entries before each window."""
-        groups, ends = self._groups(epoch)
+    def _lay_out(self, epoch: int) -> Layout:
+        entries = self.balance.group_entries(epoch) if self.balance else self.group_rows
+        # Small numbers are shuffled to the same order as large ones, in half the memory.
+        groups = np.arange(len(entries), dtype=np.uint32)
+        self._rng(epoch).shuffle(groups)
+        entries = entries[groups]
+        if not entries.all():
+            groups, entries = groups[entries > 0], entries[entries > 0]
+        bounds = np.zeros(len(groups) + 1, np.int64)
+        np.cumsum(entries, out=bounds[1:])
+        return Layout(groups=groups, bounds=bounds)
+
+    def _lane_groups(self, epoch: int, lane: int) -> tuple[range, int]:
+        """Find the row groups of a lane in the epoch's order, and how many its first window has."""
         start, stop = self._starts(epoch == 0)[lane : lane + 2]
-        pieces: list[Piece] = []
-        at = int(np.searchsorted(ends, start, side="right"))
-        while start < stop:
-            group_start, group_end = int(ends[at - 1]) if at else 0, int(ends[at])
-            count = min(stop, group_end) - start
-            if count:
-                pieces.append((int(groups[at]), start - group_start, count))
-            start += count
-            at += 1
+        first, last = self._layouts.get(epoch).at(start, stop - 1)
         # The first window is shorter in low lanes, so that lanes do not all change windows at once.
-        size = self.window_groups
-        first = max(1, size * (lane + 1) // self.num_lanes)
-        windows = [tuple(pieces[:first])]
-        windows += [tuple(pieces[i : i + size]) for i in range(first, len(pieces), size)]
-        counts = [sum(count for _, _, count in window) for window in windows]
-        return windows, [0, *np.cumsum(counts[:-1]).tolist()]
+        return range(first, last + 1), max(1, self.window_groups * (lane + 1) // self.num_lanes)
+
+    def _window_number(self, epoch: int, lane: int, entry: int) -> int:
+        groups, first = self._lane_groups(epoch, lane)
+        (at,) = self._layouts.get(epoch).at(self._starts(epoch == 0)[lane] + entry)
+        return max(0, (at - groups.start - first) // self.window_groups + 1)
 
     def _build_window(self, epoch: int, lane: int, number: int) -> Window:
-        windows, starts = self._lane(epoch, lane)
-        pieces = windows[number]
-        count = sum(count for _, _, count in pieces)
-        order = self._rng(epoch, lane, number).permutation(count)
-        key = (epoch, lane, number)
-        rows = tuple(self._rows(epoch, piece) for piece in pieces)
-        return Window(key=key, pieces=pieces, rows=rows, order=order, start=starts[number])
+        layout, (start, stop) = self._layouts.get(epoch), self._starts(epoch == 0)[lane : lane + 2]
+        groups, first = self._lane_groups(epoch, lane)
+        end = first + number * self.window_groups
+        chosen = groups[end - self.window_groups if number else 0 : end]
+        bounds = layout.bounds[chosen.start : chosen.stop + 1]
+        cuts = np.clip(bounds, start, stop)
+        firsts, counts = (cuts - bounds)[:-1].tolist(), np.diff(cuts).tolist()
+        numbers = layout.groups[chosen.start : chosen.stop].tolist()
+        pieces = tuple(zip(numbers, firsts, counts, strict=True))
+        return Window(
+            key=(epoch, lane, number),
+            pieces=pieces,
+            rows=tuple(self._rows(epoch, piece) for piece in pieces),
+            order=self._rng(epoch, lane, number).permutation(sum(counts)),
+            start=int(cuts[0]) - start,
+        )
 
     def _rows(self, epoch: int, piece: Piece) -> Sequence[int]:
         group, first, count = piece
@@ -261,3 +325,17 @@ class DataOrder:
             return range(first, first + count)
         rows: list[int] = self.balance.rows(epoch, group)[first : first + count].tolist()
         return rows
+
+
+def _groups_that_fit(group_bytes: np.ndarray, room: float) -> int:
+    """Count how many row groups fit into so many bytes whichever they are; 1 at least."""
+    largest = max(1, int(group_bytes.max()))
+    count = max(1, int(room / largest))
+    # A few large ones among many: what counts is the sum of as many of the largest.
+    looked_at = count
+    while True:
+        looked_at = min(2 * looked_at, len(group_bytes))
+        top = np.partition(group_bytes, len(group_bytes) - looked_at)[-looked_at:]
+        fitting = int(np.searchsorted(np.cumsum(np.sort(top)[::-1]), room, "right"))
+        if fitting < looked_at or looked_at == len(group_bytes):
+            return max(count, fitting)
