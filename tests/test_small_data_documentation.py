@@ -18,9 +18,8 @@ def test_accuracies_of_presets_are_those_that_were_measured():
     shown = 0
     for case in measured["summary"]:
         if case["start"] == "trained" and case["images"] in columns:
-            mean, spread = (
-                f"{100 * case[f'top1_accuracy_{key}']:.1f}" for key in ("mean", "standard_deviation")
-            )
+            keys = ("mean", "standard_deviation")
+            mean, spread = (f"{100 * case[f'top1_accuracy_{key}']:.1f}" for key in keys)
             assert rows[case["change"]][columns[case["images"]]] == f"{mean} \u00b1 {spread}"
             assert case["n"] == (3 if case["images"].startswith("250 ") else 2)
             shown += 1
