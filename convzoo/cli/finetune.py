@@ -18,6 +18,7 @@ CHOICES = ("name", "revision", "image_column", "label_column", "root")  # of a d
 EXAMPLES = """
 convzoo finetune pets
 convzoo finetune pets --from user/cnn-prelu-imagenet train.epochs=5
+convzoo finetune pets --from resnet50-a1
 convzoo finetune data/fashion-mnist --only-recipe
 """
 
@@ -45,8 +46,8 @@ def finetune(
         typer.Option(
             "--from",
             metavar="MODEL",
-            help="Model folder or Hub id to start from; without it a small network starts from "
-            "nothing.",
+            help="Model folder, Hub id or name of `convzoo models` to start from; without it a "
+            "small network starts from nothing.",
             show_default=False,
         ),
     ] = "",

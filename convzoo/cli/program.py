@@ -20,6 +20,7 @@ COMMANDS = {
     "definitions.",
     "report": "Make one page of what a model gets wrong, from the predictions of an evaluation.",
     "predict": "Classify image files.",
+    "models": "List the models that training can start from.",
     "convert": "Turn published weights of another format into a model folder.",
     "export": "Write a model as a file that runs without this package, checked on images.",
     "recipe": "Explain all keys of a recipe, or fill in a recipe's defaults.",

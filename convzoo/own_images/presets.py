@@ -144,6 +144,7 @@ def _trained_network(start: StartingPoint, *, few: bool) -> Settings:
     network: Settings = {
         "finetune": {
             "pretrained": Setting(start.path, "the last layer is new"),
+            **({"revision": Setting(start.revision)} if start.revision else {}),
             "frozen_stages": frozen,
             "layer_decay": Setting(0.7, "earlier stages take smaller steps"),
         },

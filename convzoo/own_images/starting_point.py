@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 import modeling
+from convzoo.conversion.starting_points import listed_place, starting_folder
 from convzoo.recipe.settings import Preprocessing
 from convzoo.training.finetuning import pretrained_config, stage_of
 
@@ -17,7 +18,8 @@ class StartingPoint:
     """A trained model.
 
     Attributes:
-        path: folder or Hub id.
+        path: folder, Hub id or short name.
+        revision: commit of the Hub id, where our list has one; else "".
         num_channels: colour channels of its images.
         num_stages: stages that can be frozen: the stem and all up to the head.
         preprocessing: what its images went through.
@@ -25,6 +27,7 @@ class StartingPoint:
     """
 
     path: str
+    revision: str
     num_channels: int
     num_stages: int
     preprocessing: Preprocessing
@@ -34,16 +37,22 @@ class StartingPoint:
 def read_starting_point(path: str) -> StartingPoint:
     """Read configuration and image processor of a model.
 
+    Args:
+        path: folder, Hub id, or short name of `convzoo models`.
+
     Raises:
         OSError: if there is no such model.
         ValueError: if it is of no family of ours, or its processor does what no recipe can say.
     """
-    config = pretrained_config(path)
+    path, revision = listed_place(path)
+    folder, _ = starting_folder(path, revision)
+    config = pretrained_config(folder)
     with torch.device("meta"):
         model = modeling.FAMILIES[type(config)](config)
-    preprocessing = _preprocessing(path)
+    preprocessing = _preprocessing(folder)
     return StartingPoint(
         path=path,
+        revision=revision,
         num_channels=config.num_channels,
         num_stages=max(stage_of(model).values()),
         preprocessing=preprocessing or Preprocessing(),

@@ -144,7 +144,8 @@ class Finetune(Section):
 
     pretrained: Text = Field(
         default="",
-        description="Model folder or Hub id to start from; '' starts from fresh weights.",
+        description="Model folder, Hub id or name of `convzoo models` to start from; '' starts "
+        "from fresh weights.",
     )
     revision: Text = Field(
         default="", description="Commit or tag of a Hub model; '' takes its newest commit."

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 import modeling
+from convzoo.conversion.starting_points import starting_folder
 from convzoo.recipe.rules import check_fields
 from convzoo.recipe.settings import Preprocessing, Recipe, family_fields, num_channels
 from modeling import ConvZooConfig, ConvZooModel
@@ -22,9 +23,13 @@ FIRST_CONVOLUTION = "stem.conv.weight"  # in all families
 
 
 def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
-    """Adapt the model of `finetune.pretrained`: it gets the recipe's own fields and labels."""
+    """Adapt the model of `finetune.pretrained`: it gets the recipe's own fields and labels.
+
+    Weights of another project are converted first: see `starting_folder`.
+    """
     path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
-    commit = _commit(path, revision)
+    path, commit = starting_folder(path, recipe.finetune.revision)
+    commit = commit or _commit(path, revision)
     revision = commit or revision  # weights and processor are of the same one
     found = pretrained_config(path, revision)
     if recipe.model.model_type not in ("", found.model_type):
@@ -97,7 +102,8 @@ def _commit(path: str, revision: str) -> str | None:
 
 def _no_model(path: str, error: Exception) -> OSError:
     return OSError(
-        f"finetune.pretrained must be a model folder or a Hub id; got {path!r}. ({error})"
+        f"finetune.pretrained must be a model folder or a Hub id, or a name that `convzoo models` "
+        f"lists; got {path!r}. ({error})"
     )
 
 

@@ -92,6 +92,9 @@ def _origin(conversion: Record) -> str:
     return joined(
         [
             project and link(plain(conversion.get("format") or project), project),
+            source.get("hub_id")
+            and link(plain(source["hub_id"]), f"https://huggingface.co/{source['hub_id']}"),
+            source.get("commit") and f"commit {code(source['commit'])}",
             source.get("file") and f"file {code(source['file'])}",
             source.get("sha256") and f"SHA-256 {code(source['sha256'])}",
             conversion.get("converter") and f"by {plain(conversion['converter'])}",
@@ -102,7 +105,8 @@ def _origin(conversion: Record) -> str:
 def weights_license(evidence: Evidence) -> str:
     """The licence that the recipe names, or of the project that converted weights come from."""
     if evidence.conversion:
-        return str(QUOTED["licenses"].get(evidence.conversion.get("project"), "unknown"))
+        listed = QUOTED["licenses"].get(evidence.conversion.get("project"), "unknown")
+        return str(evidence.conversion.get("license") or listed)
     return str(evidence.recipe.get("run", {}).get("license") or CODE_LICENSE)
 
 
@@ -161,9 +165,19 @@ def dataset_facts(dataset: Record) -> list[str]:
 
 
 def quoted_rows(evidence: Evidence) -> list[tuple[str, ...]]:
-    """Quote what others report for this very architecture at ImageNet's 1000 classes."""
+    """Quote what others report for these weights, or this architecture at ImageNet's classes."""
     if len(evidence.labels) != 1000:
         return []
+    same_architecture = [
+        result
+        for result in QUOTED["results"]
+        if result["model_type"] == evidence.model_type
+        and result["num_parameters"] == evidence.weights.num_parameters
+        and all(evidence.config.get(k) == v for k, v in result.get("config", {}).items())
+    ]
+    own = evidence.conversion.get("quoted")
+    if own and any(result["url"] == own["url"] for result in same_architecture):
+        own = None  # the same figures
     return [
         (
             result["name"],
@@ -172,8 +186,5 @@ def quoted_rows(evidence: Evidence) -> list[tuple[str, ...]]:
             result["protocol"],
             f"[{result['source']}]({result['url']})",
         )
-        for result in QUOTED["results"]
-        if result["model_type"] == evidence.model_type
-        and result["num_parameters"] == evidence.weights.num_parameters
-        and all(evidence.config.get(k) == v for k, v in result.get("config", {}).items())
+        for result in [*([own] if own else []), *same_architecture]
     ]
