@@ -24,6 +24,13 @@ from hub_cards.card.formatting import dataset_link, dataset_name, link, plain
 from hub_cards.card.reliability import FILE as RELIABILITY_DIAGRAM
 from hub_cards.card.reliability import write_reliability_diagram
 from hub_cards.card.report_figures import CALIBRATION, CONFUSION, figure_of
+from hub_cards.card.robustness import FILE as ROBUSTNESS_CURVES
+from hub_cards.card.robustness import (
+    largest_robustness,
+    robustness_sentence,
+    robustness_table,
+    write_robustness_curves,
+)
 from hub_cards.card.validation import card_problems
 from hub_cards.evidence.folder import Evidence, read_evidence
 from hub_cards.files import Record, replace_text
@@ -40,7 +47,7 @@ def write_card(
     output: str | Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Write the card of a model folder, and the reliability diagram that it shows.
+    """Write the card of a model folder, and the diagrams that it shows: calibration and robustness.
 
     Args:
         folder: a finished model folder.
@@ -60,6 +67,7 @@ def write_card(
     folder = Path(folder)
     evidence = read_evidence(folder)
     write_reliability_diagram(evidence)
+    write_robustness_curves(evidence)
     write_eval_result_files(evidence, create=False)
     card = render_card(evidence, repo_id)
     path = Path(output) if output else folder / "README.md"
@@ -211,7 +219,9 @@ def _model_name(evidence: Evidence, repo_id: str | None) -> str:
 
 def _context(evidence: Evidence, name: str, *, repo_id: str | None) -> dict[str, Any]:
     train, results = evidence.train_results or {}, evidence.eval_results
-    commands = [train.get("command"), *(result.get("command") for result in results)]
+    corrupted = largest_robustness(evidence)
+    measured = (*results, *filter(None, (corrupted,)))
+    commands = [train.get("command"), *(result.get("command") for result in measured)]
     header, rows = evaluation_facts.result_table(evidence)
     emissions = read_emissions(evidence)
     project = evidence.conversion.get("project")
@@ -254,6 +264,11 @@ def _context(evidence: Evidence, name: str, *, repo_id: str | None) -> dict[str,
         "confusion_matrix": figure_of(evidence, by_class, name=CONFUSION),
         "steering": evaluation_facts.what_steered(evidence),
         "robustness": evaluation_facts.robustness_sentences(evidence),
+        "corruptions": corrupted and robustness_sentence(corrupted),
+        "corruption_table": robustness_table(corrupted) if corrupted else ([], []),
+        "robustness_curves": ROBUSTNESS_CURVES
+        if corrupted and (evidence.folder / ROBUSTNESS_CURVES).is_file()
+        else None,
         "emissions": emission_rows(emissions) if emissions else [],
         "commands": list(dict.fromkeys(filter(None, commands))),
         "verify_command": _verify_command(evidence, repo_id),

@@ -17,6 +17,8 @@ from hub_cards.evidence.reading import (
     read_required_json,
     require,
 )
+from hub_cards.evidence.robustness import FILE as ROBUSTNESS
+from hub_cards.evidence.robustness import read_robustness_results
 from hub_cards.evidence.weights import Weights, read_weights
 from hub_cards.files import Record
 
@@ -37,6 +39,7 @@ class Evidence:
     train_results: Record | None
     metrics: tuple[Record, ...]
     eval_results: tuple[Record, ...]
+    robustness_results: tuple[Record, ...] = ()
 
     @property
     def model_type(self) -> str:
@@ -90,6 +93,7 @@ def read_evidence(folder: str | Path, weights: Weights | None = None) -> Evidenc
         train_results=read_json(folder, "train_results.json"),
         metrics=read_metrics(folder),
         eval_results=read_eval_results(folder),
+        robustness_results=read_robustness_results(folder),
     )
     _check_weights(evidence)
     _check_recipe(evidence)
@@ -145,8 +149,14 @@ def _check_weights(evidence: Evidence) -> None:
         "train_results.json": train.get("num_parameters"),
         "conversion.json": evidence.conversion.get("num_parameters"),
     }
-    for number, result in enumerate(evidence.eval_results):
-        name = f"results[{number}] of eval_results.json"
+    measured = [
+        *(
+            (f"results[{n}] of eval_results.json", each)
+            for n, each in enumerate(evidence.eval_results)
+        ),
+        *((f"a result of {ROBUSTNESS}", each) for each in evidence.robustness_results),
+    ]
+    for name, result in measured:
         counts[name] = result["model"]["num_parameters"]
         if result["model"]["sha256"] != weights.sha256:
             raise ValueError(

@@ -13,8 +13,8 @@ from hub_cards.evidence.folder import Evidence, read_evidence
 from hub_cards.evidence.weights import weights_of
 
 FILES = (
-    "config.json", "preprocessor_config.json", "eval_results.json", "train_results.json",
-    "conversion.json", "recipe.toml",
+    "config.json", "preprocessor_config.json", "eval_results.json", "robustness_results.json",
+    "train_results.json", "conversion.json", "recipe.toml",
 )  # fmt: skip
 
 

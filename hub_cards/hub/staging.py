@@ -23,11 +23,14 @@ from hub_cards.hub.push_errors import PushError
 logger = logging.getLogger(__name__)
 
 SETTINGS = ("config.json", "preprocessor_config.json")
-RECORDS = (*SETTINGS, "conversion.json", "eval_results.json", "recipe.toml", "train_results.json")
+RECORDS = (
+    *SETTINGS, "conversion.json", "eval_results.json", "robustness_results.json", "recipe.toml",
+    "train_results.json",
+)  # fmt: skip
 TEXTS = (".csv", ".json", ".jsonl", ".md", ".toml", ".yaml")
 MODEL_FILES = (
     *RECORDS, "model.safetensors", "README.md", "metrics.jsonl", "emissions.csv",
-    "training_curve.png", "reliability_diagram.png", CONFUSION, CALIBRATION,
+    "training_curve.png", "reliability_diagram.png", "robustness.png", CONFUSION, CALIBRATION,
     "LICENSE*", "NOTICE*",
     "examples/*.png", "examples/*.jpg", "examples/*.jpeg", "examples/*.md", ".eval_results/*.yaml",
 )  # fmt: skip
