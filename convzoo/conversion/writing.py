@@ -81,19 +81,18 @@ def write_for(library: str, model: str, *, output: str | Path) -> tuple[str, dic
         "largest_difference": difference,
     }
     write = WRITERS[library]
-    write_folder(
-        output,
-        lambda folder: (
-            write(
-                folder,
-                weights,
-                config=network.config,
-                processor=processor,
-                architecture=architecture,
-            ),
-            write_json(folder / "conversion.json", facts),
-        ),
-    )
+
+    def fill(folder: Path) -> None:
+        write(
+            folder,
+            weights,
+            config=network.config,
+            processor=processor,
+            architecture=architecture,
+        )
+        write_json(folder / "conversion.json", facts)
+
+    write_folder(output, fill)
     return (
         f"model   {architecture} of {library}: {facts['num_parameters']:,} parameters\n"
         f"images  {describe_processor(processor)}\n"

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 import modeling
-from convzoo.conversion.starting_points import listed_place, starting_folder
+from convzoo.conversion.starting_points import listed_place
 from convzoo.recipe.settings import Preprocessing
-from convzoo.training.finetuning import pretrained_config, stage_of
+from convzoo.training.finetuning import find_start, pretrained_config, stage_of
 
 INTERPOLATIONS = {"BILINEAR": "bilinear", "BICUBIC": "bicubic"}
 
@@ -45,7 +45,7 @@ def read_starting_point(path: str) -> StartingPoint:
         ValueError: if it is of no family of ours, or its processor does what no recipe can say.
     """
     path, revision = listed_place(path)
-    folder, _ = starting_folder(path, revision)
+    folder, _ = find_start(path, revision)
     config = pretrained_config(folder)
     with torch.device("meta"):
         model = modeling.FAMILIES[type(config)](config)

@@ -28,7 +28,7 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     Weights of another project are converted first: see `starting_folder`.
     """
     path, revision = recipe.finetune.pretrained, recipe.finetune.revision or "main"
-    path, commit = starting_folder(path, recipe.finetune.revision)
+    path, commit = find_start(path, recipe.finetune.revision)
     commit = commit or _commit(path, revision)
     revision = commit or revision  # weights and processor are of the same one
     found = pretrained_config(path, revision)
@@ -65,6 +65,18 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
     state[FIRST_CONVOLUTION] = adapt_channels(state[FIRST_CONVOLUTION], config.num_channels)
     model.load_state_dict(model.state_dict() | state)
     return model
+
+
+def find_start(path: str, revision: str) -> tuple[str, str | None]:
+    """Find what can be loaded: see `starting_folder`; a failure names `finetune.pretrained`.
+
+    Raises:
+        OSError: if there is no such model.
+    """
+    try:
+        return starting_folder(path, revision)
+    except OSError as error:
+        raise _no_model(path, error) from error
 
 
 def pretrained_config(path: str, revision: str = "main") -> ConvZooConfig:
