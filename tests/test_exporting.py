@@ -21,6 +21,7 @@ from modeling import (
     QLNetConfig,
 )
 from tests.support.clients import run
+from tests.support.documents import Page
 from tests.support.images import COLOURS, coloured_images
 
 SMALL = {"stem": "small", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1]}
@@ -113,6 +114,10 @@ def test_int8_runs_where_nothing_but_onnxruntime_is(tmp_path, photos, capsys):
     image = photos / "3 a.jpg"
     done = run("-I", "-c", WITHOUT_TORCH, output / "classify.py", image, tmp_path, check=False)
     assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr
+    (block,) = Page("docs/export.md").blocks("python")
+    (output / "photo.jpg").write_bytes(image.read_bytes())
+    said = run("-c", block, cwd=output, PYTHONPATH=str(output)).stdout.strip()
+    assert f": {said} " in done.stdout
     name, _, answers = done.stdout.strip().partition(": ")
     assert name == str(image)
     found = [answer.rpartition(" ") for answer in answers.split(", ")]

@@ -138,3 +138,26 @@ def test_a_recipe_can_name_another_license(full):
     put(full, "recipe.toml", '[run]\nlicense = "cc-by-nc-4.0"\n')
     assert ModelCard(render(full)).data.license == "cc-by-nc-4.0"
     assert "The weights: `cc-by-nc-4.0`." in section(render(full), "License")
+
+
+def test_a_benchmark_gives_speed_and_multiply_adds_to_the_card(bare):
+    row = {"batch_size": 16, "dtype": "float32", "preparation": "fused", "images_per_second": 41.26}
+    result = {
+        "model": {"sha256": weights_hash(bare), "num_multiply_adds": 4_100_000_000},
+        "rows": [
+            row | {"is_model": True},
+            row | {"is_model": True, "batch_size": 1, "images_per_second": 30.0},
+            row | {"is_model": False, "images_per_second": 99.0},
+        ],
+        "threads": 1,
+        "environment": {"processor": "EPYC 9R14", "accelerator": None},
+    }
+    put(bare, "speed_results.json", result)
+    details = dict(cells(section(render(bare), "Model details")))
+    assert details["Multiply-adds per image"] == "4,100,000,000"
+    assert details["Speed"] == (
+        "41.3 images per second (batch 16, float32, fused; EPYC 9R14, 1 thread)"
+    )
+    put(bare, "speed_results.json", result | {"model": {"sha256": "0" * 64}})
+    with pytest.raises(ValueError, match="speed_results.json in .* is stale"):
+        render(bare)

@@ -1,9 +1,10 @@
 import multiprocessing
+import os
 
 import pyarrow as pa
 import pytest
 
-from convzoo.data.row_cache import RowCache
+from convzoo.data.row_cache import TOTAL, RowCache
 
 
 @pytest.fixture
@@ -36,8 +37,9 @@ def test_the_folder_keeps_what_came_first_and_stays_within_its_size(tmp_path, ca
     for _ in range(2):
         for number in range(6):
             cache.get(str(number), read(number))
-    held = sum(path.stat().st_size for path in tmp_path.iterdir())
-    kept = len(list(tmp_path.iterdir()))
+    held = sum(path.stat().st_size for path in tmp_path.glob("*.arrow"))
+    kept = len(list(tmp_path.glob("*.arrow")))
+    assert int((tmp_path / TOTAL).read_bytes()) == held
     assert 0 < held <= 4000 and 0 < kept < 6
     assert calls == [*range(6), *range(kept, 6)]  # the second epoch fetches the rest only
 
@@ -45,7 +47,7 @@ def test_the_folder_keeps_what_came_first_and_stays_within_its_size(tmp_path, ca
 def test_a_file_that_was_cut_off_is_fetched_again(tmp_path, calls, read):
     cache = RowCache(tmp_path, 10**6)
     whole = cache.get("a", read(1))
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.arrow")
     path.write_bytes(path.read_bytes()[:-50])
     assert cache.get("a", read(1)).equals(whole) and calls == [1, 1]
     assert cache.get("a", read(1)).equals(whole) and calls == [1, 1]
@@ -67,14 +69,31 @@ def test_processes_share_a_folder(tmp_path):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert len(list(tmp_path.iterdir())) == 150
+    files = list(tmp_path.glob("*.arrow"))
+    assert len(files) == 150 and {
+        path.name for path in tmp_path.iterdir() if path not in files
+    } == {TOTAL}
+    assert int((tmp_path / TOTAL).read_bytes()) == sum(path.stat().st_size for path in files)
 
 
 def test_a_file_whose_end_is_damaged_is_fetched_again(tmp_path, calls, read):
     cache = RowCache(tmp_path, 10**6)
     whole = cache.get("a", read(1))
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.arrow")
     data = bytearray(path.read_bytes())
     data[-200:-160] = bytes([255] * 40)  # pyarrow raises OSError, not ArrowInvalid
     path.write_bytes(data)
     assert cache.get("a", read(1)).equals(whole) and calls == [1, 1]
+
+
+def test_a_store_does_not_look_at_the_other_files(tmp_path, read, monkeypatch):
+    cache = RowCache(tmp_path, 10**6)
+    cache.get("a", read(1))
+
+    def scandir(folder):
+        raise AssertionError("the folder was counted again")
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for number in range(5):
+        cache.get(f"b{number}", read(number))
+    assert all(cache.has(f"b{number}") for number in range(5))

@@ -23,6 +23,7 @@ COMMANDS = {
     "models": "List the models that training can start from.",
     "convert": "Turn published weights of another format into a model folder.",
     "export": "Write a model as a file that runs without this package, checked on images.",
+    "benchmark": "Measure images per second, latency and memory of a model, beside others.",
     "recipe": "Explain all keys of a recipe, or fill in a recipe's defaults.",
     "lr-range": "Try growing learning rates on a recipe's first batches, and plot the loss.",
     "preprocess": "Copy a dataset with smaller images, so that training decodes less.",

@@ -8,12 +8,14 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
+TOTAL = "held_bytes"  # a file with the sum of all others, so that no store counts them again
 logger = logging.getLogger(__name__)
 
 
@@ -57,16 +59,63 @@ class RowCache:
 
     def _store(self, path: Path, table: pa.Table) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        held = 0
-        for entry in os.scandir(self.folder):
-            with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
-                held += entry.stat().st_size
-        if held + table.nbytes > self.max_bytes:
+        total = self.folder / TOTAL
+        if self.folder not in _counted:  # what a crash left, or somebody removed
+            with _locked(total) as file:
+                _write_total(file, _count(self.folder))
+            _counted.add(self.folder)
+        if _read_total(total) + table.nbytes > self.max_bytes:
             return
         aside = path.with_suffix(f".{os.getpid()}.partial")
         try:
             with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
-            aside.replace(path)
+            with _locked(total) as file:
+                held = _read_total(total) + aside.stat().st_size - _size(path)
+                if held <= self.max_bytes:
+                    aside.replace(path)
+                    _write_total(file, held)
         finally:
             aside.unlink(missing_ok=True)
+
+
+# The sum of the sizes in a folder ------------------------------------------------------------
+
+_counted: set[Path] = set()  # folders whose files this process has counted
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that one process writes at a time; on Windows, which has no such lock, any."""
+    path.touch()
+    with path.open("r+b") as file:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
+def _read_total(path: Path) -> int:
+    digits = path.read_bytes()
+    return int(digits) if digits.isdigit() else 0
+
+
+def _write_total(file: IO[bytes], total: int) -> None:
+    """Replace the number by one write of the same length, which no reader sees half."""
+    file.seek(0)
+    file.write(b"%020d" % total)
+    file.flush()
+
+
+def _count(folder: Path) -> int:
+    held = 0
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
+            held += entry.stat().st_size if entry.name != TOTAL else 0
+    return held
+
+
+def _size(path: Path) -> int:
+    """Size of a file; 0 if there is none."""
+    return path.stat().st_size if path.exists() else 0

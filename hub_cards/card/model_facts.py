@@ -47,6 +47,7 @@ def detail_rows(evidence: Evidence) -> Rows:
         ("Parameters", f"{weights.num_parameters:,} ({short_count(weights.num_parameters)})"),
         ("Batch-norm buffers", scalar(weights.num_buffer_elements or None)),
         ("Multiply-adds per image", scalar(multiply_adds(evidence))),
+        ("Speed", _speed(evidence.speed_results)),
         ("Input", _input_shape(processor)),
         ("Classes", _class_names(evidence)),
         ("Weights", f"safetensors, {', '.join(weights.dtypes)}, {weights.num_bytes / 1e6:.1f} MB"),
@@ -55,6 +56,19 @@ def detail_rows(evidence: Evidence) -> Rows:
         ("Configuration", settings(fields)),
     ]
     return present(rows)
+
+
+def _speed(results: Record) -> str:
+    """The fastest row of a benchmark, with its setting and its machine; "" without one."""
+    own = [row for row in results.get("rows") or () if row.get("is_model")]
+    if not own:
+        return ""
+    row, environment = max(own, key=lambda row: row["images_per_second"]), results["environment"]
+    threads = results.get("threads")
+    machine = environment["accelerator"] if threads is None else environment["processor"]
+    setting = f"batch {row['batch_size']}, {row['dtype']}, {row['preparation']}"
+    count = "" if threads is None else f", {threads} thread{'s' if threads > 1 else ''}"
+    return f"{row['images_per_second']:,.1f} images per second ({setting}; {plain(machine)}{count})"
 
 
 def multiply_adds(evidence: Evidence) -> int | None:
@@ -66,7 +80,8 @@ def multiply_adds(evidence: Evidence) -> int | None:
 def network_records(evidence: Evidence) -> list[Record]:
     """The records that may say what was seen of the network in a forward pass."""
     evaluated = (result["model"] for result in evidence.eval_results)
-    return [evidence.train_results or {}, evidence.conversion, *evaluated]
+    measured = evidence.speed_results.get("model") or {}
+    return [evidence.train_results or {}, evidence.conversion, *evaluated, measured]
 
 
 def short_count(count: int) -> str:

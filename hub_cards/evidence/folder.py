@@ -39,6 +39,7 @@ class Evidence:
     train_results: Record | None
     metrics: tuple[Record, ...]
     eval_results: tuple[Record, ...]
+    speed_results: Record
     robustness_results: tuple[Record, ...] = ()
 
     @property
@@ -93,6 +94,7 @@ def read_evidence(folder: str | Path, weights: Weights | None = None) -> Evidenc
         train_results=read_json(folder, "train_results.json"),
         metrics=read_metrics(folder),
         eval_results=read_eval_results(folder),
+        speed_results=read_json(folder, "speed_results.json") or {},
         robustness_results=read_robustness_results(folder),
     )
     _check_weights(evidence)
@@ -163,6 +165,16 @@ def _check_weights(evidence: Evidence) -> None:
                 f"{name} in {evidence.folder} is stale: it was measured with weights "
                 f"{result['model']['sha256'][:12]}..., but model.safetensors is now "
                 f"{weights.sha256[:12]}... Evaluate the model again."
+            )
+    if speed := evidence.speed_results:
+        where = evidence.folder / "speed_results.json"
+        require(speed, "model.sha256", str, where=where, remedy="Measure the model again.")
+        measured = speed["model"]["sha256"]
+        if measured != weights.sha256:
+            raise ValueError(
+                f"speed_results.json in {evidence.folder} is stale: it was measured with weights "
+                f"{measured[:12]}..., but model.safetensors is now {weights.sha256[:12]}... Run "
+                f"`python -m convzoo benchmark` again, or remove the file."
             )
     for name, count in counts.items():
         if count is not None and count != weights.num_parameters:

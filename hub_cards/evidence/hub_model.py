@@ -14,7 +14,7 @@ from hub_cards.evidence.weights import weights_of
 
 FILES = (
     "config.json", "preprocessor_config.json", "eval_results.json", "robustness_results.json",
-    "train_results.json", "conversion.json", "recipe.toml",
+    "speed_results.json", "train_results.json", "conversion.json", "recipe.toml",
 )  # fmt: skip
 
 

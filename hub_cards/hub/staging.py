@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 SETTINGS = ("config.json", "preprocessor_config.json")
 RECORDS = (
     *SETTINGS, "conversion.json", "eval_results.json", "robustness_results.json", "recipe.toml",
+    "speed_results.json",
     "train_results.json",
 )  # fmt: skip
 TEXTS = (".csv", ".json", ".jsonl", ".md", ".toml", ".yaml")

@@ -1,0 +1,1 @@
+"""How fast a model answers, beside others in the same run."""

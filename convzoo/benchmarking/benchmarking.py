@@ -1,0 +1,209 @@
+"""Measure how fast a model answers, and write it beside the model, where its card finds it.
+
+convzoo benchmark USER/NAME --against timm:resnet50 --batch-sizes 1 16
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from convzoo.allocator import keep_freed_memory
+from convzoo.benchmarking.contestants import (
+    DTYPES,
+    PREPARATIONS,
+    Network,
+    cost_of,
+    load_peer,
+    made_ready,
+    shown_name,
+)
+from convzoo.benchmarking.timing import peak_bytes, ratios, time_in_turns
+from convzoo.environment import command_line, describe_environment, now
+from convzoo.files import SCHEMA_VERSION, file_sha256, write_json
+from convzoo.inference import has_bfloat16_instructions
+from convzoo.layers import image_shape
+from convzoo.prediction.classifier import load_classifier
+
+FILE = "speed_results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """What is measured.
+
+    Attributes:
+        against: other networks: timm:NAME, torchvision:NAME, folders or Hub ids.
+        batch_sizes: images of a forward pass.
+        dtypes: of DTYPES.
+        preparations: of PREPARATIONS.
+        rounds: turns of each network.
+        threads: of the CPU; those of PyTorch if 0.
+        device: cpu or cuda.
+        keep_memory: whether the process keeps freed memory, as `convzoo evaluate` does.
+        trust_remote_code: run the code that a model on the Hub brings along.
+    """
+
+    against: Sequence[str] = ()
+    batch_sizes: Sequence[int] = (1, 16)
+    dtypes: Sequence[str] = ("float32",)
+    preparations: Sequence[str] = ("loaded", "fused")
+    rounds: int = 5
+    threads: int = 0
+    device: str = "cpu"
+    keep_memory: bool = True
+    trust_remote_code: bool = False
+
+
+def benchmark_model(name: str, options: BenchmarkOptions) -> dict[str, Any]:
+    """Measure a model; what is returned is also written into its folder, if it is one.
+
+    Args:
+        name: model folder or Hub id.
+        options: what to measure.
+
+    Raises:
+        OSError: if a model cannot be read, or the result not be written.
+        ValueError: if an option is wrong, or a peer is not there.
+    """
+    _check_options(options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    kept = options.device == "cpu" and options.keep_memory and keep_freed_memory()
+    classifier = load_classifier(name, device="cpu", trust_remote_code=options.trust_remote_code)
+    shape = image_shape(classifier.processor)
+    networks = [Network(name=shown_name(name), module=classifier.model.float())]
+    networks += [
+        load_peer(peer, trust_remote_code=options.trust_remote_code) for peer in options.against
+    ]
+    costs = [cost_of(network.module, shape) for network in networks]
+    rows = list(_rows(networks, shape, options=options))
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "model": {"sha256": _weights_hash(name), **asdict(costs[0])},
+        "peers": {
+            network.name: asdict(cost)
+            for network, cost in zip(networks[1:], costs[1:], strict=True)
+        },
+        "image_shape": shape,
+        "rounds": options.rounds,
+        "threads": torch.get_num_threads() if options.device == "cpu" else None,
+        "allocator": ("kept" if kept else "default") if options.device == "cpu" else None,
+        "bfloat16_instructions": has_bfloat16_instructions(torch.device(options.device)),
+        "rows": rows,
+        "command": command_line("convzoo"),
+        "date": now(),
+        "environment": describe_environment(),
+    }
+    if Path(name).is_dir():
+        write_json(Path(name) / FILE, result)
+    return result
+
+
+def benchmark_text(result: dict[str, Any]) -> str:
+    """Say a result as a table, for a terminal."""
+    environment = result["environment"]
+    place = environment["accelerator"] if result["threads"] is None else environment["processor"]
+    where = f"{place}, {environment['cpu_capability']}"
+    if result["threads"] is not None:
+        where += f", {result['threads']} thread(s), freed memory {result['allocator']}"
+    where += f", bfloat16 in hardware: {'yes' if result['bfloat16_instructions'] else 'no'}"
+    head = ("network", "batch", "type", "prepared", "images/s", "p50 ms", "p95 ms", "peak MB")
+    table = [[*head, "speed over peer"]]
+    for row in result["rows"]:
+        over = row["speed_over_peer"]
+        table.append(
+            [
+                *(row["network"], str(row["batch_size"]), row["dtype"], row["preparation"]),
+                f"{row['images_per_second']:,.1f}",
+                *(f"{row['latency_ms'][key]:,.1f}" for key in ("p50", "p95")),
+                f"{row['peak_bytes'] / 1e6:,.1f}",
+                "{:.2f} [{:.2f}, {:.2f}]".format(*over) if over else "",
+            ]
+        )
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in (0, 2, 3) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in table
+    ]
+    costs = {"the model": result["model"], **result["peers"]}
+    counted = [
+        f"{name}: {cost['num_parameters']:,} parameters, {cost['num_multiply_adds']:,} "
+        f"multiply-adds, {cost['num_activations']:,} activations for an image"
+        for name, cost in costs.items()
+    ]
+    note = (
+        f"medians of {result['rounds']} rounds in turns; the ratio to the first peer at the same "
+        f"setting is of {'GPU' if result['threads'] is None else 'processor'} time [least, most]"
+    )
+    return "\n".join([where, *lines, note, *counted])
+
+
+def _rows(
+    networks: Sequence[Network], shape: Sequence[int], *, options: BenchmarkOptions
+) -> Iterator[dict[str, Any]]:
+    """Measure all networks in turns at each setting."""
+    settings = [
+        (dtype, preparation, size)
+        for dtype in options.dtypes
+        for preparation in options.preparations
+        for size in options.batch_sizes
+    ]
+    generator = torch.Generator().manual_seed(0)
+    for dtype, preparation, size in tqdm(settings, desc="benchmark", unit=" settings", leave=False):
+        ready: list[nn.Module] = [
+            made_ready(each.module, preparation, dtype, device=options.device) for each in networks
+        ]
+        x = torch.randn(size, *shape, generator=generator).to(options.device, DTYPES[dtype])
+        x = x.contiguous(memory_format=torch.channels_last)
+        times = time_in_turns(ready, x, rounds=options.rounds)
+        for number, (network, each) in enumerate(zip(networks, times, strict=True)):
+            yield {
+                "network": network.name,
+                "is_model": number == 0,
+                "batch_size": size,
+                "dtype": dtype,
+                "preparation": preparation,
+                "images_per_second": size / (each.percentile(50) / 1000),
+                "latency_ms": {"p50": each.percentile(50), "p95": each.percentile(95)},
+                "num_passes": len(each.seconds),
+                "processor_seconds": each.processor_seconds,
+                "peak_bytes": peak_bytes(ready[number], x),
+                "speed_over_peer": ratios(each, times[1]) if number == 0 and times[1:] else None,
+            }
+
+
+def _check_options(options: BenchmarkOptions) -> None:
+    choices = {"--dtypes": (options.dtypes, DTYPES), "--prepared": (options.preparations, None)}
+    for option, (given, known) in choices.items():
+        allowed = list(known or PREPARATIONS)
+        if wrong := [each for each in given if each not in allowed]:
+            raise ValueError(f"{option} must be of {', '.join(allowed)}; got {wrong[0]!r}")
+    if not options.batch_sizes or min(options.batch_sizes) < 1:
+        raise ValueError(f"--batch-sizes must be at least 1; got {list(options.batch_sizes)}")
+    if options.rounds < 3:
+        raise ValueError(f"--rounds must be at least 3, to show a spread; got {options.rounds}")
+    if options.threads < 0:
+        raise ValueError(f"--threads must be at least 0; got {options.threads}")
+    if options.device not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu or cuda; got {options.device!r}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "--device cuda needs a GPU that PyTorch sees; there is none. Leave it away"
+        )
+    if len(set(options.against)) < len(options.against):
+        raise ValueError(f"--against must name each network once; got {list(options.against)}")
+
+
+def _weights_hash(name: str) -> str | None:
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    return file_sha256(Path(found)) if found else None
