@@ -9,6 +9,7 @@ apart, and so is what comes before: random crops of the embedded photographs, no
 
 The peer is Transformers' ResNet-50 as its examples train it (default memory format, default
 allocator), and with our settings. Our CNN with ReLU is the same network but for residual scales.
+`--networks` chooses some, of which the first is the peer.
 How much faster a step is depends on the processor: name it in the name of the result file.
 Two processes, one for each allocator, take turns network by network, round after round. With one
 thread and fewer than 16 images PyTorch runs 1x1 convolutions by another, slower path.
@@ -67,6 +68,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each network")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--output", default="benchmarks/results/training_step_avx2_202611.json")
     args = parser.parse_args()
     processes = {
@@ -74,17 +77,18 @@ def main() -> None:
         for ours in (False, True)
     }
     photos = [path.read_bytes() for path in sorted(Path("data/photos").glob("*.jpg"))]
-    seconds, data_seconds = {name: [] for name in NETWORKS}, []
+    seconds, data_seconds = {name: [] for name in args.networks}, []
     for number in range(args.rounds + 1):
         data_seconds.append(processes[True].submit(prepare, photos).result())
-        for name, (_, ours, _) in NETWORKS.items():
-            times = processes[ours].submit(take_step, name, args.batch_size).result()
+        for name in args.networks:
+            process = processes[NETWORKS[name][1]]
+            times = process.submit(take_step, name, args.batch_size, args.precision).result()
             if number:  # the first one warms up
                 seconds[name].append(times)
     rows = []
     for name, times in seconds.items():
         totals = [sum(each) for each in times]
-        peer = [sum(each) for each in seconds[PEER]]
+        peer = [sum(each) for each in seconds[args.networks[0]]]
         ratios = sorted(a / b for a, b in zip(peer, totals, strict=True))
         spread = (statistics.median(ratios), ratios[0], ratios[-1])
         rows.append(
@@ -102,8 +106,8 @@ def main() -> None:
     write_json(
         Path(args.output),
         {
-            "what": "processor time of a training step, float32; speed over Transformers' "
-            "ResNet-50 as its examples train it, as [median, least, most] of the rounds",
+            "what": f"processor time of a training step, {args.precision}; speed over the first "
+            "network, as [median, least, most] of the rounds",
             "command": command_line("PYTHONPATH=. python benchmarks/training_step.py"),
             "date": now(),
             "environment": describe_environment(),
@@ -146,18 +150,19 @@ def start(ours: bool, threads: int) -> None:
         keep_freed_memory()
 
 
-def take_step(name: str, batch_size: int) -> tuple[float, ...]:
+def take_step(name: str, batch_size: int, precision: str) -> tuple[float, ...]:
     """Forward, backward and optimizer of one network, processor seconds."""
     if name not in STEPS:
-        STEPS[name] = Step(name, batch_size)
+        STEPS[name] = Step(name, batch_size, precision)
     return STEPS[name]()
 
 
 class Step:
     """A training step of one network; calling it gives the seconds of its parts."""
 
-    def __init__(self, name: str, batch_size: int):
+    def __init__(self, name: str, batch_size: int, precision: str):
         build, ours, compiled = NETWORKS[name]
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
         layout = torch.channels_last if ours else torch.contiguous_format
         self.model = build()
         if name == PLAIN:
@@ -177,7 +182,8 @@ class Step:
     def __call__(self) -> tuple[float, ...]:
         """Forward, backward and optimizer, processor seconds."""
         marks = [time.process_time()]
-        loss = F.cross_entropy(self.model(self.pixel_values).logits, self.labels)
+        with self.autocast:
+            loss = F.cross_entropy(self.model(self.pixel_values).logits, self.labels)
         marks.append(time.process_time())
         loss.backward()
         marks.append(time.process_time())

@@ -118,6 +118,43 @@ def test_the_time_of_a_step_is_that_of_the_result_files():
         assert sentence in PAGE.sentences
 
 
+def test_the_table_of_whole_networks_is_that_of_the_result_file():
+    content = result_file("inference_speed")
+    assert content["bfloat16_instructions"] and content["threads"] == 1
+    assert f"in the same process, median of {content['n']} rounds" in PAGE.sentences
+    columns = [(size, allocator) for size in (16, 1) for allocator in ("default", "kept")]
+    measured, speeds = {}, {}
+    for row in content["rows"]:
+        name, column = f"{row['network']}, {row['way']}", (row["batch_size"], row["allocator"])
+        speeds[name, column] = row["images_per_second"]
+        cell = "{:.2f} [{:.2f}, {:.2f}]".format(*row["speed_over_peer"])
+        measured.setdefault(name, {})[column] = cell
+    assert PAGE.table("| whole network |") == [
+        [name, *(cells[column] for column in columns)] for name, cells in measured.items()
+    ]
+    default, kept = (speeds["timm ResNet-50, as loaded", column] for column in columns[:2])
+    assert f"classifies {default} and {kept} of 16 images a second" in PAGE.sentences
+
+
+def test_the_cost_of_prelu_in_a_step_is_that_of_the_result_files():
+    ours, plain = (
+        [
+            "{:.2f} [{:.2f}, {:.2f}]".format(*row["speed_over_peer"])
+            for precision in ("float32", "bfloat16")
+            for row in result_file(f"training_step_prelu_{precision}")["rows"]
+            if row["network"] == name
+        ]
+        for name in ("CNN, PReLU", "CNN, PReLU of PyTorch")
+    )
+    assert f"with PReLU has {ours[0]} times the speed of one with ReLU" in PAGE.sentences
+    assert f"and {ours[1]} times in [bfloat16]" in PAGE.sentences
+    assert f"with PyTorch's PReLU {plain[0]} and {plain[1]} times (3 rounds)" in PAGE.sentences
+    assert all(
+        result_file(f"training_step_prelu_{precision}")["n"] == 3
+        for precision in ("float32", "bfloat16")
+    )
+
+
 def test_the_table_of_processes_is_that_of_the_result_file():
     content = result_file("processes_2cpu")
     assert f"median of {content['n']} runs" in PAGE.sentences
