@@ -38,7 +38,8 @@ from torch import Tensor
 
 from convzoo.data.stream import train_batches
 from convzoo.errors import expected_problem
-from convzoo.evaluation.predicting import EvaluationProtocol, predict_split
+from convzoo.evaluation.predicting import predict_split
+from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.inspection.monitor_report import diagnose, plot_monitors
 from convzoo.recipe.files import load_recipe
 from convzoo.signals import StopRequest

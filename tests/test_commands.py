@@ -14,7 +14,7 @@ import convzoo.resizing.command
 from convzoo.cli import evaluate, main
 from convzoo.cli.parsing import spread
 from convzoo.cli.program import COMMANDS
-from convzoo.evaluation.predicting import EvaluationProtocol
+from convzoo.evaluation.protocols import EvaluationProtocol
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import ROOT, run
 from tests.support.images import COLOURS, coloured_images, write_split

@@ -18,7 +18,8 @@ from convzoo.data.opening import open_split
 from convzoo.evaluation import evaluating
 from convzoo.evaluation.class_matching import match_classes
 from convzoo.evaluation.evaluating import METRIC, result_sentence
-from convzoo.evaluation.predicting import EvaluationProtocol, predict_split
+from convzoo.evaluation.predicting import predict_split
+from convzoo.evaluation.protocols import Computation, EvaluationProtocol
 from convzoo.files import file_sha256
 from convzoo.imagenet_classes import imagenet_names
 from convzoo.images import decoding
@@ -141,7 +142,7 @@ def test_ten_crops_are_averaged_as_probabilities_and_recorded(model_folder, colo
 
 def test_a_fast_evaluation_gives_the_same_result_and_says_so(model_folder, colour_data):
     plain = evaluate(model_folder, colour_data)
-    fast = evaluate(model_folder, colour_data, fast=True)
+    fast = evaluate(model_folder, colour_data, computation=Computation(fused=True))
     assert fast["metrics"]["loss"] == pytest.approx(plain["metrics"]["loss"], rel=1e-5)
     assert fast["metrics"]["top1_accuracy"] == plain["metrics"]["top1_accuracy"]
     assert fast["model"] == plain["model"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from convzoo.cli import main
 from convzoo.evaluation import robustness
-from convzoo.evaluation.predicting import EvaluationProtocol
+from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.robustness_results import (
     ALEXNET_CLEAN_ERROR,
     ALEXNET_ERRORS,

@@ -41,7 +41,7 @@ def noise(count, seed):
 EVALUATE = """
 import sys
 from convzoo.evaluation.evaluating import evaluate_folder
-from convzoo.evaluation.predicting import EvaluationProtocol
+from convzoo.evaluation.protocols import EvaluationProtocol
 for data in sys.argv[2:]:
     evaluate_folder(
         sys.argv[1],

@@ -1,18 +1,21 @@
 """`convzoo evaluate`: accuracy of a model on a dataset, every image once."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from convzoo.cli import options
+from convzoo.cli import protocol_options as shown
 
 logger = logging.getLogger(__name__)
 EXAMPLES = """
 convzoo evaluate runs/quickstart/model --data data/fashion-mnist
 convzoo evaluate user/cnn-prelu-imagenet --data ILSVRC/imagenet-1k --split validation
 convzoo evaluate runs/pets/model --data pets --validation-share
+convzoo evaluate MODEL --data FOLDER --size 160,192,224 --crop-ratio 0.95 --dtype bfloat16
 convzoo evaluate MODEL --data FOLDER --classes tench goldfish --limit 500 --json
 """
 
@@ -68,7 +71,18 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
             rich_help_panel=options.DATASET,
         ),
     ] = "name",
-    crops: Annotated[Literal["1", "10"], typer.Option(help="Views of an image, averaged.")] = "1",
+    size: shown.Size = None,
+    crop_ratio: shown.CropRatio = None,
+    interpolation: shown.Interpolation = None,
+    crops: shown.Crops = "1",
+    crops_of: shown.CropsOf = "square",
+    flip: shown.Flip = False,
+    scales: shown.Scales = shown.ONE,
+    averaged: shown.Averaged = "probabilities",
+    dtype: shown.Dtype = "float32",
+    channels_last: shown.ChannelsLast = False,
+    compile: shown.Compile = False,
+    fast: shown.Fast = False,
     exif_rotation: options.ExifRotation = False,
     unreadable: Annotated[
         Literal["stop", "wrong"],
@@ -76,12 +90,6 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     ] = "stop",
     batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
     num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
-    fast: Annotated[
-        bool,
-        typer.Option(
-            "--fast", help="Fold batch norms; logits differ by rounding (1e-5), which is recorded."
-        ),
-    ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     top: Annotated[
         int,
@@ -118,54 +126,81 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     from convzoo.allocator import keep_freed_memory
     from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
-    from convzoo.evaluation.evaluating import Choice, evaluate_folder, result_sentence
-    from convzoo.evaluation.predicting import EvaluationProtocol, Kept
-    from convzoo.files import write_json
+    from convzoo.evaluation.evaluating import Choice, evaluate_folder
+    from convzoo.evaluation.crop_settings import CropSettings
+    from convzoo.evaluation.predicting import Kept
+    from convzoo.evaluation.protocols import Computation, EvaluationProtocol
 
     options.hide_bars_of_transformers()
     keep_freed_memory()
-    result = evaluate_folder(
-        model,
-        DatasetReference(
-            path=data,
-            name=name,
-            revision=revision,
-            image_column=image_column,
-            label_column=label_column,
-            root=root,
-        ),
-        split=split,
-        command=command_line("python -m convzoo"),
-        protocol=EvaluationProtocol(
+    protocols = [
+        EvaluationProtocol(
+            crop=CropSettings(size=side, ratio=crop_ratio, interpolation=interpolation),
             crops=int(crops),
+            crops_of=crops_of,
+            flip=flip,
+            scales=tuple(scales),
+            averaged=averaged,
+            computation=Computation(
+                fused=fast, dtype=dtype, channels_last=channels_last, compiled=compile
+            ),
             exif_rotation=exif_rotation,
             unreadable=unreadable,
             batch_size=batch_size,
             num_workers=num_workers,
-            fast=fast,
-        ),
-        choice=Choice(
-            classes=None if classes == [""] else classes or (),
-            limit=limit,
-            validation_share=validation_share,
-            match_by=match_classes,
-        ),
-        kept=Kept(
-            top_k=top, logits=logits, folder=Path(output).absolute().parent if output else None
-        ),
-        trust_remote_code=trust_remote_code,
-    )
-    if not is_main_process():
-        return
+        )
+        for side in (map(int, size) if size else [None])
+    ]
+    results = [
+        evaluate_folder(
+            model,
+            DatasetReference(
+                path=data,
+                name=name,
+                revision=revision,
+                image_column=image_column,
+                label_column=label_column,
+                root=root,
+            ),
+            split=split,
+            command=command_line("python -m convzoo"),
+            protocol=protocol,
+            choice=Choice(
+                classes=None if classes == [""] else classes or (),
+                limit=limit,
+                validation_share=validation_share,
+                match_by=match_classes,
+            ),
+            kept=Kept(
+                top_k=top, logits=logits, folder=Path(output).absolute().parent if output else None
+            ),
+            trust_remote_code=trust_remote_code,
+        )
+        for protocol in protocols
+    ]
+    if is_main_process():
+        _tell(results, model=model, data=data, output=output, as_json=as_json)
+
+
+def _tell(
+    results: Sequence[Any], *, model: str, data: str, output: str | None, as_json: bool
+) -> None:
+    """Write and print the results; one by itself, of several sizes a list."""
+    from convzoo.evaluation.evaluating import result_sentence
+    from convzoo.files import write_json
+
+    told = results[0] if len(results) == 1 else list(results)
     if output:
-        write_json(Path(output), result)
+        write_json(Path(output), told)
     logger.info("result: %s", where_it_is_kept(model, output))
-    if record := result.get("predictions"):
-        home = Path(model) if Path(model).is_dir() else Path(output or "").parent
-        logger.info("predictions: %s", home / record["file"])
+    for result in results:
+        if record := result.get("predictions"):
+            home = Path(model) if Path(model).is_dir() else Path(output or "").parent
+            logger.info("predictions: %s", home / record["file"])
     if as_json:
-        options.print_json(result)
-    else:
+        options.print_json(told)
+        return
+    for result in results:
         print(result_sentence(model, data, result))
 
 

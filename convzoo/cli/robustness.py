@@ -97,7 +97,7 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     from convzoo.environment import command_line
     from convzoo.evaluation.classifiers import load_classifier
     from convzoo.evaluation.evaluating import Choice
-    from convzoo.evaluation.predicting import EvaluationProtocol
+    from convzoo.evaluation.protocols import EvaluationProtocol
     from convzoo.evaluation.robustness import (
         Conditions,
         measure_robustness,

@@ -1,11 +1,13 @@
 """Load what is evaluated: a network, what prepares images for it, its class names, its hash."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from convzoo.evaluation.class_matching import class_names
+from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.results import ModelFacts
 from convzoo.files import file_sha256
 from convzoo.layers import describe_network, image_shape
@@ -24,7 +26,7 @@ class Classifier:
     """
 
     name: str
-    model: PreTrainedModel
+    model: torch.nn.Module
     processor: BaseImageProcessor
     names: tuple[str, ...]
     facts: ModelFacts
@@ -78,3 +80,27 @@ def _model_facts(model: PreTrainedModel, processor: BaseImageProcessor, *, name:
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         **describe_network(model, image_shape(processor)),
     }
+
+
+def prepare_classifier(
+    classifier: Classifier, protocol: EvaluationProtocol, device: torch.device
+) -> Classifier:
+    """Return a classifier as a protocol wants it: its crop, and its way to compute on a device.
+
+    Raises:
+        ValueError: if processor or model cannot do so.
+    """
+    processor = protocol.crop.apply(classifier.processor)
+    model = protocol.computation.apply(classifier.model.to(device)).eval()
+    if protocol.crop.size is not None:
+        channels, height, width = image_shape(processor)
+        dtype = getattr(torch, protocol.computation.dtype)
+        try:
+            with torch.inference_mode():
+                model(torch.zeros(1, channels, height, width, dtype=dtype, device=device))
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"size must be one that {classifier.name} can take; got {protocol.crop.size}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+    return replace(classifier, model=model, processor=processor)

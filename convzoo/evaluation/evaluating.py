@@ -17,17 +17,17 @@ from typing import cast
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from transformers import BaseImageProcessor
 
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
 from convzoo.data.subset import subset
 from convzoo.environment import describe_environment, now
 from convzoo.evaluation.class_matching import match_classes
-from convzoo.evaluation.classifiers import Classifier, load_classifier
-from convzoo.evaluation.predicting import EvaluationProtocol, Kept
+from convzoo.evaluation.classifiers import Classifier, load_classifier, prepare_classifier
+from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.predicting_to_file import Finished, Task, predict_to_file
 from convzoo.evaluation.prediction_table import PredictionFacts
+from convzoo.evaluation.protocols import EvaluationProtocol, protocol_facts
 from convzoo.evaluation.recorded_share import open_recorded_share
 from convzoo.evaluation.results import (
     DatasetFacts,
@@ -38,7 +38,6 @@ from convzoo.evaluation.results import (
     record_result,
 )
 from convzoo.evaluation.statistics import break_down, compute_metrics, unreadable_facts
-from convzoo.inference import prepare
 
 METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
 
@@ -102,12 +101,10 @@ def evaluate_folder(
     classifier = load_classifier(model_folder, trust_remote_code=trust_remote_code)
     if classifier.folder:
         read_results(classifier.folder)  # what cannot be added to stops here, not after hours
+    classifier = prepare_classifier(classifier, protocol, accelerator.device)
     task = plan_evaluation(
         classifier, data, split=split, command=command, protocol=protocol, choice=choice, kept=kept
     )
-    classifier.model.to(accelerator.device)
-    if protocol.fast:
-        prepare(classifier.model.eval())
     with predict_to_file(task, accelerator) as finished:
         told: list[EvalResult | None] = [None]
         if finished is not None:
@@ -141,7 +138,7 @@ def plan_evaluation(
         facts=PredictionFacts(
             names=classifier.names,
             dataset=dataset,
-            protocol=_protocol_facts(protocol, classifier.processor),
+            protocol=protocol_facts(protocol, classifier.processor),
             model={key: value for key, value in classifier.facts.items() if key in OF_WEIGHTS},
         ),
         protocol=protocol,
@@ -207,7 +204,7 @@ def _result(task: Task, finished: Finished) -> EvalResult:
 
 def result_sentence(model: str, data: str, result: EvalResult) -> str:
     """Say a result in one line, for a terminal."""
-    dataset, metrics, views = result["dataset"], result["metrics"], result["protocol"]["views"]
+    dataset, metrics = result["dataset"], result["metrics"]
     images = f"{dataset['num_samples']} images"
     if chosen := dataset.get("subset"):
         images = f"{dataset['num_samples']} of {chosen['of']} images"
@@ -217,18 +214,20 @@ def result_sentence(model: str, data: str, result: EvalResult) -> str:
     bad = result.get("unreadable", {}).get("num_images", 0)
     unread = f"; {bad} unreadable image{'s' * (bad > 1)} counted as wrong" if bad else ""
     return (
-        f"{model} on {images} of {data} [{dataset['split']}]{', ten crops' if views == 10 else ''}:"
+        f"{model} on {images} of {data} [{dataset['split']}]{_shown(result['protocol'])}:"
         f" top-1 {metrics['top1_accuracy']:.2%}{'' if top5 is None else f', top-5 {top5:.2%}'},"
         f" loss {metrics['loss']:.4f}{unread}"
     )
 
 
-def _protocol_facts(protocol: EvaluationProtocol, processor: BaseImageProcessor) -> ProtocolFacts:
-    facts: ProtocolFacts = {"views": protocol.crops, "image_processor": processor.to_dict()}
-    if protocol.crops > 1:
-        facts["averaged"] = "probabilities"
-    if protocol.exif_rotation:
-        facts["exif_rotation"] = True
-    if protocol.fast:
-        facts["fused"] = True
-    return facts
+def _shown(protocol: ProtocolFacts) -> str:
+    """Say what is not as usual in how images were shown."""
+    views, crop = protocol["views"], protocol.get("crop", {})
+    words = [
+        f"size {crop['size']}" if "size" in crop else "",
+        f"crop ratio {crop['ratio']:g}" if "ratio" in crop else "",
+        crop.get("interpolation", ""),
+        {1: "", 10: "ten crops"}.get(views, f"{views} views"),
+        protocol.get("dtype", ""),
+    ]
+    return "".join(f", {word}" for word in words if word)

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,37 +35,13 @@ from convzoo.evaluation.prediction_table import (
     empty_columns,
     join_tables,
 )
+from convzoo.evaluation.protocols import Computation, EvaluationProtocol
+from convzoo.evaluation.views import Views
 from convzoo.images.decoding import DARK_IMAGES, open_rgb
-from convzoo.images.ten_crop import ten_crop
 from convzoo.signals import outlive_signals
 
 LAG = 2  # batches that a GPU may still compute while the results of earlier ones are fetched
 NO_FACTS = PredictionFacts(names=())  # of the predictions of a batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationProtocol:
-    """How images are shown to a model, and by how many at a time.
-
-    Attributes:
-        crops: 1, the processor's crop, or 10: torchvision's ten crops of that size, of the square
-            of the processor's `size`; the probabilities are averaged.
-        exif_rotation: turn images as their EXIF data says.
-        unreadable: "stop" at the first image that cannot be read, or count it as "wrong".
-        batch_size: images per step and process.
-        num_workers: decoding processes per process.
-        fast: prepare the model by `convzoo.inference.prepare`, in float32.
-
-    Source of ten crops: Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural
-    Networks", NeurIPS 2012, section 4.1; they average the probabilities, not the logits.
-    """
-
-    crops: int = 1
-    exif_rotation: bool = False
-    unreadable: Literal["stop", "wrong"] = "stop"
-    batch_size: int = 64
-    num_workers: int = 0
-    fast: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +86,9 @@ class _Entry:
 class EvalStream(IterableDataset[Batch]):
     """One process's share of the batches of a split, preprocessed.
 
-    Iterating yields, per batch, `pixel_values` of the images that can be read, None if there are
-    none, and of all its images `row` (of the whole split), `image` (its name), `digest`, `label`
-    and `error`, as in a `PredictionTable`.
+    Iterating yields, per batch, what `Views.show` makes of the images that can be read, None if
+    there are none, and of all its images `row` (of the whole split), `image` (its name), `digest`,
+    `label` and `error`, as in a `PredictionTable`.
 
     Args:
         source: the split.
@@ -138,9 +114,7 @@ class EvalStream(IterableDataset[Batch]):
         every = range(count_batches(source, protocol.batch_size))
         self.batches: Sequence[int] = every if batches is None else batches
         self.whole_rows = source.whole_rows()
-        # Ten crops are cut later, from the square.
-        square = _ten_crop_sizes(processor)[0] if protocol.crops == 10 else None
-        self.options: dict[str, Any] = {"crop_size": square} if square else {}
+        self.views = Views(processor, protocol)
 
     def __iter__(self) -> Iterator[Batch]:
         size = self.protocol.batch_size
@@ -182,7 +156,7 @@ class EvalStream(IterableDataset[Batch]):
     def _collate(self, batch: list[_Entry]) -> Batch:
         images = [entry.image for entry in batch if entry.image is not None]
         try:
-            shown = self._show(images) if images else None
+            shown = self.views.show(images) if images else None
         except ValueError:
             checked = [self._check(entry) for entry in batch]
             if checked == batch:  # no single image is at fault
@@ -190,7 +164,7 @@ class EvalStream(IterableDataset[Batch]):
             return self._collate(checked)
         index = np.array([entry.index for entry in batch])
         return {
-            "pixel_values": shown,
+            "shown": shown,
             "row": self.whole_rows[index],
             "image": np.array([self.source.image_name(row) for row in index.tolist()], object),
             "digest": np.array([np.frombuffer(entry.digest, np.uint8) for entry in batch]),
@@ -198,16 +172,12 @@ class EvalStream(IterableDataset[Batch]):
             "error": np.array([entry.error for entry in batch], object),
         }
 
-    def _show(self, images: list[Image.Image]) -> Tensor:
-        shown: Tensor = self.processor(images, return_tensors="pt", **self.options)["pixel_values"]
-        return shown
-
     def _check(self, entry: _Entry) -> _Entry:
         """Note, or raise with the image's name, the processor's error about one image."""
         if entry.image is None:
             return entry
         try:
-            self._show([entry.image])
+            self.views.show([entry.image])
         except ValueError as error:
             reason = str(error).removeprefix("images[0] ")
             if self.protocol.unreadable == "stop":
@@ -246,8 +216,8 @@ def predict_batches(
         The predictions of each batch, without facts; see `count_batches`.
 
     Raises:
-        ValueError: if an image cannot be read and the protocol stops there, or for ten crops the
-            processor has no square crop within a larger size.
+        ValueError: if an image cannot be read and the protocol stops there, or the processor
+            cannot make the views.
     """
     share = Share(accelerator.process_index, accelerator.num_processes)
     stream = EvalStream(source, processor, protocol=protocol, share=share, batches=batches)
@@ -259,8 +229,7 @@ def predict_batches(
         worker_init_fn=outlive_signals,
         pin_memory=accelerator.device.type == "cuda",
     )
-    crop = _ten_crop_sizes(processor)[1] if protocol.crops == 10 else None
-    score = _Scorer(model, crop, kept, accelerator)
+    score = _Scorer(model, stream.views, protocol.computation, kept, accelerator)
     hidden: dict[str, Any] = {} if accelerator.is_main_process else {"disable": True}
     # Where it is not hidden, TQDM_DISABLE decides.
     bar = tqdm(
@@ -343,40 +312,35 @@ def _as_it_is(batch: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Computes what is kept of the scores of a batch.
-
-    Attributes:
-        crop: side of ten crops, pixels; None for the processor's own crop.
-    """
+    """Computes what is kept of the scores of a batch."""
 
     model: torch.nn.Module
-    crop: int | None
+    views: Views
+    computation: Computation
     kept: Kept
     accelerator: Accelerator
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Columns of the images that could be read, on the device; it may still be at work."""
-        if batch["pixel_values"] is None:
+        if batch["shown"] is None:
             return {}
         readable = np.array([error is None for error in batch["error"]])
         labels = torch.from_numpy(batch["label"][readable].astype(np.int64))
         with torch.inference_mode():
-            pixel_values = batch["pixel_values"].to(self.accelerator.device, non_blocking=True)
-            views = _ten_views(pixel_values, self.crop) if self.crop else [pixel_values]
+            shown = [self._on_device(pixel_values) for pixel_values in batch["shown"]]
             with self.accelerator.autocast():
-                logits = [self.model(view).logits.float() for view in views]
-            scores = logits[0] if len(logits) == 1 else _log_mean_probability(logits)
+                logits = [self.model(view).logits.float() for view in self._cut(shown)]
+            scores = self.views.average(logits)
             return _columns(scores, labels.to(scores.device, non_blocking=True), self.kept)
 
+    def _on_device(self, pixel_values: Tensor) -> Tensor:
+        dtype = getattr(torch, self.computation.dtype)
+        return pixel_values.to(self.accelerator.device, dtype, non_blocking=True)
 
-def _ten_views(pixel_values: Tensor, crop: int) -> Sequence[Tensor]:
-    return ten_crop(pixel_values, crop).unbind(1)
-
-
-def _log_mean_probability(logits: list[Tensor]) -> Tensor:
-    """Logarithm of the mean softmax over views; `cross_entropy` takes it as it takes logits."""
-    views = torch.stack([each.log_softmax(-1) for each in logits])
-    return views.logsumexp(0) - math.log(len(logits))
+    def _cut(self, shown: Sequence[Tensor]) -> Iterator[Tensor]:
+        for view in self.views.cut(shown):
+            channels_last = self.computation.channels_last
+            yield view.contiguous(memory_format=torch.channels_last) if channels_last else view
 
 
 def _columns(scores: Tensor, labels: Tensor, kept: Kept) -> dict[str, Tensor]:
@@ -405,16 +369,3 @@ def _table(
         empty[name][readable] = column.cpu().numpy()
     given = {name: batch[name] for name in ("row", "image", "digest", "label", "error")}
     return PredictionTable(facts=NO_FACTS, **given, **empty)
-
-
-def _ten_crop_sizes(processor: BaseImageProcessor) -> tuple[int, int]:
-    """Side of the square that ten crops are taken from, and theirs, pixels."""
-    square = (getattr(processor, "size", None) or {}).get("shortest_edge")
-    crop = getattr(processor, "crop_size", None) or {}
-    height, width = crop.get("height"), crop.get("width")
-    if not square or not height or height != width:
-        raise ValueError(
-            f"ten crops need an image processor with size.shortest_edge and a square crop_size; "
-            f"{type(processor).__name__} has {square} and {crop}"
-        )
-    return square, height

@@ -21,15 +21,10 @@ from accelerate.utils import broadcast_object_list
 from convzoo.data.split import Split
 from convzoo.environment import describe_environment
 from convzoo.evaluation.classifiers import Classifier
-from convzoo.evaluation.predicting import (
-    ADVICE,
-    EvaluationProtocol,
-    Kept,
-    count_batches,
-    predict_batches,
-)
+from convzoo.evaluation.predicting import ADVICE, Kept, count_batches, predict_batches
 from convzoo.evaluation.prediction_file import FOLDER, read_predictions, write_prediction_parts
 from convzoo.evaluation.prediction_table import PredictionFacts, PredictionTable
+from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.results import PredictionsRecord
 from convzoo.evaluation.unfinished import SUFFIX, Parts, PartWriter, others, take_up
 from convzoo.files import file_sha256, remove_folder

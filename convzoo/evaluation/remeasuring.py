@@ -7,6 +7,7 @@ contents have the recorded fingerprint, whatever its name.
     python -P -m convzoo.evaluation.remeasuring ANSWER < REQUEST
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
@@ -36,8 +38,9 @@ from convzoo.data.validation_share import repeat_choices
 from convzoo.environment import describe_environment
 from convzoo.errors import user_message
 from convzoo.evaluation.class_matching import class_names, match_classes
-from convzoo.evaluation.predicting import EvaluationProtocol, content_digest, predict_split
+from convzoo.evaluation.predicting import content_digest, predict_split
 from convzoo.evaluation.prediction_table import PredictionFacts, PredictionTable
+from convzoo.evaluation.protocols import Computation, recorded_protocol
 from convzoo.evaluation.rederiving import Derived, derive_again
 from convzoo.evaluation.results import (
     Calibration,
@@ -380,22 +383,20 @@ def _measure(
     request: Request,
 ) -> tuple[Answer, PredictionTable]:
     recorded, source, identified = result["protocol"], found.source, found.identified
-    if recorded["views"] not in (1, 10):
-        raise ValueError(f"views must be 1 or 10 to be repeated; got {recorded['views']}")
-    protocol = EvaluationProtocol(
-        crops=recorded["views"],
-        exif_rotation=recorded.get("exif_rotation", False),
+    protocol = recorded_protocol(
+        recorded,
         unreadable="wrong" if "unreadable" in result else "stop",
         batch_size=request.batch_size,
         num_workers=request.num_workers,
     )
     drawn = draw(source, request.sample, seed=request.seed) if request.sample else source
+    processor = protocol.crop.apply(processor)  # another one on purpose
     others = _other_settings(processor, recorded["image_processor"])
     if others:
         measured_with = {key: value for key, (value, _) in others.items()}
         processor = type(processor)(**processor.to_dict() | measured_with)
     predictions = predict_split(
-        model,
+        _prepared(model, protocol.computation),
         processor,
         source=drawn,
         accelerator=accelerator,
@@ -426,6 +427,13 @@ def _measure(
         "calibration": details["calibration"],
     }
     return answer, predictions
+
+
+def _prepared(model: PreTrainedModel, computation: Computation) -> torch.nn.Module:
+    """The model as it computed; other results have it as it is."""
+    if computation == Computation():
+        return model
+    return computation.apply(copy.deepcopy(model))
 
 
 def _other_settings(

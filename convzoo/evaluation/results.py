@@ -28,6 +28,7 @@ MOST_WITHOUT_TOP5 = 5  # classes of a model whose top-5 accuracy is 1 whatever i
 MOST_LISTED = 100  # images that could not be read; the predictions file has all of them
 PREDICTIONS_FILE = re.compile(r"predictions/[^/\\]+\.parquet")
 
+Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 MatchBy = Literal["name", "number"]
 
 
@@ -78,12 +79,32 @@ class DatasetFacts(TypedDict):
     class_matching: NotRequired[ClassMatching]
 
 
+class CropFacts(TypedDict, total=False):
+    """What was changed of the processor's crop on purpose; absent is as the model has it.
+
+    Attributes:
+        size: side of the square that the model saw, pixels.
+        ratio: of that side to the shorter side of the resized image.
+        interpolation: of the resizing.
+    """
+
+    size: int
+    ratio: float
+    interpolation: Interpolation
+
+
 class ProtocolFacts(TypedDict):
     """How each image was shown to the model.
 
     Attributes:
         views: crops of an image; what is `averaged` over them is named where they are several.
-        image_processor: settings of the processor.
+        image_processor: settings of the processor, with what `crop` changed.
+        crop: absent where nothing was changed.
+        crops_of: what ten crops were cut from, where that is not the central square.
+        flip: True where mirror images were views, too, and ten crops do not have them, else absent.
+        scales: factors of the processor's `size`, where they are not 1.
+        dtype: of the computation, where it is not float32.
+        channels_last, compiled: True where the model computed so, else absent.
         exif_rotation: True where images were turned as their EXIF data says, else absent.
         fused: True where batch norms were folded, so that logits differ by rounding, else absent.
     """
@@ -91,6 +112,13 @@ class ProtocolFacts(TypedDict):
     views: int
     image_processor: dict[str, Any]
     averaged: NotRequired[str]
+    crop: NotRequired[CropFacts]
+    crops_of: NotRequired[Literal["image"]]
+    flip: NotRequired[bool]
+    scales: NotRequired[list[float]]
+    dtype: NotRequired[Literal["bfloat16", "float16"]]
+    channels_last: NotRequired[bool]
+    compiled: NotRequired[bool]
     exif_rotation: NotRequired[bool]
     fused: NotRequired[bool]
 

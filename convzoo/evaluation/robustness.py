@@ -21,10 +21,11 @@ from transformers import BaseImageProcessor
 
 from convzoo.data.opening import DatasetReference
 from convzoo.environment import describe_environment, now
-from convzoo.evaluation.classifiers import Classifier
+from convzoo.evaluation.classifiers import Classifier, prepare_classifier
 from convzoo.evaluation.corrupting import CorruptingProcessor
 from convzoo.evaluation.evaluating import WHOLE_SPLIT, Choice, plan_evaluation
-from convzoo.evaluation.predicting import EvaluationProtocol, Kept
+from convzoo.evaluation.predicting import Kept
+from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.predicting_to_file import Finished, Task, predict_to_file
 from convzoo.evaluation.prediction_file import FOLDER
 from convzoo.evaluation.prediction_table import PredictionTable
@@ -42,7 +43,6 @@ from convzoo.evaluation.robustness_results import (
 from convzoo.evaluation.statistics import unreadable_facts, wilson_interval
 from convzoo.imagenet_classes import imagenet_names, imagenet_numbers
 from convzoo.images.corruptions import CORRUPTIONS, SEVERITIES, check_corruption
-from convzoo.inference import prepare
 
 logger = logging.getLogger(__name__)
 Condition = tuple[str, int] | None  # corruption and severity; None for images as they are
@@ -108,15 +108,13 @@ def measure_robustness(
     """
     pairs = conditions.pairs()
     _check(classifier, protocol)
+    classifier = prepare_classifier(classifier, protocol, accelerator.device)
     accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
     path = output or (classifier.folder / FILE if classifier.folder else None)
     kept = Kept(top_k=1, folder=path.absolute().parent if path else None)
     task = plan_evaluation(
         classifier, data, split=split, command=command, protocol=protocol, choice=choice, kept=kept
     )
-    classifier.model.to(accelerator.device)
-    if protocol.fast:
-        prepare(classifier.model.eval())
     record = _Record(task, path, pairs, comparable=_comparable(task, choice))
     missing = record.begin(accelerator)
     for number, condition in enumerate(missing, start=1):
@@ -135,8 +133,8 @@ def measure_robustness(
 
 
 def _check(classifier: Classifier, protocol: EvaluationProtocol) -> None:
-    if protocol.crops != 1:
-        raise ValueError(f"corruptions are defined for one crop of an image; got {protocol.crops}")
+    if (views := protocol.num_views) != 1:
+        raise ValueError(f"corruptions are defined for one crop of an image; got {views}")
     if getattr(classifier.processor, "num_channels", 3) != 3:
         raise ValueError(
             f"corruptions are defined for RGB images; {classifier.name} takes grey ones"

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
 
@@ -28,7 +27,8 @@ from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.share import Share
 from convzoo.data.subset import subset
 from convzoo.evaluation.class_matching import class_names, match_classes
-from convzoo.evaluation.predicting import EvalStream, EvaluationProtocol
+from convzoo.evaluation.predicting import EvalStream
+from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.files import SCHEMA_VERSION, write_folder, write_json
 from convzoo.inspection.figures import headless_figure
 from convzoo.layers import image_shape
@@ -299,9 +299,10 @@ def _images(
     protocol = EvaluationProtocol(batch_size=16)
     stream = EvalStream(source, processor, protocol=protocol, share=Share(0, 1))
     with tqdm(total=source.num_rows, desc="compare", unit=" images", leave=False) as bar:
-        for batch in DataLoader(stream, batch_size=None):
-            yield batch["pixel_values"], batch["labels"]
-            bar.update(len(batch["labels"]))
+        for batch in stream:
+            labels = torch.from_numpy(batch["label"]).long()
+            yield batch["shown"][0], labels
+            bar.update(len(labels))
 
 
 @torch.inference_mode()

@@ -1,9 +1,12 @@
 """Evaluations of a model folder, as tests make them."""
 
-from convzoo.evaluation.evaluating import Choice, evaluate_folder
-from convzoo.evaluation.predicting import EvaluationProtocol, Kept
+import dataclasses
 
-PROTOCOL = {"crops", "exif_rotation", "unreadable", "batch_size", "num_workers", "fast"}
+from convzoo.evaluation.evaluating import Choice, evaluate_folder
+from convzoo.evaluation.predicting import Kept
+from convzoo.evaluation.protocols import EvaluationProtocol
+
+PROTOCOL = {field.name for field in dataclasses.fields(EvaluationProtocol)}
 CHOICE = {"classes", "limit", "match_by"}
 KEPT = {"top_k", "logits", "folder"}
 
