@@ -14,7 +14,8 @@ import convzoo.resizing.command
 from convzoo.cli import evaluate, main
 from convzoo.cli.parsing import spread
 from convzoo.cli.program import COMMANDS
-from convzoo.evaluation.protocols import EvaluationProtocol
+from convzoo.evaluation.crop_settings import CropSettings
+from convzoo.evaluation.protocols import Computation, EvaluationProtocol
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import ROOT, run
 from tests.support.images import COLOURS, coloured_images, write_split
@@ -155,14 +156,24 @@ def test_options_arrive_as_they_are_typed(evaluated, tmp_path, capsys):
         "--split val --batch-size 3 --num-workers 0 --crops 10 --exif-rotation --name n --fast"
     )
     options += " --revision r --image-column i --label-column l --trust-remote-code --json"
-    options += " --match-classes number"
+    options += " --match-classes number --size 160 --crop-ratio 0.9 --interpolation box"
+    options += " --crops-of image --scales 1,1.5 --averaged logits --dtype bfloat16"
+    options += " --channels-last --compile"
     file = tmp_path / "result.json"
     assert main(["evaluate", "m", "--data", "d", *options.split(), "--output", str(file)]) == 0
     (((model, data, *_), given),) = evaluated
     assert (model, data.path, data.name, data.revision) == ("m", "d", "n", "r")
     assert (data.image_column, data.label_column) == ("i", "l")
     protocol = EvaluationProtocol(
-        crops=10, exif_rotation=True, batch_size=3, num_workers=0, fast=True
+        crop=CropSettings(size=160, ratio=0.9, interpolation="box"),
+        crops=10,
+        crops_of="image",
+        scales=(1.0, 1.5),
+        averaged="logits",
+        computation=Computation(fused=True, dtype="bfloat16", channels_last=True, compiled=True),
+        exif_rotation=True,
+        batch_size=3,
+        num_workers=0,
     )
     assert given["protocol"] == protocol and given["split"] == "val"
     assert given["trust_remote_code"] is True and given["choice"].match_by == "number"

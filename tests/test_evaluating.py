@@ -18,7 +18,7 @@ from convzoo.data.opening import open_split
 from convzoo.evaluation import evaluating
 from convzoo.evaluation.class_matching import match_classes
 from convzoo.evaluation.evaluating import METRIC, result_sentence
-from convzoo.evaluation.predicting import predict_split
+from convzoo.evaluation.predicting import Kept, predict_split
 from convzoo.evaluation.protocols import Computation, EvaluationProtocol
 from convzoo.files import file_sha256
 from convzoo.imagenet_classes import imagenet_names
@@ -157,8 +157,8 @@ class GoldenImages:
     def __init__(self, scale):
         self.pixel_values = images(scale, 256).float()
 
-    def __call__(self, shown, return_tensors, crop_size):
-        assert crop_size == 256
+    def __call__(self, shown, return_tensors, **options):
+        assert options in ({"crop_size": 256}, {"do_center_crop": False})
         numbers = [round(np.asarray(image).mean() / 100) for image in shown]
         return BatchFeature({"pixel_values": self.pixel_values[numbers]})
 
@@ -171,13 +171,20 @@ def test_ten_crops_give_the_probabilities_of_the_originals(name, tmp_path):
     write_split(tmp_path / "two", "test", grey, labels, files=1, names=names)
     source = open_split(str(tmp_path / "two"), "test")
     processor = GoldenImages(golden(name)["input_scale"])
-    predictions = predict_split(
-        golden_alexnet(name),
-        processor,
-        source=source,
-        accelerator=Accelerator(),
-        protocol=EvaluationProtocol(crops=10, batch_size=2),
+    model = golden_alexnet(name)
+    predictions, mean_logits = (
+        predict_split(
+            model,
+            processor,
+            source=source,
+            accelerator=Accelerator(),
+            protocol=EvaluationProtocol(crops=10, batch_size=2, crops_of=of, averaged=averaged),
+            kept=Kept(logits=True),
+        )
+        for of, averaged in (("square", "probabilities"), ("image", "logits"))
     )
+    expected = np.array(golden(name)["ten_crop"]["mean_of_logits"])
+    assert np.allclose(mean_logits.logits, expected, rtol=1e-4, atol=1e-3)
     for ranked, expected in zip(predictions.top_classes[:, :5], best, strict=True):
         assert ranked.tolist() == [number for number, _ in expected]
     expected = [-math.log(best[0][0][1]), -math.log(best[1][2][1])]

@@ -19,6 +19,18 @@ from tests.support.model_folders import (
 )
 
 
+def test_views_and_precision_that_are_not_as_usual_are_named(full):
+    protocol = {"views": 20, "averaged": "logits", "crops_of": "image", "scales": [1.0, 1.25]}
+    protocol |= {"dtype": "bfloat16", "channels_last": True, "compiled": True}
+    flipped = {"views": 2, "averaged": "probabilities", "flip": True}
+    both = [each | {"image_processor": PREPROCESSOR} for each in (protocol, flipped)]
+    put_results(full, *(result(full, protocol=each) for each in both))
+    evaluation = section(render(full), "Evaluation")
+    label = "20 views, mean of the logits, of whole images, scales 1, 1.25, bfloat16, channels last"
+    assert f"({label}, compiled)" in evaluation
+    assert "(2 views, mean of the probabilities, with mirror images)" in evaluation
+
+
 def test_ten_views_and_other_preprocessing_are_named(full):
     processor = PREPROCESSOR | {"crop_size": {"height": 200, "width": 200}}
     protocol = {"views": 10, "averaged": "probabilities", "image_processor": processor}

@@ -77,7 +77,7 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     crops: shown.Crops = "1",
     crops_of: shown.CropsOf = "square",
     flip: shown.Flip = False,
-    scales: shown.Scales = shown.ONE,
+    scales: shown.Scales = None,
     averaged: shown.Averaged = "probabilities",
     dtype: shown.Dtype = "float32",
     channels_last: shown.ChannelsLast = False,
@@ -126,8 +126,8 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     from convzoo.allocator import keep_freed_memory
     from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
-    from convzoo.evaluation.evaluating import Choice, evaluate_folder
     from convzoo.evaluation.crop_settings import CropSettings
+    from convzoo.evaluation.evaluating import Choice, evaluate_folder
     from convzoo.evaluation.predicting import Kept
     from convzoo.evaluation.protocols import Computation, EvaluationProtocol
 
@@ -139,7 +139,7 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
             crops=int(crops),
             crops_of=crops_of,
             flip=flip,
-            scales=tuple(scales),
+            scales=tuple(scales or (1.0,)),
             averaged=averaged,
             computation=Computation(
                 fused=fast, dtype=dtype, channels_last=channels_last, compiled=compile

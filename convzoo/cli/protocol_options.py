@@ -13,9 +13,6 @@ class Numbers(tuple[float, ...]):
     """Numbers with commas between them."""
 
 
-ONE = Numbers((1.0,))
-
-
 def numbers(kind: Callable[[str], float], what: str) -> Callable[[Any], Numbers]:
     """A parser of numbers above 0, each once, with commas between them."""
 
@@ -68,7 +65,7 @@ CropsOf = Annotated[
 ]
 Flip = Annotated[bool, _option("--flip", help="Show the mirror image, too, and average.")]
 Scales = Annotated[
-    Numbers,
+    Numbers | None,
     _option(
         help="Show crops of the image resized by these factors, too, and average: 1,1.15.",
         parser=numbers(float, "numbers"),

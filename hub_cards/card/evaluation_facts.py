@@ -36,12 +36,18 @@ def protocol_label(evidence: Evidence, result: Record) -> str:
         for key, value in (protocol.get("image_processor") or {}).items()
         if key in published and key != "auto_map" and published[key] != value
     }
-    averaged = protocol.get("averaged")
+    averaged, scales = protocol.get("averaged"), protocol.get("scales")
     return joined(
         [
             f"{views} views" if views != 1 else "",
             f"mean of the {plain(averaged)}" if averaged else "",
             "turned by EXIF" if protocol.get("exif_rotation") else "",
+            "of whole images" if protocol.get("crops_of") == "image" else "",
+            "with mirror images" if protocol.get("flip") else "",
+            f"scales {', '.join(map(scalar, scales))}" if scales else "",
+            plain(protocol.get("dtype") or ""),
+            "channels last" if protocol.get("channels_last") else "",
+            "compiled" if protocol.get("compiled") else "",
             "batch norms folded" if protocol.get("fused") else "",
             settings(changed),
         ]
