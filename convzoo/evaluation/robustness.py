@@ -25,10 +25,10 @@ from convzoo.evaluation.classifiers import Classifier, prepare_classifier
 from convzoo.evaluation.corrupting import CorruptingProcessor
 from convzoo.evaluation.evaluating import WHOLE_SPLIT, Choice, plan_evaluation
 from convzoo.evaluation.predicting import Kept
-from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.predicting_to_file import Finished, Task, predict_to_file
 from convzoo.evaluation.prediction_file import FOLDER
 from convzoo.evaluation.prediction_table import PredictionTable
+from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.results import DatasetFacts, ProtocolFacts
 from convzoo.evaluation.robustness_results import (
     DEFINITION,
@@ -108,8 +108,8 @@ def measure_robustness(
     """
     pairs = conditions.pairs()
     _check(classifier, protocol)
-    classifier = prepare_classifier(classifier, protocol, accelerator.device)
     accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
+    classifier = prepare_classifier(classifier, protocol, accelerator.device)
     path = output or (classifier.folder / FILE if classifier.folder else None)
     kept = Kept(top_k=1, folder=path.absolute().parent if path else None)
     task = plan_evaluation(
