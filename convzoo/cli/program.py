@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "Measure top-1 and top-5 accuracy of a model, every image once.",
     "robustness": "Measure accuracy under the corruptions of ImageNet-C, computed from their "
     "definitions.",
+    "compare": "Say which model is better on the same images, as far as that can be said.",
     "report": "Make one page of what a model gets wrong, from the predictions of an evaluation.",
     "predict": "Classify image files.",
     "models": "List the models that training can start from.",

@@ -57,12 +57,12 @@ def contact_sheet(survey: Survey) -> Image.Image:
         if image is None:
             continue
         sheet.paste(image, (left + (THUMBNAIL - image.width) // 2, top + THUMBNAIL - image.height))
-        name = _fitting(survey.source.label_names[label], font, THUMBNAIL)
+        name = fitting_text(survey.source.label_names[label], font, THUMBNAIL)
         draw.text((left + THUMBNAIL / 2, top + THUMBNAIL + 2), name, "black", font, anchor="mt")
     return sheet
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def fitting_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The start of a text that fits."""
     if font.getlength(text) <= width:
         return text

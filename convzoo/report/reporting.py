@@ -69,7 +69,7 @@ def report_model(model_folder: str, options: ReportOptions) -> list[Path]:
     warnings += [problem] if problem else []
     page = options.output or folder / PAGE
     report = Report(
-        title=_title(folder),
+        title=model_title(folder),
         result=result,
         table=table,
         lists=lists,
@@ -142,7 +142,7 @@ def _names(dataset: dict[str, Any]) -> set[str]:
     return {str(dataset[key]) for key in ("id", "path") if dataset.get(key)}
 
 
-def _title(folder: Path) -> str:
+def model_title(folder: Path) -> str:
     """Name the model: its folder, or that of its run."""
     name = folder.resolve().name
     return folder.resolve().parent.name if name == "model" else name

@@ -1,0 +1,1 @@
+"""Models that were evaluated on the same images, against each other."""
