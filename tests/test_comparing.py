@@ -208,7 +208,7 @@ def test_predictions_files_are_models_and_what_is_missing_is_said(models, tmp_pa
     one, two = (str(tmp_path / f"{name}.parquet") for name in ("one", "two"))
     report = compare_models([one, two], CompareOptions(output=tmp_path / "out"))
     assert [each["name"] for each in report["models"]] == ["one", "two"]
-    assert "one and two have the same weights" in report["notes"]
+    assert report["notes"] == ["one and two have the same weights"]
     model = str(models / "run 0" / "model")
     for typed, words in (
         ([one], "needs two models at least; got 1"),

@@ -122,4 +122,4 @@ def images_needed(only_first: int, only_second: int, *, num_images: int) -> int 
     discordant = (only_first + only_second) / num_images
     z_level, z_power = norm.ppf(1 - LEVEL / 2), norm.ppf(POWER)
     root = z_level * math.sqrt(discordant) + z_power * math.sqrt(discordant - difference**2)
-    return math.ceil((root / difference) ** 2)
+    return math.ceil(float(root / difference) ** 2)

@@ -30,6 +30,8 @@ def open_recorded_data(table: PredictionTable, data: DatasetReference | None) ->
     """
     recorded = table.facts.dataset
     path = data.path if data and data.path else str(recorded.get("id") or recorded.get("path"))
+    if path == "None":
+        raise FileNotFoundError("predictions files do not say where local images lie")
     if path != recorded.get("id") and not (data and data.path) and not Path(path).is_dir():
         raise FileNotFoundError(f"there is no folder {path}, which was evaluated")
     known = path in (recorded.get("id"), recorded.get("path"))
