@@ -17,7 +17,7 @@ import train_accelerate
 from convzoo.comparison.comparing import CompareOptions, compare_models
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.evaluation.evaluating import evaluate_folder
-from convzoo.evaluation.predicting import EvaluationProtocol
+from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.results import read_results
 from convzoo.files import write_json
 

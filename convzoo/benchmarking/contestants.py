@@ -53,7 +53,7 @@ class _Activations(TorchDispatchMode):
     """Counts the numbers that convolutions and products of matrices put out."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch has no types there
         self.count = 0
 
     def __torch_dispatch__(  # noqa: PLR0917  PyTorch calls it so

@@ -86,7 +86,8 @@ def _resnet_config(names: Names, shapes: Shapes, fields: Fields) -> CNNConfig:
     def shape(name: str) -> tuple[int, ...]:
         return tuple(shapes.get(_translate(names, f"{name}.weight"), ()))
 
-    depths, hidden_sizes = [], []
+    depths: list[int] = []
+    hidden_sizes: list[int] = []
     while len(last := shape(f"stages.{len(depths)}.0.conv3")) == 4:
         stage = len(depths)
         hidden_sizes.append(last[0])

@@ -27,8 +27,12 @@ from modeling import AlexNetConfig, CNNConfig, ConvZooConfig, ConvZooModel
 State = dict[str, Tensor]
 LIBRARIES = ("timm", "torchvision", "transformers")
 # Depths of the networks that have names, and which library has them.
-RESNETS = {(2, 2, 2, 2): "resnet26", (3, 4, 6, 3): "resnet50"}
-RESNETS |= {(3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}
+RESNETS: dict[tuple[int, ...], str] = {
+    (2, 2, 2, 2): "resnet26",
+    (3, 4, 6, 3): "resnet50",
+    (3, 4, 23, 3): "resnet101",
+    (3, 8, 36, 3): "resnet152",
+}
 RESNET_SIZES = {"embedding_size": 64, "hidden_sizes": [256, 512, 1024, 2048]}
 # What every other ResNet has; slopes of 0 are a ReLU, too.
 RESNET_FIELDS = {
@@ -73,7 +77,7 @@ def write_for(library: str, model: str, *, output: str | Path) -> tuple[str, dic
         "library": library,
         "architecture": architecture,
         "from": Path(model).name if Path(model).is_dir() else model,
-        "classes": [network.config.id2label[i] for i in range(network.config.num_labels)],
+        "classes": _class_names(network.config),
         "preprocessing": processor.to_dict(),
         "num_parameters": sum(
             v.numel() for k, v in weights.items() if not re.search("running_|num_batches", k)
@@ -109,7 +113,15 @@ def _load(model: str) -> ConvZooModel:
             f"{model} must be a model of the families "
             f"{', '.join(c.model_type for c in modeling.FAMILIES)}; it is {config.model_type}"
         )
-    return modeling.FAMILIES[type(config)].from_pretrained(model, dtype=torch.float32).eval()
+    network: ConvZooModel = modeling.FAMILIES[type(config)].from_pretrained(
+        model, dtype=torch.float32
+    )
+    network.eval()
+    return network
+
+
+def _class_names(config: Any) -> list[str]:
+    return [config.id2label[number] for number in range(config.num_labels)]
 
 
 def _architecture(network: ConvZooModel, library: str, *, name: str) -> str:
@@ -203,7 +215,7 @@ def _write_timm(
         "architecture": architecture,
         "num_classes": config.num_labels,
         "num_features": 2048,
-        "label_names": [config.id2label[i] for i in range(config.num_labels)],
+        "label_names": _class_names(config),
         **({} if config.num_channels == 3 else {"model_args": {"in_chans": config.num_channels}}),
         "pretrained_cfg": {
             "custom_load": False,
