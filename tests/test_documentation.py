@@ -99,7 +99,7 @@ def test_keys_in_sentences_are_settings(page):
         known = set(type(sections[section]).__annotations__)
         if section == "model":
             known |= {name for family in modeling.FAMILIES for name in family.__annotations__}
-        is_file = key in ("py", "safetensors")
+        is_file = key in ("py", "safetensors", "onnx", "pt2")
         assert is_file or key in known, f"{section}.{key}"
 
 
