@@ -455,7 +455,8 @@ def test_the_page_shows_card_and_examples_and_offers_one_endpoint(client, model_
     values = [part["props"].get("value") for part in client.config["components"]]
     count = sum(weights.numel() for weights in CNN.from_pretrained(model_folder).parameters())
     heading = "# Tiny CNN tells 6 classes apart"
-    assert f"{heading}\n{count:,} parameters, confidence uncalibrated" in values
+    classes = "Classes: kite, crane (1), coat, crane (3), crane (4), boot."
+    assert f"{heading}\n{classes} {count:,} parameters, confidence uncalibrated" in values
     (card,) = [value for value in values if str(value).startswith("It knows  many cranes.")]
     assert "![" not in card and "<" not in card
     (examples,) = [p for p in client.config["components"] if p["type"] == "dataset"]
