@@ -33,7 +33,7 @@ def main() -> None:
     """Run the benchmark and write its result file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seeds", type=int, default=3, help="number of journeys")
-    parser.add_argument("--output", default="benchmarks/results/own_images_2cpu_202611.json")
+    parser.add_argument("--output", default="benchmarks/results/own_images_202611.json")
     args = parser.parse_args()
     load = os.getloadavg()[0]
     runs = [journey(seed) for seed in range(args.seeds)]
