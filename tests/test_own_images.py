@@ -159,6 +159,20 @@ def test_a_folder_is_looked_at_before_a_recipe_is_written(tmp_path, capsys, *, m
     assert file.read_text() == edited
 
 
+def test_a_run_is_not_written_among_the_images(tmp_path, capsys):
+    photos, link = tmp_path / "photos", tmp_path / "a link"
+    write_image_folder(photos)
+    link.symlink_to(photos)
+    before = sorted(tmp_path.rglob("*"))
+    command = ["finetune", str(photos), "--only-recipe", "--quiet", "--output"]
+    for output in (tmp_path, photos, link / "runs"):  # the first run would be the folder itself
+        assert main([*command, str(output)]) == 1
+        said = capsys.readouterr().err
+        assert "must not lie among the images of" in said and "another --output" in said
+        assert sorted(tmp_path.rglob("*")) == before
+    assert main([*command, str(tmp_path), "run.name=photos-run"]) == 0
+
+
 def test_fine_tuning_starts_from_the_model(trained, tmp_path):
     write_image_folder(tmp_path / "photos")
     overrides = ("train.epochs=1", "run.name=mine", "data.num_workers=0")
