@@ -59,8 +59,10 @@ def run(path: Path) -> None:
 def outputs_of(source: str, names: dict[str, Any], number: int) -> list[dict[str, Any]]:
     """Run one cell in a namespace; return its outputs in the form of notebooks."""
     tree, last = ast.parse(source), None
-    if tree.body and isinstance(tree.body[-1], ast.Expr) and not source.rstrip().endswith(";"):
-        last = ast.Expression(tree.body.pop().value)
+    end = tree.body[-1] if tree.body else None
+    if isinstance(end, ast.Expr) and not source.rstrip().endswith(";"):
+        last = ast.Expression(end.value)
+        tree.body.pop()
     place, value, printed = f"cell {number}", None, io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(tree, place, "exec"), names)
