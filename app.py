@@ -300,7 +300,7 @@ def lead_to_hub(repo_id: str, link: re.Match[str]) -> str:
 
 
 def read_temperature(folder: Path) -> Temperature | None:
-    """Return the temperature of the first result of these weights, in one view, that has one.
+    """Return the first temperature of these weights, in one view, of their own crop and dtype.
 
     Raises:
         ValueError: if it is not as an evaluation writes it.
@@ -313,8 +313,10 @@ def read_temperature(folder: Path) -> Temperature | None:
     try:
         for result in json.loads(file.read_text(encoding="utf-8"))["results"]:
             found = (result.get("calibration") or {}).get("temperature")
-            views = (result.get("protocol") or {}).get("views", 1)
-            if found and views == 1 and result["model"]["sha256"] == sha256:
+            protocol = result.get("protocol") or {}
+            changed = any(map(protocol.get, ("crop", "crops_of", "flip", "scales", "dtype")))
+            usual = protocol.get("views", 1) == 1 and not changed
+            if found and usual and result["model"]["sha256"] == sha256:
                 images, value = found["fitted_on"], float(found["value"])
                 if not 0 < value < math.inf:
                     raise ValueError(f"a temperature must be above 0; got {value}")

@@ -593,9 +593,9 @@ def test_confidence_is_calibrated_by_the_temperature_of_the_results(tmp_path):
     sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     images = {"split": "validation", "fingerprint": "sha256:0a", "num_samples": 1500}
 
-    def result(value, sha256=sha256, views=1):
+    def result(value, sha256=sha256, views=1, **changed):
         fitted = {"value": value, "fitted_on": images, "nll_before": 1.0, "nll_after": 0.9}
-        protocol = {"views": views, "image_processor": {}}
+        protocol = {"views": views, "image_processor": {}} | changed
         about = {"model": {"sha256": sha256}, "protocol": protocol}
         return about | {"calibration": {"temperature": fitted}}
 
@@ -603,6 +603,8 @@ def test_confidence_is_calibrated_by_the_temperature_of_the_results(tmp_path):
         (folder / "eval_results.json").write_text(json.dumps({"results": results}))
 
     write({"metrics": {}}, result(9.0, sha256="of other weights"), result(9.0, views=10))
+    assert "uncalibrated" in app.load_classifier(str(folder)).facts()
+    write(result(9.0, dtype="bfloat16"), result(9.0, crop={"size": 32}))
     assert "uncalibrated" in app.load_classifier(str(folder)).facts()
     write({"metrics": {}}, result(2.5), result(9.0))
     classifier = app.load_classifier(str(folder))

@@ -216,10 +216,25 @@ def test_calibrated_answers_divide_logits_by_the_recorded_temperature(model, pho
         "expected_calibration_error": 0.1,
         "mean_confidence": 0.5,
         "bins": [],
-        "temperature": 2.5,
+        "temperature": {
+            "value": 2.5,
+            "fitted_on": {"split": "validation", "fingerprint": "sha256:0a", "num_samples": 9},
+            "nll_before": 1.0,
+            "nll_after": 0.9,
+        },
     }
     metrics = {"top1_accuracy": 0.5, "top5_accuracy": 1.0, "loss": 1.0}
-    put_results(tmp_path, result(tmp_path, metrics=metrics, calibration=calibration))
+    entry = result(tmp_path, metrics=metrics, calibration=calibration)
+    for wrong in (
+        {"protocol": entry["protocol"] | {"dtype": "bfloat16"}},
+        {"protocol": entry["protocol"] | {"crop": {"size": 32}}},
+        {"protocol": entry["protocol"] | {"views": 10, "averaged": "probabilities"}},
+        {"model": entry["model"] | {"sha256": "0" * 64}},
+    ):
+        put_results(tmp_path, entry | wrong)
+        with pytest.raises(ValueError, match="one view, its own crop and float32; it has none"):
+            load_classifier(str(tmp_path), calibrated=True)
+    put_results(tmp_path, entry)
     plain, calibrated = (
         load_classifier(str(tmp_path)),
         load_classifier(str(tmp_path), calibrated=True),

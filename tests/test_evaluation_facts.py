@@ -128,8 +128,12 @@ def test_calibration_says_in_which_direction_the_model_errs(full):
     fitted = {"value": 1.73, "fitted_on": images, "nll_before": 0.91, "nll_after": 0.84}
     put_results(full, result(full, calibration=cautious | {"temperature": fitted}))
     text = section(render(full), "Calibration")
-    assert "divided by 1.73 give calibrated probabilities" in text
-    assert "on 1,500 images of split `validation` from 0.91 to 0.84." in text
+    assert "Logits divided by 1.73, a temperature that was fitted on 1,500 images" in text
+    assert "of split `validation`, change the loss here from 0.91 to 0.84." in text
+    fitted |= {"ece_before": 0.05, "ece_after": 0.01}
+    put_results(full, result(full, calibration=cautious | {"temperature": fitted}))
+    said = "0.84 and the calibration error from 0.05 to 0.01."
+    assert said in section(render(full), "Calibration")
 
 
 def test_robustness_is_what_was_measured_on_other_datasets(full):

@@ -32,7 +32,7 @@ def compute(name, predictions, references, **options):
 @pytest.mark.parametrize("name", sorted(path.name for path in METRICS.iterdir() if path.is_dir()))
 def test_a_metric_says_how_it_is_used_and_that_is_true(name):
     about = (METRICS / name / f"{name}.py").read_text().split('"""')[1]
-    assert f'evaluate.load("convzoo/evaluation/metrics/{name}")' in about or name == "topk_accuracy"
+    assert f'evaluate.load("convzoo/evaluation/metrics/{name}")' in about
     found = re.search(r"metric\.compute\(\s+(predictions=.*)\s+\)  # (\{.*\})", about)
     if found:
         arguments, printed = found.groups()
@@ -85,3 +85,13 @@ def test_what_has_no_value_is_refused():
         compute("expected_calibration_error", [0.5], [1], strategy="equal")
     with pytest.raises(ValueError, match=r"probabilities in \[0, 1\]"):
         compute("negative_log_likelihood", [[2.0, -1.0]], [0])
+
+
+@pytest.mark.parametrize("k", [None, [1, 4], [0]])
+def test_top_k_beyond_the_classes_is_refused(k):
+    """Also by default, which is 1 and 5: of three classes no label is outside of five."""
+    options = {"k": k} if k else {}
+    with pytest.raises(ValueError, match=r"k must lie in \[1, 3\], the predictions per image; got"):
+        compute("topk_accuracy", [[0, 1, 2], [2, 1, 0]], [1, 2], **options)
+    found = compute("topk_accuracy", [[0, 1, 2], [2, 1, 0]], [1, 2], k=[1, 2, 3])
+    assert found == {"top1_accuracy": 0.5, "top2_accuracy": 1.0, "top3_accuracy": 1.0}

@@ -275,9 +275,9 @@ def record(folder, data, name="pets-test", date="2026-11-28T10:00:00+00:00"):
     probabilities = rng.dirichlet([1, 1, 1], source.num_rows)
     table = table_of(probabilities, labels, names=NAMES, images=images)
     table.image[:] = [source.image_name(row) for row in range(source.num_rows)]
-    facts = PredictionFacts(
-        names=NAMES, dataset=DATASET | {"path": str(data)}, protocol=PROTOCOL, model={}
-    )
+    # As evaluations write it, without the absolute path: where data lies is nobody's business.
+    about = {key: value for key, value in DATASET.items() if key != "path"}
+    facts = PredictionFacts(names=NAMES, dataset=about, protocol=PROTOCOL, model={})
     file = folder / "predictions" / f"{name}.parquet"
     table = PredictionTable(**{**vars(table), "facts": facts})
     write_predictions(file, table)
@@ -330,7 +330,7 @@ def test_data_that_moved_changed_or_is_gone(evaluated, tmp_path, capsys):
     report(capsys, folder)
     assert not images_of(page)
     said = " ".join(page.read_text("utf-8").split())
-    assert f"could not be opened (there is no folder {data}, which was evaluated)" in said
+    assert f"could not be opened (there is no folder or file {data}, which was evaluated)" in said
     moved = tmp_path / "moved"
     report(capsys, folder, "--data", moved)
     everything = len(images_of(page))

@@ -16,6 +16,8 @@ COMMANDS = {
     "runs": "Compare training runs: accuracy, loss, speed, and which settings differ.",
     "sweep": "Train a recipe with several settings, and compare the runs.",
     "evaluate": "Measure top-1 and top-5 accuracy of a model, every image once.",
+    "calibrate": "Fit the temperature that makes the probabilities of a model chances of being "
+    "right.",
     "robustness": "Measure accuracy under the corruptions of ImageNet-C, computed from their "
     "definitions.",
     "compare": "Say which model is better on the same images, as far as that can be said.",

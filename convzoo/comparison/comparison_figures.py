@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +65,9 @@ def save_comparison_figures(
         return []
     images: dict[int, Image.Image] = {}
     table = paired.models[0].table
+    results = [each.result for each in paired.models if each.result]
     try:
-        source = open_recorded_data(table, _where(paired, data))
+        source = open_recorded_data(table, data, results=results)
         bar = tqdm(read_images(source, table, wanted), total=len(wanted), desc="images")
         for place, encoded in bar:
             images[place] = ImageOps.contain(open_rgb(encoded), (THUMBNAIL, THUMBNAIL))
@@ -83,15 +83,6 @@ def save_comparison_figures(
             sheet(paired, number, images=shown).save(path)
     missing = len(wanted) - len(images)
     return [f"{count(missing, 'image')} not shown: the dataset has changed"] if missing else []
-
-
-def _where(paired: Paired, data: DatasetReference | None) -> DatasetReference | None:
-    """Where the images lie: results know that of local data, and predictions files do not."""
-    if data and data.path:
-        return data
-    paths = [str(each.result["dataset"].get("path")) for each in paired.models if each.result]
-    found = next((path for path in paths if Path(path).is_dir()), "")
-    return replace(data or DatasetReference(""), path=found) if found else data
 
 
 def _most_confident(paired: Paired, number: int, alone: np.ndarray, *, limit: int) -> np.ndarray:

@@ -158,15 +158,18 @@ class Temperature(TypedDict):
 
     Attributes:
         value: above 0; more than 1 makes a model less confident.
-        fitted_on: the images that it was fitted on.
-        nll_before: mean cross entropy of these images as the model is, in nats.
+        fitted_on: the images that it was fitted on; none of them is an image of the result.
+        nll_before: mean cross entropy of the result's images as the model is, in nats.
         nll_after: the same with this temperature.
+        ece_before, ece_after: their expected calibration error.
     """
 
     value: float
     fitted_on: FittingData
     nll_before: float
     nll_after: float
+    ece_before: NotRequired[float]
+    ece_after: NotRequired[float]
 
 
 class Calibration(TypedDict):
@@ -369,6 +372,12 @@ def record_result(model_folder: Path, result: EvalResult) -> None:
 
 def _predictions_files(results: Sequence[EvalResult]) -> set[str]:
     return {each["predictions"]["file"] for each in results if "predictions" in each}
+
+
+def is_plain(protocol: ProtocolFacts) -> bool:
+    """Tell whether logits are those of everyday use: one view, the model's own crop, float32."""
+    changed = ("crop", "crops_of", "flip", "scales", "dtype")
+    return protocol["views"] == 1 and not any(protocol.get(key) for key in changed)
 
 
 def readable_json(value: object, indent: int = 0) -> str:

@@ -1,5 +1,6 @@
 """Load an image classifier, and let it answer as `pipeline("image-classification")` does."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convzoo.evaluation.results import FILE, read_results
+from convzoo.evaluation.results import FILE, is_plain, read_results
+from convzoo.files import file_sha256
 from convzoo.inference import Precision, prepare
 
 Guess = tuple[str, float]  # name of a class, and its score
@@ -103,27 +105,32 @@ def load_classifier(
 
 
 def read_temperature(name: str) -> float:
-    """Return the calibration temperature of the first result of a model that has one.
+    """Return the first calibration temperature of a model's own weights, crop and one view.
 
     Raises:
         OSError: if the model cannot be read.
         ValueError: if it has none.
     """
-    folder = Path(name)
-    if not folder.is_dir():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+    from transformers.utils.hub import cached_file
 
-        try:
-            folder = Path(hf_hub_download(name, FILE)).parent
-        except EntryNotFoundError:
-            folder = Path("/nonexistent")
-    calibrations: list[Any] = [result.get("calibration") or {} for result in read_results(folder)]
-    for calibration in calibrations:
-        if temperature := calibration.get("temperature"):
-            return float(temperature)
+    results, weights = (
+        cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+        for file in (FILE, "model.safetensors")
+    )
+    if results and weights:
+        sha256 = file_sha256(Path(weights))
+        for result in read_results(Path(results).parent):
+            found = result.get("calibration", {}).get("temperature")
+            if found and result["model"]["sha256"] == sha256 and is_plain(result["protocol"]):
+                if not 0 < found["value"] < math.inf:
+                    raise ValueError(
+                        f"the temperature in {results} must be above 0; got {found['value']}. "
+                        f"Calibrate again"
+                    )
+                return found["value"]
     raise ValueError(
-        f"--calibrated needs a temperature in {FILE} of {name}; it has none. Leave the option away"
+        f"--calibrated needs a temperature in {FILE} of {name}, of its weights, one view, its own "
+        f"crop and float32; it has none. `convzoo calibrate` fits one, or leave the option away"
     )
 
 

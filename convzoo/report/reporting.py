@@ -65,7 +65,9 @@ def report_model(model_folder: str, options: ReportOptions) -> list[Path]:
     lists = choose_images(table, options.images)
     trained_on = was_trained_on(folder, result)
     warnings = [TRAINING[True]] if trained_on else []
-    illustrations, problem = _illustrations(folder, table, lists=lists, options=options)
+    illustrations, problem = _illustrations(
+        folder, table, result=result, lists=lists, options=options
+    )
     warnings += [problem] if problem else []
     page = options.output or folder / PAGE
     report = Report(
@@ -158,13 +160,18 @@ def _check_weights(folder: Path, result: EvalResult) -> None:
 
 
 def _illustrations(
-    folder: Path, table: PredictionTable, *, lists: Lists, options: ReportOptions
+    folder: Path,
+    table: PredictionTable,
+    *,
+    result: EvalResult,
+    lists: Lists,
+    options: ReportOptions,
 ) -> tuple[dict[int, Illustration], str]:
     """Read the images of a page again; and say what is missing, or ""."""
     if not options.images:
         return {}, ""
     try:
-        source = open_recorded_data(table, options.data)
+        source = open_recorded_data(table, options.data, results=[result])
     except (OSError, ValueError, ConnectionError) as error:
         return {}, (
             f"No images are shown: the dataset could not be opened ({expected_problem(error)}). "

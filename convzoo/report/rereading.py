@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,23 +19,33 @@ THUMBNAIL = 160  # pixels, the longer side
 QUALITY = 85  # of JPEG
 
 
-def open_recorded_data(table: PredictionTable, data: DatasetReference | None) -> Split:
+def open_recorded_data(
+    table: PredictionTable,
+    data: DatasetReference | None,
+    *,
+    results: Iterable[Mapping[str, Any]] = (),
+) -> Split:
     """Open the whole split that predictions were made on.
 
     Args:
         table: the predictions.
         data: where the dataset lies now; None for where it was.
+        results: entries of `eval_results.json` of the same images: they say where local data
+            lies, and predictions files do not.
 
     Raises:
         ValueError: if it has no such split, and as `open_split`.
         OSError: if it is not there. The Hub is not asked for what was a local folder.
     """
-    recorded = table.facts.dataset
+    recorded = dict(table.facts.dataset)
+    if not recorded.get("id") and not recorded.get("path"):
+        paths = [path for each in results if (path := each["dataset"].get("path"))]
+        recorded["path"] = next(filter(os.path.exists, paths), paths[0] if paths else None)
     path = data.path if data and data.path else str(recorded.get("id") or recorded.get("path"))
     if path == "None":
         raise FileNotFoundError("predictions files do not say where local images lie")
-    if path != recorded.get("id") and not (data and data.path) and not Path(path).is_dir():
-        raise FileNotFoundError(f"there is no folder {path}, which was evaluated")
+    if path != recorded.get("id") and not (data and data.path) and not Path(path).exists():
+        raise FileNotFoundError(f"there is no folder or file {path}, which was evaluated")
     known = path in (recorded.get("id"), recorded.get("path"))
     return open_split(
         DatasetReference(

@@ -192,11 +192,16 @@ def calibration_sentence(evidence: Evidence) -> str:
     fitted = result["calibration"].get("temperature")
     remedy = ""
     if fitted:
-        images = fitted["fitted_on"]
+        images, before = fitted["fitted_on"], fitted.get("ece_before")
+        error = (
+            f" and the calibration error from {before:.4g} to {fitted['ece_after']:.4g}"
+            if before is not None
+            else ""
+        )
         remedy = (
-            f" Logits divided by {fitted['value']:.4g} give calibrated probabilities: this lowers "
-            f"the loss on {images['num_samples']:,} images of split {code(images['split'])} from "
-            f"{fitted['nll_before']:.4g} to {fitted['nll_after']:.4g}."
+            f" Logits divided by {fitted['value']:.4g}, a temperature that was fitted on "
+            f"{images['num_samples']:,} images of split {code(images['split'])}, change the loss "
+            f"here from {fitted['nll_before']:.4g} to {fitted['nll_after']:.4g}{error}."
         )
     return (
         f"{_named(evidence, result)}: the model gives its answers a probability of "

@@ -1,6 +1,6 @@
 """Top-k accuracy, as an `evaluate` metric that works without a network.
 
-    metric = evaluate.load("convzoo/metrics/topk_accuracy")
+    metric = evaluate.load("convzoo/evaluation/metrics/topk_accuracy")
     metric.add_batch(predictions=logits.topk(5).indices, references=labels)
     metric.compute()   # {"top1_accuracy": 0.78, "top5_accuracy": 0.94}
 
@@ -53,6 +53,7 @@ class TopKAccuracy(evaluate.Metric):  # type: ignore[misc]  # evaluate has no ty
         too_large = [n for n in k if not 1 <= n <= ranked.shape[1]]
         if too_large:
             raise ValueError(
-                f"k must lie in [1, {ranked.shape[1]}], the predictions per image; got {too_large}"
+                f"k must lie in [1, {ranked.shape[1]}], the predictions per image; got "
+                f"{too_large}. Of a model with few classes give k, such as k=[1]"
             )
         return {f"top{n}_accuracy": float(hits[:, :n].any(axis=1).mean()) for n in k}
