@@ -47,6 +47,7 @@ class ConvZooModel(PreTrainedModel):
         stages: groups of blocks, each (N, C, H, W) -> (N, C', H', W').
         classifier: last linear layer; Identity where `num_labels` is 0.
         head_layers: names of the layers with weights after the last stage.
+        arranges_single_images: whether channels last is faster for one image, too.
         minimum_image_size: least height and width of images, in pixels.
         fused: whether `fuse` has folded the batch norms.
         weight_names: patterns in the names of weights in other files, and what they are here.
@@ -58,6 +59,7 @@ class ConvZooModel(PreTrainedModel):
     classifier: nn.Linear | nn.Identity
 
     head_layers: tuple[str, ...] = ("classifier",)
+    arranges_single_images = False
     minimum_image_size = 1
     fused = False
 
@@ -124,7 +126,8 @@ class ConvZooModel(PreTrainedModel):
     def arrange(self, pixel_values: Tensor) -> Tensor:
         """Lay images out as evaluation on a CPU is fastest: channels last, as all maps are then."""
         graph = torch.compiler.is_compiling() or is_tracing()
-        if self.training or pixel_values.device.type != "cpu" or graph:
+        alone = len(pixel_values) == 1 and not self.arranges_single_images
+        if self.training or pixel_values.device.type != "cpu" or graph or alone:
             return pixel_values
         return pixel_values.contiguous(memory_format=torch.channels_last)
 

@@ -156,6 +156,7 @@ class QLNet(ConvZooModel):
 
     config: QLNetConfig
     config_class = QLNetConfig
+    arranges_single_images = True
     _no_split_modules = ["QLNetStem", "QLNetBlock"]  # noqa: RUF012 - a list in Transformers
 
     def __init__(self, config: QLNetConfig):
