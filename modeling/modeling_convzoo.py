@@ -126,8 +126,9 @@ class ConvZooModel(PreTrainedModel):
     def arrange(self, pixel_values: Tensor) -> Tensor:
         """Lay images out as evaluation on a CPU is fastest: channels last, as all maps are then."""
         graph = torch.compiler.is_compiling() or is_tracing()
-        alone = len(pixel_values) == 1 and not self.arranges_single_images
-        if self.training or pixel_values.device.type != "cpu" or graph or alone:
+        if self.training or pixel_values.device.type != "cpu" or graph:
+            return pixel_values
+        if len(pixel_values) == 1 and not self.arranges_single_images:
             return pixel_values
         return pixel_values.contiguous(memory_format=torch.channels_last)
 
