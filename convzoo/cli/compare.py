@@ -58,15 +58,7 @@ def compare(  # noqa: PLR0913  the options of a command are its parameters
             0, "Images of each model that alone is right.", rich_help_panel=options.OUTPUT
         ),
     ] = 24,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="DATASET",
-            help="Where the dataset is, if not where it was evaluated.",
-            show_default=False,
-            rich_help_panel=options.DATASET,
-        ),
-    ] = "",
+    data: options.MovedData = "",
     image_column: options.ImageColumn = "",
     label_column: options.LabelColumn = "",
     as_json: options.AsJson = False,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -47,30 +47,9 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     image_column: options.ImageColumn = "",
     label_column: options.LabelColumn = "",
     root: options.Root = "",
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME...]",
-            help="Only images of these classes; without names, those of the model.",
-            rich_help_panel=options.DATASET,
-        ),
-    ] = None,
-    limit: Annotated[
-        int,
-        options.at_least(
-            0,
-            "At most N images, evenly spaced; 0 for all.",
-            show_default=False,
-            rich_help_panel=options.DATASET,
-        ),
-    ] = 0,
-    match_classes: Annotated[
-        Literal["name", "number"],
-        typer.Option(
-            help="How labels of the data find the model's classes.",
-            rich_help_panel=options.DATASET,
-        ),
-    ] = "name",
+    classes: options.Classes = None,
+    limit: options.Limit = 0,
+    match_classes: options.MatchClasses = "name",
     size: shown.Size = None,
     crop_ratio: shown.CropRatio = None,
     interpolation: shown.Interpolation = None,
@@ -84,10 +63,7 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     compile: shown.Compile = False,
     fast: shown.Fast = False,
     exif_rotation: options.ExifRotation = False,
-    unreadable: Annotated[
-        Literal["stop", "wrong"],
-        typer.Option(help="At an image that cannot be read: stop, or count it as wrong."),
-    ] = "stop",
+    unreadable: options.Unreadable = "stop",
     batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
     num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
     trust_remote_code: options.TrustRemoteCode = False,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -90,6 +90,45 @@ Quiet = Annotated[
 def at_least(least: int, help: str, *names: str, **settings: Any) -> Any:
     """An option that takes a whole number from `least` on; its names, if not the parameter's."""
     return typer.Option(*names, parser=whole_number(least), metavar="N", help=help, **settings)
+
+
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME...]",
+        help="Only images of these classes; without names, those of the model.",
+        rich_help_panel=DATASET,
+    ),
+]
+Limit = Annotated[
+    int,
+    at_least(
+        0,
+        "At most N images, evenly spaced; 0 for all.",
+        show_default=False,
+        rich_help_panel=DATASET,
+    ),
+]
+MatchClasses = Annotated[
+    Literal["name", "number"],
+    typer.Option(
+        help="How labels of the data find the model's classes.",
+        rich_help_panel=DATASET,
+    ),
+]
+Unreadable = Annotated[
+    Literal["stop", "wrong"],
+    typer.Option(help="At an image that cannot be read: stop, or count it as wrong."),
+]
+MovedData = Annotated[
+    str,
+    typer.Option(
+        metavar="DATASET",
+        help="Where the dataset is, if not where it was evaluated.",
+        show_default=False,
+        rich_help_panel=DATASET,
+    ),
+]
 
 
 def start(quiet: bool) -> None:

@@ -29,15 +29,7 @@ def report(  # noqa: PLR0913  the options of a command are its parameters
     no_gradcam: Annotated[
         bool, typer.Option("--no-gradcam", help="Draw no heat maps, which take longest.")
     ] = False,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="DATASET",
-            help="Where the dataset is, if not where it was evaluated.",
-            show_default=False,
-            rich_help_panel=options.DATASET,
-        ),
-    ] = "",
+    data: options.MovedData = "",
     image_column: options.ImageColumn = "",
     label_column: options.LabelColumn = "",
     output: Annotated[

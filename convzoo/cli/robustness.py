@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -35,30 +35,9 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     image_column: options.ImageColumn = "",
     label_column: options.LabelColumn = "",
     root: options.Root = "",
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME...]",
-            help="Only images of these classes; without names, those of the model.",
-            rich_help_panel=options.DATASET,
-        ),
-    ] = None,
-    limit: Annotated[
-        int,
-        options.at_least(
-            0,
-            "At most N images, evenly spaced; 0 for all.",
-            show_default=False,
-            rich_help_panel=options.DATASET,
-        ),
-    ] = 0,
-    match_classes: Annotated[
-        Literal["name", "number"],
-        typer.Option(
-            help="How labels of the data find the model's classes.",
-            rich_help_panel=options.DATASET,
-        ),
-    ] = "name",
+    classes: options.Classes = None,
+    limit: options.Limit = 0,
+    match_classes: options.MatchClasses = "name",
     corruptions: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME...", help="Only these corruptions; all 15 by default."),
@@ -68,10 +47,7 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
         typer.Option(metavar="N...", help="Only these severities; 1 to 5 by default."),
     ] = None,
     exif_rotation: options.ExifRotation = False,
-    unreadable: Annotated[
-        Literal["stop", "wrong"],
-        typer.Option(help="At an image that cannot be read: stop, or count it as wrong."),
-    ] = "stop",
+    unreadable: options.Unreadable = "stop",
     batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
     num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
     trust_remote_code: options.TrustRemoteCode = False,
