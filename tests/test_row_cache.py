@@ -76,6 +76,17 @@ def test_processes_share_a_folder(tmp_path):
     assert int((tmp_path / TOTAL).read_bytes()) == sum(path.stat().st_size for path in files)
 
 
+def test_what_another_process_is_writing_is_not_counted(tmp_path, read):
+    (tmp_path / "being-written.1.partial").write_bytes(bytes(500))
+    abandoned = tmp_path / "killed.2.partial"
+    abandoned.write_bytes(bytes(500))
+    os.utime(abandoned, (0, 0))
+    RowCache(tmp_path, 10**6).get("a", read(1))
+    (stored,) = tmp_path.glob("*.arrow")
+    assert int((tmp_path / TOTAL).read_bytes()) == stored.stat().st_size
+    assert [path.name for path in tmp_path.glob("*.partial")] == ["being-written.1.partial"]
+
+
 def test_a_file_whose_end_is_damaged_is_fetched_again(tmp_path, calls, read):
     cache = RowCache(tmp_path, 10**6)
     whole = cache.get("a", read(1))

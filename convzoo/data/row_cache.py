@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import IO
 
 import pyarrow as pa
 
-TOTAL = "held_bytes"  # a file with the sum of all others, so that no store counts them again
+TOTAL = "held_bytes"  # a file with the sum of all tables, so that no store counts them again
+ABANDONED_SECONDS = 3600  # a file still unfinished after this is of a process that was killed
 logger = logging.getLogger(__name__)
 
 
@@ -63,6 +65,7 @@ class RowCache:
         if self.folder not in _counted:  # what a crash left, or somebody removed
             with _locked(total) as file:
                 _write_total(file, _count(self.folder))
+            _remove_abandoned(self.folder)
             _counted.add(self.folder)
         if _read_total(total) + table.nbytes > self.max_bytes:
             return
@@ -109,11 +112,18 @@ def _write_total(file: IO[bytes], total: int) -> None:
 
 
 def _count(folder: Path) -> int:
-    held = 0
-    for entry in os.scandir(folder):
-        with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
-            held += entry.stat().st_size if entry.name != TOTAL else 0
-    return held
+    """Sum the stored tables: what another process is writing it adds itself, under the lock."""
+    return sum(
+        entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".arrow")
+    )
+
+
+def _remove_abandoned(folder: Path) -> None:
+    oldest = time.time() - ABANDONED_SECONDS
+    for path in folder.glob("*.partial"):
+        with contextlib.suppress(FileNotFoundError):  # another process was first
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def _size(path: Path) -> int:
