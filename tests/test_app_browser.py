@@ -153,6 +153,7 @@ def test_a_class_chosen_by_keyboard_is_explained(page, model):
 def test_two_models_side_by_side_their_slopes_and_the_rotation_of_weights(page, tmp_path):
     picture(0).save(tmp_path / "a.png")
     page.set_input_files(UPLOAD, tmp_path / "a.png")
+    page.locator(".cam").nth(1).scroll_into_view_if_needed()  # images far below load when seen
     page.locator(".cam img").nth(1).wait_for()
     tops = page.locator(".top5").filter(visible=True)
     first, second = (tops.nth(number).bounding_box() for number in range(2))

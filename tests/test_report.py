@@ -323,11 +323,12 @@ def images_of_nothing(folder, capsys):
     return images_of(folder.parent / "a b" / "c.html")
 
 
-def test_data_that_moved_changed_or_is_gone(evaluated, tmp_path, capsys):
+def test_data_that_moved_changed_or_is_gone(evaluated, tmp_path, capsys, caplog):
     folder, data = evaluated
     page = folder / "report.html"
     data.rename(tmp_path / "moved")
     report(capsys, folder)
+    assert "No images are shown: the dataset could not be opened" in caplog.text
     assert not images_of(page)
     said = " ".join(page.read_text("utf-8").split())
     assert f"could not be opened (there is no folder or file {data}, which was evaluated)" in said
@@ -344,7 +345,8 @@ def test_data_that_moved_changed_or_is_gone(evaluated, tmp_path, capsys):
     changed = next((moved / "test").rglob("c'd 2*.png"))
     changed.write_bytes(encode(np.zeros((20, 24, 3), np.uint8), "PNG"))
     report(capsys, folder, "--data", moved)
-    assert "1 image of 12 on this page are not shown" in " ".join(page.read_text("utf-8").split())
+    said = " ".join(page.read_text("utf-8").split())
+    assert "Not shown: 1 image of 12 on this page, which the dataset no longer has" in said
     assert 0 < len(images_of(page)) < everything
 
 

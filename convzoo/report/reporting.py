@@ -68,7 +68,9 @@ def report_model(model_folder: str, options: ReportOptions) -> list[Path]:
     illustrations, problem = _illustrations(
         folder, table, result=result, lists=lists, options=options
     )
-    warnings += [problem] if problem else []
+    if problem:
+        logger.warning("%s", problem)
+        warnings.append(problem)
     page = options.output or folder / PAGE
     report = Report(
         title=model_title(folder),
@@ -186,8 +188,8 @@ def _illustrations(
         return found, f"{count(missing, 'image')} could not be read again ({problem})."
     if missing:
         return found, (
-            f"{count(missing, 'image')} of {len(lists.shown)} on this page are not shown: the "
-            f"dataset has changed since the evaluation, and does not have them any more."
+            f"Not shown: {count(missing, 'image')} of {len(lists.shown)} on this page, which the "
+            f"dataset no longer has as they were at the evaluation."
         )
     return found, ""
 
