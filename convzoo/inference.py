@@ -1,6 +1,6 @@
 """Make a model ready to classify many images: fusion, precision, memory format and allocator.
 
-Layers by themselves are as fast as PyTorch; what surrounds them is not. docs/speed.md has figures.
+Layers by themselves are as fast as PyTorch; what surrounds them is not: docs/inference-speed.md.
 """
 
 from dataclasses import dataclass

@@ -158,7 +158,7 @@ def test_options_arrive_as_they_are_typed(evaluated, tmp_path, capsys):
     options += " --revision r --image-column i --label-column l --trust-remote-code --json"
     options += " --match-classes number --size 160 --crop-ratio 0.9 --interpolation box"
     options += " --crops-of image --scales 1,1.5 --averaged logits --dtype bfloat16"
-    options += " --channels-last --compile"
+    options += " --channels-last --compile --fast-decoding"
     file = tmp_path / "result.json"
     assert main(["evaluate", "m", "--data", "d", *options.split(), "--output", str(file)]) == 0
     (((model, data, *_), given),) = evaluated
@@ -172,6 +172,7 @@ def test_options_arrive_as_they_are_typed(evaluated, tmp_path, capsys):
         averaged="logits",
         computation=Computation(fused=True, dtype="bfloat16", channels_last=True, compiled=True),
         exif_rotation=True,
+        fast_decoding=True,
         batch_size=3,
         num_workers=0,
     )

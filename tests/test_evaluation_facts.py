@@ -22,12 +22,13 @@ from tests.support.model_folders import (
 def test_views_and_precision_that_are_not_as_usual_are_named(full):
     protocol = {"views": 20, "averaged": "logits", "crops_of": "image", "scales": [1.0, 1.25]}
     protocol |= {"dtype": "bfloat16", "channels_last": True, "compiled": True}
+    protocol["fast_decoding"] = True
     flipped = {"views": 2, "averaged": "probabilities", "flip": True}
     both = [each | {"image_processor": PREPROCESSOR} for each in (protocol, flipped)]
     put_results(full, *(result(full, protocol=each) for each in both))
     evaluation = section(render(full), "Evaluation")
     label = "20 views, mean of the logits, of whole images, scales 1, 1.25, bfloat16, channels last"
-    assert f"({label}, compiled)" in evaluation
+    assert f"({label}, compiled, decoded and resized as in training)" in evaluation
     assert "(2 views, mean of the probabilities, with mirror images)" in evaluation
 
 

@@ -1,15 +1,11 @@
-"""docs/speed.md tells the truth: its figures are those of the result files."""
+"""The pages on speed tell the truth: their figures are those of the result files."""
 
 import re
 
 from tests.support.clients import ROOT
 from tests.support.documents import Page, result_file
 
-PAGE = Page("docs/speed.md")
-
-
-def test_it_is_a_short_page_with_links_to_files_that_exist():
-    PAGE.check_form()
+PAGE, INFERENCE = Page("docs/speed.md"), Page("docs/inference-speed.md")
 
 
 def test_the_speeds_are_those_of_the_result_file():
@@ -121,7 +117,7 @@ def test_the_time_of_a_step_is_that_of_the_result_files():
 def test_the_table_of_whole_networks_is_that_of_the_result_file():
     content = result_file("inference_speed")
     assert content["bfloat16_instructions"] and content["threads"] == 1
-    assert f"in the same process, median of {content['n']} rounds" in PAGE.sentences
+    assert f"in the same process, median of {content['n']} rounds" in INFERENCE.sentences
     columns = [(size, allocator) for size in (16, 1) for allocator in ("default", "kept")]
     measured, speeds = {}, {}
     for row in content["rows"]:
@@ -129,11 +125,11 @@ def test_the_table_of_whole_networks_is_that_of_the_result_file():
         speeds[name, column] = row["images_per_second"]
         cell = "{:.2f} [{:.2f}, {:.2f}]".format(*row["speed_over_peer"])
         measured.setdefault(name, {})[column] = cell
-    assert PAGE.table("| whole network |") == [
+    assert INFERENCE.table("| whole network |") == [
         [name, *(cells[column] for column in columns)] for name, cells in measured.items()
     ]
     default, kept = (speeds["timm ResNet-50, as loaded", column] for column in columns[:2])
-    assert f"classifies {default} and {kept} of 16 images a second" in PAGE.sentences
+    assert f"classifies {default} and {kept} of 16 images a second" in INFERENCE.sentences
 
 
 def test_the_cost_of_prelu_in_a_step_is_that_of_the_result_files():
@@ -185,3 +181,27 @@ def test_the_page_of_images_repeats_the_time_of_an_image():
     parts = rows["CNN, PReLU"]["milliseconds_per_image"]
     seconds = sum(parts[part] for part in ("forward", "backward", "optimizer")) / 1000
     assert f"trains for about {seconds:.1f} s on each image" in Page("docs/images.md").sentences
+
+
+def test_the_gain_and_the_cost_of_fast_decoding_are_those_of_the_result_file():
+    content = result_file("fast_decoding")
+    assert f"median of {content['n']} rounds [least, most] ([file]" in INFERENCE.sentences
+    imagenet, photos = content["photographs"]
+    assert INFERENCE.table("| preparation |") == [
+        [name, *("{:.2f} [{:.2f}, {:.2f}]".format(*each["milliseconds"][name]) for each in both)]
+        for both in [(imagenet, photos)]
+        for name in imagenet["milliseconds"]
+    ]
+    levels = imagenet["levels"]
+    assert photos["levels"]["largest"] <= levels["largest"] == 2
+    rows = [row for each in content["networks"] for row in each["exact_and_fast"]]
+    assert {row["n"] for row in rows} == {2000} and len(rows) == 6
+    changed = max(row["n"] - row["same_first_class"] for row in rows)
+    moved = max(abs(row["top1_accuracy"][0] - row["top1_accuracy"][1]) for row in rows)
+    for part in (
+        f"differ by {levels['mean']:.3f} levels of 255 on average and {levels['largest']} at most; "
+        f"{100 * levels['share_above_one']:.5f} % differ by more than one",
+        f"at most {changed} get another answer",
+        f"accuracies move by at most {100 * moved:.2f} points",
+    ):
+        assert part in INFERENCE.sentences, part

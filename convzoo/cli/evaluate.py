@@ -62,6 +62,7 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     channels_last: shown.ChannelsLast = False,
     compile: shown.Compile = False,
     fast: shown.Fast = False,
+    fast_decoding: shown.FastDecoding = False,
     exif_rotation: options.ExifRotation = False,
     unreadable: options.Unreadable = "stop",
     batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
@@ -121,6 +122,7 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
                 fused=fast, dtype=dtype, channels_last=channels_last, compiled=compile
             ),
             exif_rotation=exif_rotation,
+            fast_decoding=fast_decoding,
             unreadable=unreadable,
             batch_size=batch_size,
             num_workers=num_workers,

@@ -89,3 +89,11 @@ Fast = Annotated[
         "--fast", help="Fold batch norms; logits differ by rounding (1e-5), which is recorded."
     ),
 ]
+FastDecoding = Annotated[
+    bool,
+    _option(
+        "--fast-decoding",
+        help="Decode and resize as training does, in half the time; pixels differ by a level of "
+        "255, which is checked and recorded.",
+    ),
+]

@@ -22,13 +22,15 @@ from modeling.modeling_convzoo import WRAPPERS
 # Where training scripts keep the weights in a checkpoint; moving averages first, as timm does.
 DICTIONARIES = ("state_dict_ema", "model_ema", "state_dict", "model")
 SHOWN = 12  # names that an error message lists
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def read_weights(source: Path) -> tuple[Path, str, dict[str, Tensor]]:
     """Find and read the state dict of a weights file, a checkpoint or a folder with one.
 
     Args:
-        source: weights file, or folder with a model.safetensors or pytorch_model.bin.
+        source: weights file, or folder with a model.safetensors, a pytorch_model.bin or, without
+            these, one file that has the suffix of weights.
 
     Returns:
         The file, where in it the tensors were, in words, and the tensors by name without the
@@ -49,9 +51,12 @@ def _weights_file(source: Path) -> Path:
         if (source / name).is_file():
             return source / name
     files = sorted(path.name for path in source.iterdir())
+    weights = [name for name in files if name.endswith(WEIGHTS)]
+    if len(weights) == 1:
+        return source / weights[0]
     raise FileNotFoundError(
-        f"{source} must hold model.safetensors or pytorch_model.bin; it has {files[:SHOWN]}. Give "
-        "the weights file itself."
+        f"{source} must hold model.safetensors, pytorch_model.bin or one file of weights; it has "
+        f"{files[:SHOWN]}. Give the weights file itself."
     )
 
 

@@ -24,6 +24,7 @@ from convzoo.data.subset import subset
 from convzoo.environment import describe_environment, now
 from convzoo.evaluation.class_matching import match_classes
 from convzoo.evaluation.classifiers import Classifier, load_classifier, prepare_classifier
+from convzoo.evaluation.fast_decoding import check_fast_decoding
 from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.predicting_to_file import Finished, Task, predict_to_file
 from convzoo.evaluation.prediction_table import PredictionFacts
@@ -131,6 +132,8 @@ def plan_evaluation(
     Args and errors are those of `evaluate_folder`.
     """
     source, dataset = _open_images(classifier, data, split=split, choice=choice)
+    if protocol.fast_decoding:
+        check_fast_decoding(source, classifier.processor, protocol)
     return Task(
         classifier=classifier,
         source=source,
@@ -229,5 +232,6 @@ def _shown(protocol: ProtocolFacts) -> str:
         crop.get("interpolation", ""),
         {1: "", 10: "ten crops"}.get(views, f"{views} views"),
         protocol.get("dtype", ""),
+        "fast decoding" if protocol.get("fast_decoding") else "",
     ]
     return "".join(f", {word}" for word in words if word)

@@ -29,6 +29,7 @@ from transformers import BaseImageProcessor
 from convzoo.data.share import Share
 from convzoo.data.split import Split
 from convzoo.data.stream import eval_rows, worker_share
+from convzoo.evaluation.fast_decoding import fast_processor
 from convzoo.evaluation.prediction_table import (
     PredictionFacts,
     PredictionTable,
@@ -37,7 +38,7 @@ from convzoo.evaluation.prediction_table import (
 )
 from convzoo.evaluation.protocols import Computation, EvaluationProtocol
 from convzoo.evaluation.views import Views
-from convzoo.images.decoding import DARK_IMAGES, open_rgb
+from convzoo.images.decoding import DARK_IMAGES, decode_rgb, open_rgb
 from convzoo.signals import outlive_signals
 
 LAG = 2  # batches that a GPU may still compute while the results of earlier ones are fetched
@@ -79,7 +80,7 @@ class _Entry:
     index: int
     label: int
     digest: bytes
-    image: Image.Image | None
+    image: Image.Image | np.ndarray | None  # pixels of fast decoding
     error: str | None = None
 
 
@@ -114,7 +115,9 @@ class EvalStream(IterableDataset[Batch]):
         every = range(count_batches(source, protocol.batch_size))
         self.batches: Sequence[int] = every if batches is None else batches
         self.whole_rows = source.whole_rows()
-        self.views = Views(processor, protocol)
+        self.views = Views(
+            fast_processor(processor) if protocol.fast_decoding else processor, protocol
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         size = self.protocol.batch_size
@@ -142,16 +145,24 @@ class EvalStream(IterableDataset[Batch]):
     def _open(self, index: int, data: bytes | memoryview, label: int) -> _Entry:
         DARK_IMAGES.look(data, partial(self.source.where_is, index))
         digest = hashlib.sha256(data).digest()
-        num_channels = getattr(self.processor, "num_channels", 3)
         try:
-            image = open_rgb(data, num_channels, exif_rotation=self.protocol.exif_rotation)
+            image = self._decode(data)
         except ValueError as error:
             if self.protocol.unreadable == "stop":
                 raise ValueError(f"{self.source.where_is(index)}: {error}. {ADVICE}") from error
             return _Entry(index, label, digest, None, str(error))
-        image.info.clear()  # a processor may turn by EXIF, too, but the protocol decides
-        image.info["digest"] = digest  # by which a corruption draws its noise
+        if isinstance(image, Image.Image):
+            image.info["digest"] = digest  # by which a corruption draws its noise
         return _Entry(index, label, digest, image)
+
+    def _decode(self, data: bytes | memoryview) -> Image.Image | np.ndarray:
+        num_channels = getattr(self.processor, "num_channels", 3)
+        exif_rotation = self.protocol.exif_rotation
+        if self.protocol.fast_decoding:
+            return decode_rgb(data, num_channels, exif_rotation=exif_rotation)
+        image = open_rgb(data, num_channels, exif_rotation=exif_rotation)
+        image.info.clear()  # a processor may turn by EXIF, too, but the protocol decides
+        return image
 
     def _collate(self, batch: list[_Entry]) -> Batch:
         images = [entry.image for entry in batch if entry.image is not None]
@@ -159,7 +170,9 @@ class EvalStream(IterableDataset[Batch]):
             shown = self.views.show(images) if images else None
         except ValueError:
             checked = [self._check(entry) for entry in batch]
-            if checked == batch:  # no single image is at fault
+            if all(
+                new is old for new, old in zip(checked, batch, strict=True)
+            ):  # no single image is at fault
                 raise
             return self._collate(checked)
         index = np.array([entry.index for entry in batch])

@@ -60,6 +60,7 @@ class EvaluationProtocol:
         averaged: what is averaged over the views of an image.
         computation: how the model computes.
         exif_rotation: turn images as their EXIF data says.
+        fast_decoding: see `convzoo.evaluation.fast_decoding`.
         unreadable: "stop" at the first image that cannot be read, or count it as "wrong".
         batch_size: images per step and process.
         num_workers: decoding processes per process.
@@ -76,6 +77,7 @@ class EvaluationProtocol:
     averaged: Averaged = "probabilities"
     computation: Computation = USUAL
     exif_rotation: bool = False
+    fast_decoding: bool = False
     unreadable: Literal["stop", "wrong"] = "stop"
     batch_size: int = 64
     num_workers: int = 0
@@ -129,6 +131,8 @@ def protocol_facts(protocol: EvaluationProtocol, processor: BaseImageProcessor) 
         facts["compiled"] = True
     if protocol.exif_rotation:
         facts["exif_rotation"] = True
+    if protocol.fast_decoding:
+        facts["fast_decoding"] = True
     return facts
 
 
@@ -166,6 +170,7 @@ def recorded_protocol(
             compiled=facts.get("compiled", False),
         ),
         exif_rotation=facts.get("exif_rotation", False),
+        fast_decoding=facts.get("fast_decoding", False),
         unreadable=unreadable,
         batch_size=batch_size,
         num_workers=num_workers,

@@ -107,6 +107,7 @@ class ProtocolFacts(TypedDict):
         channels_last, compiled: True where the model computed so, else absent.
         exif_rotation: True where images were turned as their EXIF data says, else absent.
         fused: True where batch norms were folded, so that logits differ by rounding, else absent.
+        fast_decoding: True where images were decoded and resized as training does, else absent.
     """
 
     views: int
@@ -121,6 +122,7 @@ class ProtocolFacts(TypedDict):
     compiled: NotRequired[bool]
     exif_rotation: NotRequired[bool]
     fused: NotRequired[bool]
+    fast_decoding: NotRequired[bool]
 
 
 class Metrics(TypedDict):

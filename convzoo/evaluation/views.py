@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import BaseImageProcessor
 
@@ -52,18 +51,22 @@ class Views:
             options["crop_size"] = resized  # ten crops are cut later, from the square
         return options
 
-    def show(self, images: list[Image.Image]) -> list[Tensor]:
-        """Return for each scale pixel values (N, C, H, W), or (N, 10, C, H, W) of whole images."""
+    def show(self, images: list[Any]) -> list[Tensor]:
+        """Return for each scale pixel values (N, C, H, W), or (N, 10, C, H, W) of whole images.
+
+        Args:
+            images: as the processor takes them.
+        """
         return [self._at_scale(images, options) for options in self.options]
 
-    def _at_scale(self, images: list[Image.Image], options: dict[str, Any]) -> Tensor:
+    def _at_scale(self, images: list[Any], options: dict[str, Any]) -> Tensor:
         if not self.whole:
             return self._process(images, options)
         assert self.crop is not None
         # One by one: whole images have several sizes.
         return torch.cat([ten_crop(self._process([each], options), self.crop) for each in images])
 
-    def _process(self, images: list[Image.Image], options: dict[str, Any]) -> Tensor:
+    def _process(self, images: list[Any], options: dict[str, Any]) -> Tensor:
         shown: Tensor = self.processor(images, return_tensors="pt", **options)["pixel_values"]
         return shown
 
