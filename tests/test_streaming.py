@@ -95,7 +95,7 @@ labels = [
     )]
 ]
 rows = [order.row(position) for position in range(source.num_rows)]
-json.dump([labels, rows, source.groups], open("saw.json", "w"))
+json.dump([labels, rows, list(source.groups)], open("saw.json", "w"))
 """
 
 

@@ -228,7 +228,7 @@ mark("opened")
 part = subset(source, ["green"], fraction=0.5)
 mark("chosen")
 part.read_group(0)
-json.dump([part.num_rows, part.groups, part.read_labels().tolist()], open("saw.json", "w"))
+json.dump([part.num_rows, list(part.groups), part.read_labels().tolist()], open("saw.json", "w"))
 """
 
 

@@ -12,11 +12,10 @@ import pyarrow.parquet as pq
 
 from convzoo.data.classes import Label, log_once, sorted_labels
 from convzoo.data.remote import READERS, read_file
+from convzoo.data.row_groups import FileFacts
 
 if TYPE_CHECKING:
     import datasets
-
-Footers = Mapping[str, pq.FileMetaData]  # of each file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ def find_labels(
     features: "datasets.Features",
     *,
     wanted: str,
-    footers: Footers,
+    files: Mapping[str, FileFacts],
     values: Callable[[str], Iterable[Label]],
 ) -> Labels:
     """Find the column of labels, and the names of the classes.
@@ -99,7 +98,7 @@ def find_labels(
         path: what messages call the dataset.
         features: columns of the dataset and their types.
         wanted: name of the column; the only one of class numbers, or the one called "label", if "".
-        footers: of the files of the split, if they have some.
+        files: parquet files of the split and what their footers say; {} for files of other kinds.
         values: reads the different values of a column in all splits.
 
     Raises:
@@ -121,22 +120,21 @@ def find_labels(
     column = _find_column(
         features, wanted, kind=datasets.ClassLabel, setting="label_column", path=path
     )
-    _check_class_order(column, footers)
+    _check_class_order(column, files)
     return Labels(column, tuple(features[column].names))
 
 
-def check_image_columns(footers: Footers, image_column: str) -> None:
+def check_image_columns(files: Mapping[str, FileFacts], image_column: str) -> None:
     """Refuse files whose images are no column of encoded images.
 
     Raises:
         ValueError: if there are some.
     """
-    for file, footer in footers.items():
-        paths = [footer.schema.column(number).path for number in range(footer.num_columns)]
-        if f"{image_column}.bytes" not in paths:
+    for file, facts in files.items():
+        if f"{image_column}.bytes" not in facts.columns:
             raise ValueError(
                 f"{file} must hold its images as {image_column}.bytes, as Dataset.to_parquet "
-                f"writes them; it has {', '.join(paths)}. Rewrite it: "
+                f"writes them; it has {', '.join(facts.columns)}. Rewrite it: "
                 f"datasets.load_dataset(...)[split].to_parquet(FILE)"
             )
 
@@ -200,14 +198,13 @@ def different_values(tables: Tables, column: str) -> set[Label]:
         return {label for labels in found for label in labels}
 
 
-def _check_class_order(column: str, footers: Footers) -> None:
+def _check_class_order(column: str, files: Mapping[str, FileFacts]) -> None:
     """Refuse files of a split that number the classes differently."""
     seen: dict[bytes, tuple[str, list[str]]] = {}  # most files have the same metadata
-    for file, footer in footers.items():
-        written = (footer.metadata or {}).get(b"huggingface", b"")
-        if written in seen:
+    for file, facts in files.items():
+        if facts.features in seen:
             continue
-        names = _class_names(written, column)
+        names = _class_names(facts.features, column)
         for other, other_names in seen.values():
             if names and other_names and names != other_names:
                 place = next(
@@ -221,7 +218,7 @@ def _check_class_order(column: str, footers: Footers) -> None:
                     f"{file}. Write them anew from one dataset whose column {column!r} was cast "
                     f"to one datasets.ClassLabel(names=[...])"
                 )
-        seen[written] = (file, names)
+        seen[facts.features] = (file, names)
 
 
 def _name_of(names: list[str], number: int) -> str:

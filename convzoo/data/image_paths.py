@@ -4,12 +4,14 @@
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from convzoo.data.row_groups import FileFacts
 
 EMBED = (
     "Embed them: ds.with_format('arrow').map(datasets.table.embed_table_storage, batched=True)"
@@ -17,11 +19,11 @@ EMBED = (
 )
 
 
-def image_file_bytes(footers: Mapping[str, pq.FileMetaData], image_column: str) -> list[int] | None:
+def image_file_bytes(files: Mapping[str, FileFacts], image_column: str) -> list[int] | None:
     """Find out whether images are files beside the parquet files.
 
     Args:
-        footers: of each file.
+        files: parquet files and what their footers say; all have `image_column`.bytes.
         image_column: column of images.
 
     Returns:
@@ -30,14 +32,17 @@ def image_file_bytes(footers: Mapping[str, pq.FileMetaData], image_column: str) 
     Raises:
         ValueError: if images are files, and none of them is there.
     """
-    rows = sum(footer.num_rows for footer in footers.values())
-    missing = sum(_nulls(footer, f"{image_column}.bytes") for footer in footers.values())
-    if not missing or (not _all_local(footers) and missing < rows):
+    column = f"{image_column}.bytes"
+    rows = sum(int(facts.rows.sum()) for facts in files.values())
+    missing = sum(
+        int(facts.nulls[:, facts.columns.index(column)].sum()) for facts in files.values()
+    )
+    if not missing or (not _all_local(files) and missing < rows):
         return None
     example, sizes, found = "", [], 0
-    for file, footer in footers.items() if _all_local(footers) else ():
-        parquet = pq.ParquetFile(file, metadata=footer)
-        for group in range(footer.num_row_groups):
+    for file, facts in files.items() if _all_local(files) else ():
+        parquet = pq.ParquetFile(file)
+        for group in range(len(facts.rows)):
             images = parquet.read_row_group(group, [image_column])[0].combine_chunks()
             paths = _paths(images, file)
             example = example or next(filter(None, paths), "")
@@ -46,7 +51,7 @@ def image_file_bytes(footers: Mapping[str, pq.FileMetaData], image_column: str) 
             embedded = pc.sum(pc.binary_length(images.field("bytes"))).as_py()
             sizes.append(sum(of_files) + (embedded or 0))
     if not found and missing == rows:
-        file = next(iter(footers))
+        file = next(iter(files))
         such = f", such as {example}, that do not exist" if example else ""
         raise ValueError(f"images of {file} must be there as bytes; got paths{such}. {EMBED}")
     return sizes if found else None
@@ -76,17 +81,5 @@ def _paths(images: pa.StructArray, file: str) -> list[str]:
     ]
 
 
-def _nulls(footer: pq.FileMetaData, column: str) -> int:
-    """Count the rows without a value; 0 where the file does not say."""
-    count = 0
-    for group in range(footer.num_row_groups):
-        meta = footer.row_group(group)
-        for number in range(meta.num_columns):
-            chunk = meta.column(number)
-            if chunk.path_in_schema == column and chunk.statistics is not None:
-                count += chunk.statistics.null_count or 0
-    return count
-
-
-def _all_local(files: Mapping[str, pq.FileMetaData]) -> bool:
+def _all_local(files: Iterable[str]) -> bool:
     return not any("://" in file for file in files)

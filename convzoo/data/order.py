@@ -147,8 +147,10 @@ class DataOrder:
         balance: ClassBalance | None = None,
     ):
         self.balance = balance
-        rows = np.asarray(group_rows, dtype=np.int64)
-        self.group_rows = rows if rows.max(initial=0) >= 2**31 else rows.astype(np.int32)
+        rows = np.asarray(group_rows)
+        self.group_rows: np.ndarray = rows.astype(
+            np.int32 if rows.max(initial=0) < 2**31 else np.int64
+        )
         self.num_rows = int(self.group_rows.sum())
         self.global_batch_size = global_batch_size
         self.seed = seed

@@ -154,7 +154,7 @@ class SavedSource:
         features = datasets.Features.from_dict(_read_json(folder / INFO)["features"])
         image_column = find_image_column(features, wanted=self.columns.image, path=self.path)
         labels = find_labels(
-            self.path, features, wanted=self.columns.label, footers={}, values=self._values
+            self.path, features, wanted=self.columns.label, files={}, values=self._values
         )
         check_class_names(labels.names, self.path)
         batches = open_batches(files)

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from convzoo.data.image_paths import read_images
 from convzoo.data.remote import READERS, read_file
 from convzoo.data.row_cache import RowCache
+from convzoo.data.row_groups import Numbers, Pairs
 
 logger = logging.getLogger(__name__)
 
@@ -102,10 +103,10 @@ class Split:
     label_names: tuple[str, ...]
     image_column: str
     label_column: str
-    groups: tuple[tuple[int, int], ...]
-    group_rows: tuple[int, ...]
-    group_bytes: tuple[int, ...]
-    footers: tuple[pq.FileMetaData, ...] = field(repr=False)
+    groups: Sequence[tuple[int, int]]
+    group_rows: Sequence[int]
+    group_bytes: Sequence[int]
+    footers: Sequence[pq.FileMetaData] = field(repr=False)
     fingerprint: str
     card: dict[str, Any] = field(repr=False)
     revision: str | None = None
@@ -116,10 +117,15 @@ class Split:
     images_are_files: bool = False
     subset: dict[str, Any] | None = None
 
-    @property
+    def __post_init__(self) -> None:  # there may be millions of row groups
+        object.__setattr__(self, "groups", Pairs(self.groups))
+        object.__setattr__(self, "group_rows", Numbers(self.group_rows))
+        object.__setattr__(self, "group_bytes", Numbers(self.group_bytes))
+
+    @cached_property
     def num_rows(self) -> int:
         """Rows of the split."""
-        return sum(self.group_rows)
+        return int(np.sum(self.group_rows, dtype=np.int64))
 
     @property
     def is_remote(self) -> bool:
@@ -129,7 +135,7 @@ class Split:
     @cached_property
     def _ends(self) -> np.ndarray:
         """One past the number of each row group's last row."""
-        return np.cumsum(self.group_rows)
+        return np.cumsum(self.group_rows, dtype=np.int64)
 
     def locate(self, index: int) -> tuple[int, int]:
         """Find (row group, row in it) of row `index` of the split."""
@@ -172,7 +178,7 @@ class Split:
         pairs = list(zip(groups.tolist(), counts.tolist(), strict=True))
         return dataclasses.replace(
             self,
-            groups=tuple(self.groups[number] for number, _ in pairs),
+            groups=[self.groups[number] for number, _ in pairs],
             group_rows=tuple(count for _, count in pairs),
             group_bytes=tuple(
                 math.ceil(self.group_bytes[number] * count / self.group_rows[number])
@@ -367,7 +373,16 @@ class Split:
 
 def fingerprint(*facts: object) -> str:
     """Return the sha256 of facts about data, which changes when the data does."""
-    return "sha256:" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    digest = hashlib.sha256(b"[")
+    for number, fact in enumerate(facts):
+        digest.update(b", " if number else b"")
+        if isinstance(fact, Numbers | Pairs):  # not as one text of gigabytes
+            for piece in fact.json_pieces():
+                digest.update(piece.encode())
+        else:
+            digest.update(json.dumps(fact).encode())
+    digest.update(b"]")
+    return f"sha256:{digest.hexdigest()}"
 
 
 def label_numbers(column: pa.ChunkedArray, values: Sequence[str | int | bool] | None) -> np.ndarray:

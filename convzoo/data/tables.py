@@ -4,13 +4,13 @@ import contextlib
 import functools
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
+import numpy as np
 
 from convzoo.data.cards import read_card
 from convzoo.data.classes import check_class_names
@@ -25,6 +25,7 @@ from convzoo.data.columns import (
 from convzoo.data.folder_listing import Listing
 from convzoo.data.image_paths import image_file_bytes
 from convzoo.data.remote import READERS, HTTPError, may_pass, patiently, read_footer, why
+from convzoo.data.row_groups import FileFacts, Footers, Numbers, Pairs
 from convzoo.data.split import Split, fingerprint
 
 if TYPE_CHECKING:
@@ -121,8 +122,9 @@ def _open_table(tables: Tables, split: str, columns: Columns) -> Split:
     files = tuple(tables.files[split])
     _check_suffixes(files, path)
     with ThreadPoolExecutor(READERS) as pool:
-        footers = tuple(pool.map(read_footer, files))
-    by_file = dict(zip(files, footers, strict=True))
+        found = pool.map(lambda file: FileFacts.of(read_footer(file)), files)
+        by_file = dict(zip(files, found, strict=True))
+    footers = Footers([facts.packed for facts in by_file.values()])
     features = tables.features or datasets.Features.from_arrow_schema(
         footers[0].schema.to_arrow_schema()
     )
@@ -131,14 +133,14 @@ def _open_table(tables: Tables, split: str, columns: Columns) -> Split:
         path,
         features,
         wanted=columns.label,
-        footers=by_file,
+        files=by_file,
         values=functools.partial(different_values, tables),
     )
     check_class_names(labels.names, path)
-    groups, rows, sizes = _row_groups(footers, image_column)
     check_image_columns(by_file, image_column)
+    groups, rows, sizes = _row_groups(by_file.values(), image_column)
     sizes_of_files = image_file_bytes(by_file, image_column)
-    if not sum(rows):
+    if not any(rows):
         raise FileNotFoundError(f"split {split!r} of {path} must hold images; it has none")
     names = [file.rsplit("/", 1)[-1] for file in files]
     return Split(
@@ -149,9 +151,9 @@ def _open_table(tables: Tables, split: str, columns: Columns) -> Split:
         image_column=image_column,
         label_column=labels.column,
         label_values=labels.values,
-        groups=tuple(groups),
-        group_rows=tuple(rows),
-        group_bytes=tuple(sizes_of_files or sizes),
+        groups=groups,
+        group_rows=rows,
+        group_bytes=sizes_of_files or sizes,
         images_are_files=sizes_of_files is not None,
         footers=footers,
         fingerprint=fingerprint(names, groups, rows, sizes),
@@ -160,25 +162,20 @@ def _open_table(tables: Tables, split: str, columns: Columns) -> Split:
     )
 
 
-def _row_groups(
-    footers: Sequence[pq.FileMetaData], image_column: str
-) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+def _row_groups(files: Iterable[FileFacts], image_column: str) -> tuple[Pairs, Numbers, Numbers]:
     """List (file, row group), rows and bytes of images of all row groups."""
     groups, rows, sizes = [], [], []
-    for number, footer in enumerate(footers):
-        for group in range(footer.num_row_groups):
-            meta = footer.row_group(group)
-            columns = (meta.column(i) for i in range(meta.num_columns))
-            groups.append((number, group))
-            rows.append(meta.num_rows)
-            sizes.append(
-                sum(
-                    column.total_uncompressed_size
-                    for column in columns
-                    if column.path_in_schema.split(".")[0] == image_column
-                )
-            )
-    return groups, rows, sizes
+    for number, facts in enumerate(files):
+        of_image = [path.split(".")[0] == image_column for path in facts.columns]
+        sizes.append(facts.sizes[:, of_image].sum(axis=1))
+        rows.append(facts.rows)
+        count = np.arange(len(facts.rows))
+        groups.append(np.stack([np.full_like(count, number), count], axis=1))
+    return (
+        Pairs(np.concatenate(groups)),
+        Numbers(np.concatenate(rows)),
+        Numbers(np.concatenate(sizes)),
+    )
 
 
 def _check_suffixes(files: Sequence[str], path: str) -> None:
