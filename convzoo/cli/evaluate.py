@@ -21,7 +21,7 @@ convzoo evaluate MODEL --data FOLDER --classes tench goldfish --limit 500 --json
 
 
 def evaluate(  # noqa: PLR0913  the options of a command are its parameters
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder or Hub id.")],
+    model: options.AnyModel,
     *,
     data: Annotated[
         str,
@@ -165,6 +165,7 @@ def _tell(
 ) -> None:
     """Write and print the results; one by itself, of several sizes a list."""
     from convzoo.evaluation.evaluating import result_sentence
+    from convzoo.evaluation.results import results_folder
     from convzoo.files import write_json
 
     told = results[0] if len(results) == 1 else list(results)
@@ -173,7 +174,7 @@ def _tell(
     logger.info("result: %s", where_it_is_kept(model, output))
     for result in results:
         if record := result.get("predictions"):
-            home = Path(model) if Path(model).is_dir() else Path(output or "").parent
+            home = results_folder(model) or Path(output or "").parent
             logger.info("predictions: %s", home / record["file"])
     if as_json:
         options.print_json(told)
@@ -184,9 +185,10 @@ def _tell(
 
 def where_it_is_kept(model: str, output: str | None) -> str:
     """Say where a result was written. A model on the Hub has no folder that could keep it."""
-    from convzoo.evaluation.results import FILE
+    from convzoo.evaluation.results import FILE, results_folder
 
-    files = [str(Path(model) / FILE)] if Path(model).is_dir() else []
+    folder = results_folder(model)
+    files = [str(folder / FILE)] if folder else []
     files += [output] if output else []
     kept = " and ".join(files)
     return kept or "not written to a file; for a model of the Hub --output FILE does that"

@@ -11,6 +11,13 @@ from convzoo.cli.parsing import whole_number
 DATASET = "Dataset"
 OUTPUT = "Output"
 
+AnyModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model folder, folder of an export, .onnx or .pt2 file, Hub id, or timm:NAME.",
+    ),
+]
 Name = Annotated[
     str,
     typer.Option(

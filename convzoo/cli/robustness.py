@@ -18,7 +18,7 @@ convzoo robustness MODEL --data FOLDER --corruptions fog snow --severities 1 3 5
 
 
 def robustness(  # noqa: PLR0913  the options of a command are its parameters
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder or Hub id.")],
+    model: options.AnyModel,
     *,
     data: Annotated[
         str,
@@ -74,6 +74,7 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     from convzoo.evaluation.classifiers import load_classifier
     from convzoo.evaluation.evaluating import Choice
     from convzoo.evaluation.protocols import EvaluationProtocol
+    from convzoo.evaluation.results import results_folder
     from convzoo.evaluation.robustness import (
         Conditions,
         measure_robustness,
@@ -114,7 +115,7 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     )
     if not is_main_process():
         return
-    if not output and not Path(model).is_dir():
+    if not output and not results_folder(model):
         logger.info("not written to a file; for a model of the Hub --output FILE does that")
     if as_json:
         options.print_json(result)

@@ -201,6 +201,13 @@ def _notes(paired: Paired) -> list[str]:
         weights = one.table.facts.model.get("sha256")
         if weights and weights == other.table.facts.model.get("sha256"):
             notes.append(f"{one.name} and {other.name} have the same weights")
+    notes += [
+        f"{one.name} was exported from the weights of {other.name}"
+        for one, other in itertools.permutations(models, 2)
+        if one.result
+        and one.result["model"].get("exported_from", "none")
+        == other.table.facts.model.get("sha256")
+    ]
     machines = {
         str((model.result.get("environment") or {}).get("processor"))
         for model in models

@@ -14,7 +14,13 @@ import numpy as np
 
 from convzoo.evaluation.prediction_file import read_predictions, read_recorded_predictions
 from convzoo.evaluation.prediction_table import NO_NUMBER, PredictionTable
-from convzoo.evaluation.results import EvalResult, read_results
+from convzoo.evaluation.results import (
+    NETWORK_FILES,
+    EvalResult,
+    read_results,
+    read_written_result,
+    results_folder,
+)
 from convzoo.imagenet_classes import imagenet_names, imagenet_numbers
 from convzoo.report.reporting import choose_result, model_title, result_name
 from convzoo.report.wording import count
@@ -28,7 +34,7 @@ class Evaluated:
 
     Attributes:
         name: what tables call it.
-        folder: the model folder; None for a predictions file alone.
+        folder: that keeps its results; None for a file alone.
         result: its entry of `eval_results.json`; None for a predictions file alone.
         table: the predictions.
     """
@@ -64,7 +70,8 @@ def read_models(models: Sequence[str], result: str = "") -> list[Evaluated]:
     """Read the predictions of models.
 
     Args:
-        models: model folders, or predictions files.
+        models: model folders, networks in a file, predictions files, or results as `evaluate
+            --output` writes them.
         result: which result of folders, by the name of its predictions file; by default the newest
             one of images that all folders have results of.
 
@@ -77,7 +84,7 @@ def read_models(models: Sequence[str], result: str = "") -> list[Evaluated]:
     paths = [Path(model) for model in models]
     if twice := [str(path) for path, n in Counter(p.resolve() for p in paths).items() if n > 1]:
         raise ValueError(f"models must differ from each other; {twice[0]} is named twice")
-    shared = _shared_fingerprints([path for path in paths if path.is_dir()])
+    shared = _shared_fingerprints([home for path in paths if (home := results_folder(str(path)))])
     names = _names(paths)
     return [
         _read_model(path, name, result=result, shared=shared)
@@ -87,9 +94,15 @@ def read_models(models: Sequence[str], result: str = "") -> list[Evaluated]:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """Short names where they are unique, else whole paths."""
-    titles = [model_title(path) if path.is_dir() else path.stem for path in paths]
+    titles = [_title(path) for path in paths]
     again = Counter(titles)
     return [str(p) if again[t] > 1 else t for p, t in zip(paths, titles, strict=True)]
+
+
+def _title(path: Path) -> str:
+    if path.is_dir():
+        return model_title(path)
+    return path.name if path.suffix in NETWORK_FILES else path.stem
 
 
 def _shared_fingerprints(folders: Sequence[Path]) -> set[str]:
@@ -101,17 +114,22 @@ def _shared_fingerprints(folders: Sequence[Path]) -> set[str]:
 
 
 def _read_model(path: Path, name: str, *, result: str, shared: set[str]) -> Evaluated:
-    if path.is_file():
+    if path.suffix == ".json" and path.is_file():
+        found = read_written_result(path)
+        table = read_recorded_predictions(path.parent, found.get("predictions"), logits=False)
+        return Evaluated(name=name, folder=None, result=found, table=table)
+    home = results_folder(str(path)) or path
+    if path.is_file() and home == path:
         table = read_predictions(path, logits=False)
         return Evaluated(name=name, folder=None, result=None, table=table)
     of_shared = [
         (each.get("date") or "", result_name(each))
-        for each in (read_results(path) if path.is_dir() else [])
+        for each in (read_results(home) if home.is_dir() else [])
         if "predictions" in each and each["dataset"]["fingerprint"] in shared
     ]
-    chosen = choose_result(path, result or (max(of_shared)[1] if of_shared else ""))
-    table = read_recorded_predictions(path, chosen.get("predictions"), logits=False)
-    return Evaluated(name=name, folder=path, result=chosen, table=table)
+    chosen = choose_result(home, result or (max(of_shared)[1] if of_shared else ""))
+    table = read_recorded_predictions(home, chosen.get("predictions"), logits=False)
+    return Evaluated(name=name, folder=home, result=chosen, table=table)
 
 
 def pair(models: Sequence[Evaluated], *, common: bool = False) -> Paired:

@@ -2,13 +2,20 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from convzoo.evaluation.class_matching import class_names
-from convzoo.evaluation.protocols import EvaluationProtocol
-from convzoo.evaluation.results import ModelFacts
+from convzoo.evaluation.exported_networks import (
+    ExportedNetwork,
+    find_exported,
+    load_exported,
+)
+from convzoo.evaluation.protocols import Computation, EvaluationProtocol
+from convzoo.evaluation.results import ModelFacts, results_folder
+from convzoo.evaluation.timm_models import hub_name, is_of_timm, load_timm
 from convzoo.files import file_sha256
 from convzoo.layers import describe_network, image_shape
 
@@ -34,27 +41,45 @@ class Classifier:
     @property
     def folder(self) -> Path | None:
         """The folder that keeps its results; None for one on the Hub."""
-        return Path(self.name) if Path(self.name).is_dir() else None
+        return results_folder(self.name)
 
 
 def load_classifier(name: str, *, trust_remote_code: bool = False) -> Classifier:
-    """Load a model folder, or a model from the Hub.
+    """Load a model folder, a network in a file, or a model from the Hub.
 
     Args:
-        name: a saved model, or a Hub id.
+        name: a saved model, a folder of `convzoo export`, a file of ONNX or torch.export, a Hub id,
+            or timm:NAME.
         trust_remote_code: run the code that a model on the Hub brings along.
 
     Raises:
-        OSError: if there is no such model, or its weights are not in model.safetensors.
+        OSError: if there is no such model, or its weights are not in one file.
         ValueError: if it cannot be loaded.
     """
+    name = hub_name(name)
+    if exported := find_exported(name):
+        network, processor, facts = load_exported(exported)
+        facts |= {} if results_folder(name) else {"name": name}
+        return Classifier(
+            name=name, model=network, processor=processor, names=network.names, facts=facts
+        )
+    if is_of_timm(name):
+        timm_model, processor, names = load_timm(name)
+        facts = _model_facts(timm_model, processor, name=name) | {"format": "timm"}
+        return Classifier(
+            name=name, model=timm_model, processor=processor, names=names, facts=facts
+        )
+    return _load_of_transformers(name, trust_remote_code=trust_remote_code)
+
+
+def _load_of_transformers(name: str, *, trust_remote_code: bool) -> Classifier:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     import modeling  # noqa: F401  registers our families with the Auto classes
 
     trust = {"trust_remote_code": trust_remote_code}
     model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(name, **trust)
-    processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(name, **trust)
+    processor = AutoImageProcessor.from_pretrained(name, **trust)
     return Classifier(
         name=name,
         model=model,
@@ -74,12 +99,17 @@ def _model_facts(model: PreTrainedModel, processor: BaseImageProcessor, *, name:
             f"{name} must have its weights in one file, model.safetensors, whose hash the result "
             f"records; there is none. Write one with model.save_pretrained(FOLDER)"
         ) from error
-    return {
+    facts: ModelFacts = {
         "file": weights.name,
         "sha256": file_sha256(weights),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        **describe_network(model, image_shape(processor)),
     }
+    facts |= cast(ModelFacts, describe_network(model, image_shape(processor)))
+    if not Path(name).is_dir():
+        facts["name"] = name
+        if commit := getattr(model.config, "_commit_hash", None):
+            facts["commit"] = commit
+    return facts
 
 
 def prepare_classifier(
@@ -90,6 +120,11 @@ def prepare_classifier(
     Raises:
         ValueError: if processor or model cannot do so.
     """
+    if isinstance(classifier.model, ExportedNetwork) and protocol.computation != Computation():
+        raise ValueError(
+            f"{classifier.name} computes as it was exported; leave out --fast, --dtype, "
+            f"--channels-last and --compile"
+        )
     processor = protocol.crop.apply(classifier.processor)
     model = protocol.computation.apply(classifier.model.to(device)).eval()
     if protocol.crop.size is not None:

@@ -25,6 +25,7 @@ FILE = "eval_results.json"
 LINE = 110  # columns: a class or a bin fits
 MOST_WITHOUT_TOP5 = 5  # classes of a model whose top-5 accuracy is 1 whatever it has learnt
 
+NETWORK_FILES = (".onnx", ".pt2")  # of networks that are a file
 MOST_LISTED = 100  # images that could not be read; the predictions file has all of them
 PREDICTIONS_FILE = re.compile(r"predictions/[^/\\]+\.parquet")
 
@@ -214,11 +215,24 @@ class Breakdown(TypedDict):
 
 
 class ModelFacts(NetworkFacts):
-    """The weights that were measured, and the network as the published preprocessing uses it."""
+    """The weights that were measured, and the network as the published preprocessing uses it.
+
+    Attributes:
+        file: that holds the weights.
+        num_parameters: of an exported network the numbers that its file stores.
+        name: Hub id of a model on the Hub.
+        commit: of that model.
+        format: absent for models of Transformers and of this zoo.
+        exported_from: SHA-256 of the weights that an exported network was made of.
+    """
 
     file: NotRequired[str]
     sha256: str
     num_parameters: int
+    name: NotRequired[str]
+    commit: NotRequired[str]
+    format: NotRequired[Literal["onnx", "torch-export", "timm"]]
+    exported_from: NotRequired[str]
 
 
 class PredictionsRecord(TypedDict):
@@ -321,6 +335,27 @@ def _adapter() -> "TypeAdapter[EvalResult]":
     return TypeAdapter(EvalResult)
 
 
+def results_folder(name: str) -> Path | None:
+    """Return the folder that keeps the results of a model; None for a model on the Hub.
+
+    A network in a file has the folder of the file to itself where export.json there describes it;
+    any other one has FILE.results beside it, so that it drops nobody's results.
+
+    Args:
+        name: a model folder, a file of a network, or a Hub id.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if not path.is_file() or path.suffix not in NETWORK_FILES:
+        return None
+    try:
+        described = json.loads((path.parent / "export.json").read_text(encoding="utf-8"))["file"]
+    except (OSError, ValueError, KeyError, TypeError):
+        described = None
+    return path.parent if described == path.name else path.with_name(f"{path.name}.results")
+
+
 def read_results(model_folder: Path) -> list[EvalResult]:
     """Read the results of a model folder; [] where it has none.
 
@@ -348,6 +383,25 @@ def read_results(model_folder: Path) -> list[EvalResult]:
         raise ValueError(f"{error}. {remedy}") from error
 
 
+def read_written_result(path: Path) -> EvalResult:
+    """Read a result that `convzoo evaluate --output` wrote, as of a model on the Hub.
+
+    Raises:
+        ValueError: if the file is something else, or has the results of several sizes.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON; {error}") from error
+    if isinstance(content, list) and len(content) == 1:
+        (content,) = content
+    if isinstance(content, list):
+        raise ValueError(
+            f"{path} must have one result; it has {len(content)}, of several sizes. Evaluate one"
+        )
+    return check_result(content, str(path))
+
+
 def record_result(model_folder: Path, result: EvalResult) -> None:
     """Put a result into the file of a model folder, replacing one of the same data and protocol.
 
@@ -367,6 +421,7 @@ def record_result(model_folder: Path, result: EvalResult) -> None:
         and _what_was_measured(old) != _what_was_measured(result)
     ]
     content = {"schema_version": SCHEMA_VERSION, "results": [*kept, result]}
+    model_folder.mkdir(exist_ok=True)  # FILE.results
     write_text(model_folder / FILE, readable_json(content) + "\n")
     for file in _predictions_files(before) - _predictions_files([*kept, result]):
         (model_folder / file).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from convzoo.errors import expected_problem
 from convzoo.evaluation.prediction_file import read_recorded_predictions
 from convzoo.evaluation.prediction_table import PredictionTable
 from convzoo.evaluation.recorded_share import TRAIN_RESULTS
-from convzoo.evaluation.results import FILE, EvalResult, read_results
+from convzoo.evaluation.results import FILE, EvalResult, read_results, results_folder
 from convzoo.files import file_sha256, write_text
 from convzoo.report.illustrations import Explainer, Illustration, illustrate
 from convzoo.report.page import TRAINING, Lists, Report, choose_images, render_page
@@ -58,10 +58,10 @@ def report_model(model_folder: str, options: ReportOptions) -> list[Path]:
         ValueError: if results, predictions and weights are not of each other.
         OSError: if the page cannot be written.
     """
-    folder = Path(model_folder)
+    folder = results_folder(model_folder) or Path(model_folder)
     result = choose_result(folder, options.result)
     table = read_recorded_predictions(folder, result.get("predictions"), logits=False)
-    _check_weights(folder, result)
+    _check_weights(Path(model_folder), folder, result)
     lists = choose_images(table, options.images)
     trained_on = was_trained_on(folder, result)
     warnings = [TRAINING[True]] if trained_on else []
@@ -71,9 +71,13 @@ def report_model(model_folder: str, options: ReportOptions) -> list[Path]:
     if problem:
         logger.warning("%s", problem)
         warnings.append(problem)
+    if options.grad_cam and (form := result["model"].get("format")):
+        warnings.append(
+            f"No heat maps are drawn: of a model as {form} there are no gradients here."
+        )
     page = options.output or folder / PAGE
     report = Report(
-        title=model_title(folder),
+        title=model_title(Path(model_folder)),
         result=result,
         table=table,
         lists=lists,
@@ -152,8 +156,10 @@ def model_title(folder: Path) -> str:
     return folder.resolve().parent.name if name == "model" else name
 
 
-def _check_weights(folder: Path, result: EvalResult) -> None:
-    weights = folder / "model.safetensors"
+def _check_weights(model: Path, folder: Path, result: EvalResult) -> None:
+    weights = (
+        model if model.is_file() else folder / result["model"].get("file", "model.safetensors")
+    )
     if not weights.is_file() or file_sha256(weights) != result["model"]["sha256"]:
         raise ValueError(
             f"{weights} must be the weights that were evaluated; they are others, or not there. "
@@ -179,7 +185,8 @@ def _illustrations(
             f"No images are shown: the dataset could not be opened ({expected_problem(error)}). "
             f"Where it has moved, --data says where it is."
         )
-    explainer = _load(folder, table) if options.grad_cam else None
+    explained = options.grad_cam and "format" not in result["model"]
+    explainer = _load(folder, table) if explained else None
     found, problem = illustrate(
         table, source, shown=lists.shown, explained=lists.errors, explainer=explainer
     )

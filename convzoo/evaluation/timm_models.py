@@ -1,0 +1,90 @@
+"""Networks of timm, through Transformers' wrapper: `timm:NAME`, a Hub id timm/NAME, or a folder.
+
+Their images are prepared as pretrained_cfg says, by the image processor of this zoo where that can
+do it: its steps are those of timm's evaluation transform, and it knows other crops, too.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from convzoo.imagenet_classes import imagenet_names
+
+PREFIX = "timm:"  # before the name of a network, as in timm.create_model
+FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+
+
+def hub_name(name: str) -> str:
+    """Return the Hub id of `timm:NAME`; any other name as it is."""
+    return f"timm/{name.removeprefix(PREFIX)}" if name.startswith(PREFIX) else name
+
+
+def is_of_timm(name: str) -> bool:
+    """Tell whether a folder or a model on the Hub is one of timm.
+
+    Raises:
+        OSError: if it is on the Hub, and cannot be read.
+    """
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False)
+    if not found:
+        return False
+    try:
+        return "pretrained_cfg" in json.loads(Path(found).read_text(encoding="utf-8"))
+    except (ValueError, TypeError):
+        return False  # Transformers says what is wrong with it
+
+
+def load_timm(name: str) -> tuple[PreTrainedModel, BaseImageProcessor, tuple[str, ...]]:
+    """Load a network of timm, what prepares images for it, and its class names.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if timm is not installed.
+    """
+    if importlib.util.find_spec("timm") is None:
+        raise ValueError(
+            f"{name} is a network of timm, which must be installed to load it; it is not. Install "
+            f"it: pip install timm"
+        )
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    from modeling import ConvZooImageProcessor
+
+    model: Any = AutoModelForImageClassification.from_pretrained(name)
+    settings = processor_settings(model.timm_model.pretrained_cfg)
+    loader: Any = AutoImageProcessor
+    processor = ConvZooImageProcessor(**settings) if settings else loader.from_pretrained(name)
+    names = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
+    if len(names) == len(imagenet_names()) and names[0].startswith("tench"):
+        names = tuple(imagenet_names())  # timm calls two classes crane, and two maillot
+    return model, processor, names
+
+
+def processor_settings(pretrained_cfg: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what timm's evaluation transform does, as arguments of ConvZooImageProcessor.
+
+    Args:
+        pretrained_cfg: of a network of timm. Its `input_size` is taken, not `test_input_size`,
+            as Transformers' wrapper does.
+
+    Returns:
+        None where it does something else: another crop than the centre, or no square.
+    """
+    channels, height, width = pretrained_cfg.get("input_size") or (3, 224, 224)
+    interpolation = pretrained_cfg.get("interpolation") or "bicubic"
+    as_ours = height == width and channels in (1, 3) and interpolation in FILTERS
+    if (pretrained_cfg.get("crop_mode") or "center") != "center" or not as_ours:
+        return None
+    return {
+        "size": int(height / (pretrained_cfg.get("crop_pct") or 0.875)),
+        "crop_size": height,
+        "resample": FILTERS[interpolation],
+        "num_channels": channels,
+        "image_mean": list(pretrained_cfg.get("mean") or (0.485, 0.456, 0.406)),
+        "image_std": list(pretrained_cfg.get("std") or (0.229, 0.224, 0.225)),
+    }
