@@ -21,7 +21,7 @@ from modeling import (
     QLNetConfig,
 )
 from tests.support.clients import run
-from tests.support.documents import Page
+from tests.support.documents import Page, result_file
 from tests.support.images import COLOURS, coloured_images
 
 SMALL = {"stem": "small", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1]}
@@ -73,8 +73,8 @@ def exported(model, photos, *options, output):
         ("qlnet", "onnx"),
         ("alexnet", "onnx"),
         ("qlnet", "torch-export"),
-        pytest.param("cnn", "torch-export", marks=pytest.mark.slow),
-        pytest.param("alexnet", "torch-export", marks=pytest.mark.slow),
+        ("cnn", "torch-export"),
+        ("alexnet", "torch-export"),
     ],
 )
 def test_an_export_gives_the_logits_of_the_model(family, form, *, tmp_path, photos, capsys):
@@ -181,3 +181,57 @@ def test_the_script_makes_the_pixels_of_the_processor(switch, grey, *, photos):
                 found = prepare(image, processor.to_dict())
                 expected = processor(images=image, return_tensors="np")["pixel_values"]
             assert found.dtype == np.float32 and np.array_equal(found, expected)
+
+
+def largest(batches, key):
+    return max(facts[key] for facts in batches.values())
+
+
+def test_the_page_repeats_how_exact_the_formats_are():
+    page, rows = Page("docs/export.md"), result_file("export_parity")["rows"]
+    batches = {(row["network"], row["format"]): row["batches"] for row in rows}
+    table, exact = [], []
+    for name in dict.fromkeys(row["network"] for row in rows):
+        formats = [batches[name, form] for form in ("onnx", "torch-export", "int8-onnx")]
+        exact += formats[:2]
+        differences = [largest(each, "largest_difference_of_a_logit") for each in formats]
+        same = [facts["same_first_class"] for facts in formats[2].values()]
+        table.append(
+            [
+                name,
+                f"{largest(formats[0], 'largest_logit'):.1f}",
+                *(f"{value:.1e}" for value in differences),
+                f"{', '.join(map(str, same))} of {formats[2]['1']['n']}",
+            ]
+        )
+    assert page.table("| network | largest logit |") == table
+    assert all(f["same_first_class"] == f["n"] for each in exact for f in each.values())
+    probability = max(largest(each, "largest_difference_of_a_probability") for each in exact)
+    assert f"no probability differs by more than {probability:.1e}" in page.sentences
+
+
+def test_the_pages_repeat_what_8_bits_cost():
+    content = result_file("export_parity")
+    rows, log = [], Page("docs/log.md").sentences
+    for row in content["rows"]:
+        facts = row["batches"]["1"]
+        if row["format"] in ("onnx", "torch-export") or "mcnemar_p_value" not in facts:
+            continue
+        low, high = (100 * end for end in facts["change_of_accuracy_interval_95"])
+        shares = [facts["same_first_class"] / facts["n"]]
+        shares += [facts["top1_accuracy_of_model"], facts["top1_accuracy"]]
+        rows.append(
+            [
+                f"{row['network'].removesuffix(', trained')}, {row['format']}",
+                *(f"{100 * share:.2f} %" for share in shares),
+                f"{low:+.2f} to {high:+.2f}",
+                f"{facts['mcnemar_p_value']:.2f}",
+            ]
+        )
+    assert Page("docs/export.md").table("| network | same decisions |") == rows
+    assert f"ranges from {content['images_for_ranges']}" in Page("docs/export.md").sentences
+    cnn, cnn_bfloat16, qlnet, qlnet_bfloat16 = (row[1] for row in rows)
+    sentence = f"trained weights {cnn} stay in a CNN ({cnn_bfloat16} in bfloat16) and {qlnet} in a "
+    assert f"{sentence}QLNet ({qlnet_bfloat16})" in log
+    before, after = (value.removesuffix(" %") for value in rows[2][2:4])
+    assert f"falls from {before} to {after} %" in log
