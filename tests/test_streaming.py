@@ -20,7 +20,7 @@ from benchmarks.first_batch import (
     stream_first_batch,
 )
 from tests.support.hub_server import Fault, HubServer
-from tests.support.images import encode, write_split
+from tests.support.images import coloured_images, encode, write_split
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +120,43 @@ def test_nothing_is_lost_or_doubled_when_answers_are_late_fail_or_break_off(tmp_
     assert len(groups) == 2 * SHARDS and sorted(map(tuple, rows)) == [
         (group, row) for group in range(2 * SHARDS) for row in range(3)
     ]
+
+
+OPENED_BY_TWO = """
+import json
+from accelerate import Accelerator, debug_launcher
+from convzoo.recipe.settings import Augmentation, Data, Model, Recipe, Train
+from convzoo.training.run_data import open_run_data
+
+
+def look():
+    accelerator = Accelerator(cpu=True)
+    for split in ("train", "nowhere"):
+        data = Data(path="user/many", train_split=split)
+        recipe = Recipe(data=data, train=Train(global_batch_size=4))
+        try:
+            opened = open_run_data(recipe, accelerator).train
+            said = [opened.fingerprint, opened.num_rows, opened.read_group(3).labels.tolist()]
+        except ValueError as error:
+            said = str(error)
+        with open(f"{split}{accelerator.process_index}.json", "w") as file:
+            json.dump(said, file)
+    assert accelerator.num_processes == 2
+
+
+debug_launcher(look, num_processes=2)
+"""
+
+
+def test_one_process_asks_the_hub_for_the_files_and_tells_the_others(tmp_path):
+    images, labels = coloured_images(42, seed=0)
+    write_split(tmp_path / "many", "train", images, labels, files=3)
+    with HubServer(tmp_path / "hub", {"hf_user": "user"}) as hub:
+        hub.add_repo("datasets", "user/many", tmp_path / "many")
+        hub.run("-c", OPENED_BY_TWO, home=tmp_path / "home", token="hf_user", cwd=tmp_path)
+        reads = hub.requests("GET /storage/")
+        assert len(reads) == 3 + 2  # three footers once, and a row group by each process
+    whole, again = (json.loads((tmp_path / f"train{rank}.json").read_text()) for rank in (0, 1))
+    assert whole == again and whole[1:] == [42, labels[21:28]]
+    error, same = (json.loads((tmp_path / f"nowhere{rank}.json").read_text()) for rank in (0, 1))
+    assert error == same and "split must be one of train" in error

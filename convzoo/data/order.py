@@ -281,9 +281,7 @@ class DataOrder:
 
     def _lay_out(self, epoch: int) -> Layout:
         entries = self.balance.group_entries(epoch) if self.balance else self.group_rows
-        # Small numbers are shuffled to the same order as large ones, in half the memory.
-        groups = np.arange(len(entries), dtype=np.uint32)
-        self._rng(epoch).shuffle(groups)
+        groups = self._rng(epoch).permutation(len(entries)).astype(np.uint32)
         entries = entries[groups]
         if not entries.all():
             groups, entries = groups[entries > 0], entries[entries > 0]

@@ -59,15 +59,16 @@ def open_run_data(recipe: Recipe, accelerator: Accelerator | None = None) -> Run
 
     Args:
         recipe: of the run.
-        accelerator: the processes of a run, of which one compares the images and writes into the
-            run folder what it found; None for who looks only.
+        accelerator: the processes of a run, of which one opens a dataset of the Hub for all,
+            compares the images and writes into the run folder what it found; None for who looks
+            only.
 
     Raises:
         FileNotFoundError: if there is no such dataset.
         ValueError: if they do not fit each other or the batch.
     """
     data, batch_size, seed = recipe.data, recipe.train.global_batch_size, recipe.run.seed
-    train = subset(_open(recipe, data.train_split), data.classes)
+    train = subset(_open(recipe, data.train_split, accelerator=accelerator), data.classes)
     validation = None
     if data.eval_fraction:  # before the rest is chosen: the same images whatever that is
         copies = _copies_once(train, recipe.folder, accelerator) if accelerator else None
@@ -79,7 +80,7 @@ def open_run_data(recipe: Recipe, accelerator: Accelerator | None = None) -> Run
     labels = train.read_labels() if wanted or not train.is_remote else None
     _check_classes(train, labels)
     if data.eval_split:
-        validation = _open(recipe, data.eval_split, commit=train.revision)
+        validation = _open(recipe, data.eval_split, commit=train.revision, accelerator=accelerator)
         validation = subset(validation, data.classes, limit=data.eval_limit, spaced=True)
         if validation.label_names != train.label_names:
             raise ValueError(
@@ -193,7 +194,9 @@ def _label_fingerprint(train: Split, labels: np.ndarray | None) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _open(recipe: Recipe, split: str, *, commit: str | None = None) -> Split:
+def _open(
+    recipe: Recipe, split: str, *, accelerator: Accelerator | None, commit: str | None = None
+) -> Split:
     """Open a split; one on the Hub keeps what was read in the recipe's cache."""
     data = recipe.data
     dataset = DatasetReference(
@@ -204,8 +207,26 @@ def _open(recipe: Recipe, split: str, *, commit: str | None = None) -> Split:
         label_column=data.label_column,
         root=data.root,
     )
-    source = open_split(dataset, split)
+    source = _open_once(dataset, split, accelerator) if accelerator else open_split(dataset, split)
     if not (source.is_remote and data.cache_dir):
         return source
     cache = RowCache(Path(data.cache_dir), int(data.cache_gb * 1e9))
     return dataclasses.replace(source, cache=cache)
+
+
+def _open_once(dataset: DatasetReference, split: str, accelerator: Accelerator) -> Split:
+    """Open a split of the Hub on the main process and tell the others; each opens a local one.
+
+    It takes requests for each file, which hundreds of processes would make at the same moment.
+    """
+    told: list[Split | Exception | None] = [None]
+    if accelerator.is_main_process and not Path(dataset.path).expanduser().exists():
+        try:
+            told = [open_split(dataset, split)]
+        except (OSError, ValueError) as error:
+            broadcast_object_list([ValueError(str(error))])  # other kinds may not be sent
+            raise
+    broadcast_object_list(told)
+    if isinstance(told[0], Exception):
+        raise told[0]
+    return told[0] or open_split(dataset, split)
