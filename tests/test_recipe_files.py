@@ -75,6 +75,7 @@ def test_overrides_are_toml_values_or_words():
         ("epochs=3", ["section.key=value", "epochs=3"]),
         ("augmentation.repeats=3", ["global_batch_size", "a multiple of augmentation.repeats, 3"]),
         ("augmentation.first_crop=8", ["growing_epochs", "must be set together; got 8 and 0.0"]),
+        ("augmentation.growing_from_epoch=2", ["less than growing_epochs, 0.0; got 2.0"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_rule(override, words):

@@ -5,10 +5,12 @@ import math
 import re
 import shlex
 
+import numpy as np
 import pytest
 import torch
 
 from convzoo.data.order import DataOrder
+from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.files import load_recipe, recipe_differences
 from convzoo.training.metrics_log import read_metrics
 from convzoo.training.schedule import learning_rate_at
@@ -23,7 +25,10 @@ PARAMETERS = {
     "alexnet_imagenet": 61_100_840,
     "alexnet2012_imagenet": 62_378_344,
     "cnn_prelu_imagenet": 25_602_488,
+    "cnn_prelu_imagenet_16": 25_602_488,
+    "cnn_prelu_imagenet_88": 25_602_488,
     "cnn_prelu_imagenet_a1": 25_602_488,
+    "cnn_prelu_imagenet_a3": 25_602_488,
     "cnn_relu_imagenet": 25_579_768,
     "qlnet_imagenet": 9_993_640,
 }
@@ -172,6 +177,23 @@ def test_the_a1_recipes_learning_rate_is_timms():
         assert rate("cnn_prelu_imagenet_a1", epoch) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("epochs", [16, 88])
+def test_the_short_recipes_learning_rate_and_crops_are_ffcvs(epochs):
+    """By the functions of its train_imagenet.py: np.interp between epochs, sizes by epoch."""
+    name, at = f"cnn_prelu_imagenet_{epochs}", np.linspace(0, epochs, 97)[:-1]
+    theirs = np.interp(at, [0, 2, epochs], [1e-4 * 0.425, 0.425, 0])
+    assert [rate(name, epoch) for epoch in at] == pytest.approx(theirs, rel=1e-3, abs=1e-3)
+    recipe = load_recipe(RECIPES[name])
+    settings = recipe.augmentation
+    begin, end = settings.growing_from_epoch, settings.growing_epochs
+    transform = TrainTransform(
+        settings, recipe.preprocessing, growing=range(int(1000 * begin), int(1000 * end))
+    )
+    for epoch in range(epochs):
+        side = np.interp(epoch, [begin, end], [160, 192])
+        assert transform.size_at(1000 * epoch) == int(np.round(side / 32)) * 32
+
+
 def test_alexnets_learning_rate_falls_to_a_tenth_every_30_epochs():
     rates = [rate("alexnet_imagenet", epoch) for epoch in range(90)]
     assert rates == pytest.approx([1e-2] * 30 + [1e-3] * 30 + [1e-4] * 30)
@@ -182,6 +204,12 @@ SHRUNKEN = {
     "cnn": ["model.hidden_sizes=[8, 8]", "model.depths=[1, 1]", "model.embedding_size=4"],
     "qlnet": ["model.hidden_sizes=[4, 8]", "model.depths=[1, 1]", "model.embedding_size=4"],
     "alexnet": ["model.hidden_sizes=[8, 8, 8, 8, 8]", "model.classifier_hidden_size=16"],
+}
+GROWING = (("first_crop", 16), ("full_crop", 24), ("growing_from_epoch", 0.1))
+SMALLER = {  # crops of which the images of two steps are large enough
+    "cnn_prelu_imagenet_16": (*GROWING, ("growing_epochs", 0.3)),
+    "cnn_prelu_imagenet_88": (*GROWING, ("growing_epochs", 0.3)),
+    "cnn_prelu_imagenet_a3": (("full_crop", 24),),
 }
 # The recipes one after another in one process: importing the libraries takes longer than the steps.
 TRAIN_ALL = """
@@ -211,6 +239,7 @@ def two_steps(tmp_path_factory, colour_data):
                 *("train.global_batch_size=12", f"train.epochs={24 / 61}", "data.examples=0"),
                 *("train.mixed_precision=no", "train.log_every_steps=1"),
                 "schedule.warmup_epochs=0",  # a warm-up longer than the run is refused
+                *(f"augmentation.{key}={value}" for key, value in SMALLER.get(path.stem, ())),
             ]
         )
     run("-c", TRAIN_ALL, json.dumps(commands))
@@ -227,4 +256,5 @@ def test_two_real_steps(name, two_steps):
     recipe = load_recipe(RECIPES[name])
     assert written.optimizer == recipe.optimizer
     assert written.schedule == recipe.schedule.model_copy(update={"warmup_epochs": 0.0})
-    assert written.augmentation == recipe.augmentation
+    smaller = dict(SMALLER.get(name, ()))
+    assert written.augmentation == recipe.augmentation.model_copy(update=smaller)

@@ -134,7 +134,7 @@ def test_a_stream_can_go_to_a_spawned_worker(source):
 
 def test_growing_crops_are_the_same_in_all_processes_and_workers(source):
     settings = Augmentation(first_crop=8, erasing=1.0)
-    transform = TrainTransform(settings, CROPS, growing_steps=8)
+    transform = TrainTransform(settings, CROPS, growing=range(8))
     alone = batches(source, transform=transform)
     sides = [batch["pixels"].shape[1:] for batch in alone]
     assert sides == [(side, side, 3) for side in [8, 8, 8, 12, 12, 12, 16, 16, 16, 16, 16, 16]]

@@ -207,19 +207,21 @@ def test_colour_operations_need_three_channels(settings):
 
 def test_crops_grow_in_steps_of_32_pixels_along_a_straight_line():
     sizes = [
-        crop_size_at(step, first_crop=128, full_crop=224, growing_steps=600) for step in range(700)
+        crop_size_at(step, first_crop=128, full_crop=224, growing=range(600)) for step in range(700)
     ]
     # The line 128 + 0.16 * step passes 144, 176 and 208, where rounding changes, at these steps.
     assert sizes == [128] * 101 + [160] * 199 + [192] * 201 + [224] * 199
-    small = [crop_size_at(step, first_crop=16, full_crop=30, growing_steps=5) for step in range(6)]
+    small = [crop_size_at(step, first_crop=16, full_crop=30, growing=range(5)) for step in range(6)]
     assert small == [16, 20, 20, 24, 28, 30]
-    assert crop_size_at(0, first_crop=0, full_crop=224, growing_steps=100) == 224
-    assert crop_size_at(0, first_crop=128, full_crop=224, growing_steps=0) == 224
+    assert crop_size_at(0, first_crop=0, full_crop=224, growing=range(100)) == 224
+    assert crop_size_at(0, first_crop=128, full_crop=224, growing=range(0)) == 224
+    late = [crop_size_at(s, first_crop=32, full_crop=64, growing=range(4, 6)) for s in range(8)]
+    assert late == [32, 32, 32, 32, 32, 64, 64, 64]  # 48 lies between, and 1.5 goes to 2
 
 
 def test_a_transform_grows_its_crops_and_the_boxes_on_them():
     settings = Augmentation(first_crop=64, erasing=1.0, erasing_area=(0.3, 0.3))
-    transform = TrainTransform(settings, protocol(128), growing_steps=10)
+    transform = TrainTransform(settings, protocol(128), growing=range(10))
     for step, size in ((0, 64), (4, 96), (10, 128)):
         assert transform.size_at(step) == size
         rng = sample_rng(0, step)

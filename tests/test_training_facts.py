@@ -61,6 +61,8 @@ min_learning_rate = 1e-6
 crop = "random_resized"
 scale = [0.35, 1.0]
 first_crop = 128
+full_crop = 192
+growing_from_epoch = 5.0
 growing_epochs = 20.0
 horizontal_flip = 0.5
 policy = "rand-m7-mstd0.5"
@@ -87,10 +89,10 @@ def test_a_recipe_with_everything_on_is_told_in_words(full):
         "Learning rate": "peak 0.005, linear warm-up over 5 epochs, half a cosine to 1e-06",
         "Loss": "one binary cross entropy for each class, label smoothing 0.1, targets above 0.2 "
         "set to 1",
-        "Augmentation": "random resized crop of 0.35 to 1 of the area, crops growing from 128 "
-        "pixels over 20 epochs, mirrored with probability 0.5, policy `rand-m7-mstd0.5`, colour "
-        "jitter (0.4), PCA colour noise (offset), random erasing with probability 0.25, MixUp "
-        "(alpha 0.2) or CutMix (alpha 1) with probability 1, 3 views of an image in a pass",
+        "Augmentation": "random resized crop of 0.35 to 1 of the area, crops growing from 128 to "
+        "192 pixels from epoch 5 to 20, mirrored with probability 0.5, policy `rand-m7-mstd0.5`, "
+        "colour jitter (0.4), PCA colour noise (offset), random erasing with probability 0.25, "
+        "MixUp (alpha 0.2) or CutMix (alpha 1) with probability 1, 3 views of an image in a pass",
         "Averaged weights": "the published weights are an exponential moving average, decay "
         "0.9998, rising from 0.1",
         "Computation": "bf16 autocast, gradients clipped to norm 1, torch.compile, gradient "

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 
-def crop_size_at(step: int, *, first_crop: int, full_crop: int, growing_steps: int) -> int:
+def crop_size_at(step: int, *, first_crop: int, full_crop: int, growing: range) -> int:
     """Return the side of the training crops at a step, pixels: a line from first to full.
 
     It is a multiple of 32, as the strides of most networks want it, or of 4 where the full crop is
@@ -15,14 +15,16 @@ def crop_size_at(step: int, *, first_crop: int, full_crop: int, growing_steps: i
 
     Args:
         step: 0-based.
-        first_crop: side at step 0, before rounding; 0 for the full side at every step.
-        full_crop: side from step `growing_steps` on.
-        growing_steps: length of the line.
+        first_crop: side up to the first step of `growing`, before rounding; 0 for the full side at
+            every step.
+        full_crop: side from the stop of `growing` on.
+        growing: steps of the line.
     """
-    if not first_crop or step >= growing_steps:
+    if not first_crop or step >= growing.stop:
         return full_crop
     multiple = 32 if full_crop >= 64 else 4
-    side = first_crop + (full_crop - first_crop) * step / growing_steps
+    progress = max(0, step - growing.start) / len(growing)
+    side = first_crop + (full_crop - first_crop) * progress
     return min(full_crop, max(1, round(side / multiple)) * multiple)
 
 

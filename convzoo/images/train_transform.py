@@ -31,9 +31,10 @@ class TrainTransform:
 
     Args:
         augmentation: the recipe's section.
-        preprocessing: the recipe's section; for the size and resize filter of the crops.
+        preprocessing: the recipe's section; for size and resize filter of the crops that
+            [augmentation] does not set.
         num_channels: 3 for RGB, 1 for grey.
-        growing_steps: steps until the crops have grown from augmentation.first_crop to their size.
+        growing: steps in which the crops grow from augmentation.first_crop to their full size.
 
     Raises:
         ValueError: if settings do not fit together.
@@ -45,18 +46,20 @@ class TrainTransform:
         preprocessing: Preprocessing,
         *,
         num_channels: int = 3,
-        growing_steps: int = 0,
+        growing: range = range(0),
     ):
-        if augmentation.first_crop > preprocessing.crop:
+        full_crop = augmentation.full_crop or preprocessing.crop
+        if augmentation.first_crop > full_crop:
+            key = "augmentation.full_crop" if augmentation.full_crop else "preprocessing.crop"
             raise ValueError(
-                f"augmentation.first_crop must be at most preprocessing.crop, "
-                f"{preprocessing.crop}; got {augmentation.first_crop}"
+                f"augmentation.first_crop must be at most {key}, {full_crop}; got "
+                f"{augmentation.first_crop}"
             )
         self.augmentation = augmentation
-        self.size = preprocessing.crop
-        self.resized = preprocessing.resize
+        self.size = full_crop
+        self.resized_per_crop = preprocessing.resize / preprocessing.crop
         self.num_channels = num_channels
-        self.growing_steps = growing_steps
+        self.growing = growing
         self.filters = {
             "same": (preprocessing.interpolation,),
             "random": ("bilinear", "bicubic"),
@@ -74,7 +77,7 @@ class TrainTransform:
             step,
             first_crop=self.augmentation.first_crop,
             full_crop=self.size,
-            growing_steps=self.growing_steps,
+            growing=self.growing,
         )
 
     def __call__(
@@ -89,7 +92,7 @@ class TrainTransform:
         Args:
             image: uint8, (height, width, num_channels), or what `open_for_cropping` gives.
             rng: the only source of randomness.
-            size: side of the crop, pixels; preprocessing.crop if None.
+            size: side of the crop, pixels; the full one if None.
 
         Returns:
             uint8, (size, size, num_channels).
@@ -135,7 +138,7 @@ class TrainTransform:
         """Resize the shorter side, then crop at the centre or anywhere."""
         settings, shorter = self.augmentation, size
         if settings.crop == "random":
-            shorter = round(self.resized * size / self.size)
+            shorter = round(self.resized_per_crop * size)
         resized = resize_shorter_side(image[:, :], shorter, interpolation=interpolation)
         if settings.crop == "padded":
             pad = settings.padding

@@ -97,6 +97,12 @@ def _length_rules(recipe: Recipe, source: str) -> Iterator[str]:
             f"augmentation.first_crop and growing_epochs in {source} must be set together; got "
             f"{augmentation.first_crop} and {augmentation.growing_epochs}"
         )
+    begin, end = augmentation.growing_from_epoch, augmentation.growing_epochs
+    if begin and begin >= end:
+        yield (
+            f"augmentation.growing_from_epoch in {source} must be less than growing_epochs, {end}; "
+            f"got {begin}"
+        )
     if schedule.warmup_epochs > train.epochs:
         yield (
             f"schedule.warmup_epochs in {source} must be at most train.epochs, {train.epochs}; got "

@@ -296,6 +296,14 @@ class Augmentation(Section):
         description="Side of the training crops at the start, in pixels, from which they grow to "
         "their full size; 0 keeps them at full size.",
     )
+    full_crop: Count = Field(
+        default=0,
+        description="Side of the training crops at full size, in pixels; 0 takes "
+        "preprocessing.crop. Images are best evaluated somewhat larger than they are trained on.",
+    )
+    growing_from_epoch: NotNegative = Field(
+        default=0.0, description="Number of epochs before the training crops begin to grow."
+    )
     growing_epochs: NotNegative = Field(
         default=0.0, description="Number of epochs until the training crops have their full size."
     )
@@ -398,8 +406,8 @@ class Optimizer(Section):
 class Schedule(Section):
     """Learning rate as a function of the optimizer step, or of evaluations (plateau)."""
 
-    name: Literal["cosine", "constant", "step", "plateau", "one_cycle", "restarts"] = Field(
-        default="cosine", description="Shape of the schedule after the warm-up."
+    name: Literal["cosine", "linear", "constant", "step", "plateau", "one_cycle", "restarts"] = (
+        Field(default="cosine", description="Shape of the schedule after the warm-up.")
     )
     warmup_epochs: NotNegative = Field(
         default=0.0,
@@ -418,7 +426,7 @@ class Schedule(Section):
         default=False, description="The learning rate changes only between epochs."
     )
     min_learning_rate: NotNegative = Field(
-        default=0.0, description="Learning rate at which cosine and restarts end."
+        default=0.0, description="Learning rate at which cosine, linear and restarts end."
     )
     factor: Share = Field(
         default=0.1,

@@ -115,12 +115,16 @@ def open_stream(
     recipe: Recipe, data: RunData, *, plan: Plan, start_step: int, accelerator: Accelerator
 ) -> TrainStream:
     """Open this process's stream of augmented samples, from a step on."""
-    growing_steps = round(recipe.augmentation.growing_epochs * plan.steps_per_epoch)
+    augmentation = recipe.augmentation
+    begins, ends = (
+        round(epochs * plan.steps_per_epoch)
+        for epochs in (augmentation.growing_from_epoch, augmentation.growing_epochs)
+    )
     transform = TrainTransform(
-        recipe.augmentation,
+        augmentation,
         recipe.preprocessing,
         num_channels=num_channels(recipe.model),
-        growing_steps=growing_steps,
+        growing=range(begins, ends),
     )
     return TrainStream(
         data.train,

@@ -21,7 +21,7 @@ def learning_rate_at(
         step: its number, in [0, total_steps).
         peak: where the warm-up ends.
         schedule: the recipe's section.
-        total_steps: steps of the whole run; cosine and one_cycle reach their end there.
+        total_steps: steps of the whole run; cosine, linear and one_cycle reach their end there.
         steps_per_epoch: images / global batch; need not be an integer.
         plateau_history: the metric of each evaluation before this step, in order; lower is better.
 
@@ -45,17 +45,15 @@ def learning_rate_at(
             return peak
         case "cosine":
             return _cosine(peak, floor, position / max(1, end))
+        case "linear":
+            return peak + (floor - peak) * position / max(1, end)
         case "step":
             count = int(position / (schedule.step_epochs * steps_per_epoch) + 1e-9)
             return peak * schedule.factor**count
         case "plateau":
             return peak * schedule.factor ** _plateaus(schedule, plateau_history)
         case "one_cycle":
-            top = schedule.rise * end - 1
-            if position < top:
-                return _cosine(peak * schedule.start_factor, peak, position / top)
-            fall = (position - top) / max(1e-9, end - 1 - top)
-            return _cosine(peak, peak * schedule.end_factor, fall)
+            return _one_cycle(peak, schedule, position=position, end=end)
         case "restarts":
             length = schedule.cycle_epochs * steps_per_epoch
             while position > length - 1e-6:
@@ -67,6 +65,14 @@ def learning_rate_at(
 
 def _cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _one_cycle(peak: float, schedule: Schedule, *, position: float, end: float) -> float:
+    top = schedule.rise * end - 1
+    if position < top:
+        return _cosine(peak * schedule.start_factor, peak, position / top)
+    fall = (position - top) / max(1e-9, end - 1 - top)
+    return _cosine(peak, peak * schedule.end_factor, fall)
 
 
 def _plateaus(schedule: Schedule, history: Sequence[float]) -> int:

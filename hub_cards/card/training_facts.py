@@ -138,6 +138,7 @@ def _learning_rate(optimizer: Record, schedule: Record | None) -> str:
     watched = schedule.get("plateau_metric", "").replace("top", "top-").replace("_", " ")
     shapes = {
         "cosine": f"half a cosine to {lowest:g}",
+        "linear": f"a straight line to {lowest:g}",
         "constant": "constant",
         "step": f"times {factor:g} every {schedule.get('step_epochs', 0):g} epochs",
         "plateau": f"times {factor:g} when the validation {watched} stops falling",
@@ -206,14 +207,13 @@ def _augmentation(table: Record) -> str:
         [mixup and f"MixUp (alpha {mixup:g})", cutmix and f"CutMix (alpha {cutmix:g})"], " or "
     )
     probability, repeats = table.get("mix_probability", 1), table.get("repeats", 1)
-    first_crop, growing = table.get("first_crop", 0), table.get("growing_epochs", 0)
     scale = table.get("scale")
     area = f" of {scale[0]:g} to {scale[1]:g} of the area" if scale else ""
     return joined(
         [
             CROPS.get(table.get("crop", ""), "")
             + (area if table.get("crop") == "random_resized" else ""),
-            f"crops growing from {first_crop} pixels over {growing:g} epochs" if first_crop else "",
+            _crop_sizes(table),
             f"mirrored with probability {flip:g}" if flip else "",
             table.get("policy") and f"policy {code(table['policy'])}",
             f"colour jitter {scalar(jitter)}" if any(jitter) else "",
@@ -223,6 +223,17 @@ def _augmentation(table: Record) -> str:
             f"{repeats} views of an image in a pass" if repeats > 1 else "",
         ]
     )
+
+
+def _crop_sizes(augmentation: Record) -> str:
+    """Tell the sizes of crops where they grow, or are not those of the preprocessing."""
+    first, full = augmentation.get("first_crop", 0), augmentation.get("full_crop", 0)
+    to = f" to {full}" if full else ""
+    if not first:
+        return f"crops of {full} pixels" if full else ""
+    begin, end = augmentation.get("growing_from_epoch", 0), augmentation.get("growing_epochs", 0)
+    when = f"from epoch {begin:g} to {end:g}" if begin else f"over {end:g} epochs"
+    return f"crops growing from {first}{to} pixels {when}"
 
 
 def _average(train: Record) -> str:
