@@ -203,7 +203,7 @@ def summaries(found: dict) -> dict:
 
 def measure_checkpoint(runs: int) -> dict:
     """Seconds and bytes of a checkpoint of the CNN with PReLU, AdamW and averaged weights."""
-    model = CNN(CNNConfig(num_labels=1000))
+    model = CNN(CNNConfig())
     optimizer = torch.optim.AdamW(model.parameters())
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
