@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from convzoo.benchmarking.contestants import cost_of, made_ready
+from convzoo.benchmarking.contestants import Network, cost_of, made_ready
 from convzoo.benchmarking.timing import Times, peak_bytes, ratios, time_in_turns
 from convzoo.cli import main
 from convzoo.layers import describe_network
@@ -27,16 +27,23 @@ def test_costs_are_those_of_the_formulas():
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 6, 5)
     )
-    cost = cost_of(network, (3, 8, 6))
+    cost = cost_of(Network(name="a", module=network), (3, 8, 6))
     assert cost.num_activations == 4 * 8 * 6 + 5
     assert cost.num_multiply_adds == 4 * 8 * 6 * 3 * 9 + 4 * 8 * 6 * 5
     assert cost.num_parameters == 4 * 3 * 9 + 4 + 4 * 8 * 6 * 5 + 5
 
 
-def test_peak_memory_is_what_two_layers_hold_at_a_time():
+def test_a_network_that_does_not_take_the_images_is_named():
+    narrow = Network(name="narrow", module=nn.Conv2d(1, 4, 3))
+    with pytest.raises(ValueError, match=r"3 x 8 x 6 \(.*\); narrow does not: .* 1 channels"):
+        cost_of(narrow, (3, 8, 6))
+
+
+def test_peak_memory_is_what_two_layers_hold_at_a_time(capfd):
     """A pooling needs no memory beside its input and its output."""
     network = nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d(2), nn.AvgPool2d(2))
     assert peak_bytes(network, torch.zeros(4, 2, 64, 64)) == 4 * 2 * (32**2 + 16**2) * 4
+    assert capfd.readouterr() == ("", "")  # PyTorch's profiler writes to stderr
 
 
 class Sleeping(nn.Module):
@@ -83,6 +90,7 @@ def test_a_run_is_printed_and_written_beside_the_model(model, capsys):
     facts = describe_network(CNN(CNNConfig(**SIZES)), (3, 16, 16))
     assert result["model"]["num_multiply_adds"] == facts["num_multiply_adds"]
     assert f"{facts['num_multiply_adds']:,} multiply-adds" in said and "1 thread(s)" in said
+    assert "speed over a model" in said and "networks take turns" in said
     assert [row["batch_size"] for row in result["rows"]] == [1, 1, 3, 3]
     for ours, peer in zip(result["rows"][::2], result["rows"][1::2], strict=True):
         assert ours["peak_bytes"] == peer["peak_bytes"] > 0

@@ -28,7 +28,7 @@ def test_views_and_precision_that_are_not_as_usual_are_named(full):
     put_results(full, *(result(full, protocol=each) for each in both))
     evaluation = section(render(full), "Evaluation")
     label = "20 views, mean of the logits, of whole images, scales 1, 1.25, bfloat16, channels last"
-    assert f"({label}, compiled, decoded and resized as in training)" in evaluation
+    assert f"({label}, compiled, fast decoding)" in evaluation
     assert "(2 views, mean of the probabilities, with mirror images)" in evaluation
 
 

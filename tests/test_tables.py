@@ -27,6 +27,7 @@ from tests.support.model_folders import (
     put,
     put_results,
     result,
+    weights_hash,
 )
 
 BEGIN, END = "<!-- zoo table: begin -->", "<!-- zoo table: end -->"
@@ -97,6 +98,25 @@ def test_intervals_and_multiply_adds_are_those_of_the_result_file(tmp_path):
     ((_, (row,)),) = tables_of(model).items()
     assert row["top-1 %"] == "30.80 [25.53, 36.62]"  # Newcombe 1998, table I
     assert row["multiply-adds"] == "4.1 M"
+
+
+def test_the_speed_of_a_benchmark_has_a_column_where_one_was_measured(tmp_path):
+    models = [make_model(tmp_path, "fast", 200), make_model(tmp_path, "unmeasured", 80)]
+    assert "speed" not in tables_of(models[1]).popitem()[1][0]
+    row = {"batch_size": 8, "dtype": "bfloat16", "preparation": "fused", "is_model": True}
+    speed = {
+        "model": {"sha256": weights_hash(models[0]), "num_multiply_adds": 4_100_000},
+        "rows": [row | {"images_per_second": 1234.56}],
+        "threads": 2,
+        "environment": {"processor": "EPYC", "accelerator": None},
+    }
+    put(models[0], "speed_results.json", speed)
+    ((_, rows),) = tables_of(*models).items()
+    assert [row["speed"] for row in rows] == [
+        "1,234.6 images per second (batch 8, bfloat16, fused; EPYC, 2 threads)",
+        "-",
+    ]
+    assert rows[0]["multiply-adds"] == "4.1 M"
 
 
 def test_a_model_without_results_is_named(tmp_path, capsys):

@@ -80,7 +80,7 @@ def benchmark_model(name: str, options: BenchmarkOptions) -> dict[str, Any]:
     networks += [
         load_peer(peer, trust_remote_code=options.trust_remote_code) for peer in options.against
     ]
-    costs = [cost_of(network.module, shape) for network in networks]
+    costs = [cost_of(network, shape) for network in networks]
     rows = list(_rows(networks, shape, options=options))
     result = {
         "schema_version": SCHEMA_VERSION,
@@ -113,7 +113,8 @@ def benchmark_text(result: dict[str, Any]) -> str:
         where += f", {result['threads']} thread(s), freed memory {result['allocator']}"
     where += f", bfloat16 in hardware: {'yes' if result['bfloat16_instructions'] else 'no'}"
     head = ("network", "batch", "type", "prepared", "images/s", "p50 ms", "p95 ms", "peak MB")
-    table = [[*head, "speed over peer"]]
+    peers = list(result["peers"])
+    table = [[*head, *(f"speed over {name}" for name in peers[:1])]]
     for row in result["rows"]:
         over = row["speed_over_peer"]
         table.append(
@@ -122,7 +123,7 @@ def benchmark_text(result: dict[str, Any]) -> str:
                 f"{row['images_per_second']:,.1f}",
                 *(f"{row['latency_ms'][key]:,.1f}" for key in ("p50", "p95")),
                 f"{row['peak_bytes'] / 1e6:,.1f}",
-                "{:.2f} [{:.2f}, {:.2f}]".format(*over) if over else "",
+                *(["{:.2f} [{:.2f}, {:.2f}]".format(*over) if over else ""] if peers else []),
             ]
         )
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
@@ -139,10 +140,12 @@ def benchmark_text(result: dict[str, Any]) -> str:
         f"multiply-adds, {cost['num_activations']:,} activations for an image"
         for name, cost in costs.items()
     ]
-    note = (
-        f"medians of {result['rounds']} rounds in turns; the ratio to the first peer at the same "
-        f"setting is of {'GPU' if result['threads'] is None else 'processor'} time [least, most]"
-    )
+    note = f"medians of {result['rounds']} rounds, by the clock; weights and images channels last"
+    if peers:
+        note += (
+            f"; networks take turns, the speed over {peers[0]} at the same setting is by "
+            f"{'GPU' if result['threads'] is None else 'processor'} time [least, most]"
+        )
     return "\n".join([where, *lines, note, *counted])
 
 

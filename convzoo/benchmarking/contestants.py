@@ -99,13 +99,23 @@ def shown_name(name: str) -> str:
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 
-def cost_of(module: nn.Module, shape: Sequence[int]) -> Cost:
-    """Count what one image costs, in a forward pass on the CPU."""
+def cost_of(network: Network, shape: Sequence[int]) -> Cost:
+    """Count what one image costs, in a forward pass on the CPU.
+
+    Raises:
+        ValueError: if the network does not take images of this shape, (C, H, W).
+    """
     operations = FlopCounterMode(display=False)
-    with torch.no_grad(), operations, _Activations() as activations:
-        module(torch.zeros(1, *shape))
+    try:
+        with torch.no_grad(), operations, _Activations() as activations:
+            network.module(torch.zeros(1, *shape))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"networks must take the images of the model, {' x '.join(map(str, shape))} (channels, "
+            f"height, width); {network.name} does not: {str(error).splitlines()[0]}"
+        ) from error
     return Cost(
-        num_parameters=sum(each.numel() for each in module.parameters()),
+        num_parameters=sum(each.numel() for each in network.module.parameters()),
         num_multiply_adds=operations.get_total_flops() // 2,
         num_activations=activations.count,
     )

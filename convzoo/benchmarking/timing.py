@@ -1,8 +1,11 @@
 """Time forward passes of several networks in turns."""
 
+import os
 import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +74,7 @@ def peak_bytes(network: nn.Module, x: Tensor) -> int:
         return torch.cuda.max_memory_allocated(x.device) - before
     with (
         torch.inference_mode(),
+        _no_stderr(),
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run,
     ):
         network(x)
@@ -81,6 +85,20 @@ def peak_bytes(network: nn.Module, x: Tensor) -> int:
             held += event.nbytes()
             most = max(most, held)
     return most
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Send the process's stderr nowhere: PyTorch's profiler writes there whenever it starts."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
 
 
 Clock = Callable[[nn.Module, Tensor, float], tuple[list[float], float]]

@@ -49,7 +49,7 @@ def protocol_label(evidence: Evidence, result: Record) -> str:
             "channels last" if protocol.get("channels_last") else "",
             "compiled" if protocol.get("compiled") else "",
             "batch norms folded" if protocol.get("fused") else "",
-            "decoded and resized as in training" if protocol.get("fast_decoding") else "",
+            "fast decoding" if protocol.get("fast_decoding") else "",
             settings(changed),
         ]
     )

@@ -47,7 +47,7 @@ def detail_rows(evidence: Evidence) -> Rows:
         ("Parameters", f"{weights.num_parameters:,} ({short_count(weights.num_parameters)})"),
         ("Batch-norm buffers", scalar(weights.num_buffer_elements or None)),
         ("Multiply-adds per image", scalar(multiply_adds(evidence))),
-        ("Speed", _speed(evidence.speed_results)),
+        ("Speed", speed(evidence.speed_results)),
         ("Input", _input_shape(processor)),
         ("Classes", _class_names(evidence)),
         ("Weights", f"safetensors, {', '.join(weights.dtypes)}, {weights.num_bytes / 1e6:.1f} MB"),
@@ -58,7 +58,7 @@ def detail_rows(evidence: Evidence) -> Rows:
     return present(rows)
 
 
-def _speed(results: Record) -> str:
+def speed(results: Record) -> str:
     """The fastest row of a benchmark, with its setting and its machine; "" without one."""
     own = [row for row in results.get("rows") or () if row.get("is_model")]
     if not own:

@@ -17,7 +17,7 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own
 
 from hub_cards.card.evaluation_facts import protocol_label
 from hub_cards.card.formatting import code, dataset_name, hub_dataset, joined, link, plain
-from hub_cards.card.model_facts import QUOTED, does, multiply_adds, weights_license
+from hub_cards.card.model_facts import QUOTED, does, multiply_adds, speed, weights_license
 from hub_cards.evidence.folder import Evidence, read_evidence
 from hub_cards.evidence.hub_model import read_hub_model
 from hub_cards.files import Record
@@ -51,6 +51,7 @@ class Row:
         setting: dataset, split, number of images and protocol: rows are comparable within one.
         fingerprint: of the evaluated images, or None.
         file: the benchmark's result file, or None.
+        speed: the fastest of its speed results with setting and machine, "" without one.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Row:
     setting: str
     fingerprint: str | None = None
     file: Path | None = None
+    speed: str = ""
 
 
 def read_rows(sources: Sequence[str]) -> list[Row]:
@@ -133,6 +135,7 @@ def _evidence_rows(
             family=evidence.model_type,
             num_parameters=evidence.weights.num_parameters,
             multiply_adds=multiply_adds(evidence),
+            speed=speed(evidence.speed_results),
             image_size=_image_size(
                 processor["crop_size"]["height"] if does(processor, "center_crop") else None,
                 processor["size"]["shortest_edge"] if does(processor, "resize") else None,

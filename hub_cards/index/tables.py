@@ -50,6 +50,7 @@ def render_tables(tables: Sequence[Table], folder: Path | None = None) -> str:
     values = [value for row in rows for value in (row.top1, row.top5) if value]
     legend = [
         "Compare rows within a table only. Image size: the crop, of the shorter side before it.",
+        "Speed is of the machine that is named." if any(row.speed for row in rows) else "",
         "Brackets: 95 % interval." if any(value.low is not None for value in values) else "",
         "\u00b1: standard deviation over training seeds."
         if any(value.deviation is not None for value in values)
@@ -65,6 +66,7 @@ def _grid(rows: Sequence[Row], folder: Path | None) -> str:
         ("family", "---", lambda row: row.family),
         ("parameters", "---:", lambda row: f"{row.num_parameters:,}"),
         ("multiply-adds", "---:", lambda row: row.multiply_adds and short_count(row.multiply_adds)),
+        ("speed", "---", lambda row: row.speed),
         ("image size", "---:", lambda row: row.image_size),
         ("top-1 %", "---:", lambda row: _percent(row.top1)),
         ("top-5 %", "---:", lambda row: row.top5 and _percent(row.top5)),
