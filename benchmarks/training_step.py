@@ -9,7 +9,8 @@ apart, and so is what comes before: random crops of the embedded photographs, no
 
 The peer is Transformers' ResNet-50 as its examples train it (default memory format, default
 allocator), and with our settings. Our CNN with ReLU is the same network but for residual scales.
-`--networks` chooses some, of which the first is the peer.
+`--networks` chooses some, of which the first is the peer. timm's ResNet-50 needs `--peers FOLDER`
+(`pip install --target FOLDER --no-deps timm torchvision`).
 How much faster a step is depends on the processor: name it in the name of the result file.
 Two processes, one for each allocator, take turns network by network, round after round. With one
 thread and fewer than 16 images PyTorch runs 1x1 convolutions by another, slower path.
@@ -18,9 +19,11 @@ thread and fewer than 16 images PyTorch runs 1x1 convolutions by another, slower
 import argparse
 import itertools
 import statistics
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -45,12 +48,15 @@ PRELU = partial(CNN, CNNConfig())
 PLAIN = "CNN, PReLU of PyTorch"
 RELU = partial(CNN, CNNConfig(use_prelu=False))
 RESNET = partial(ResNetForImageClassification, ResNetConfig(num_labels=1000))  # type: ignore[call-arg]
+TIMM = "timm ResNet-50, our settings"
+TORCHVISION = torch.library.Library("torchvision", "FRAGMENT")
 # Name -> network, and whether it runs with our settings, and compiled.
 NETWORKS = {
     PEER: (RESNET, False, False),
     f"{PEER}, compiled": (RESNET, False, True),
     f"{PEER}, our settings": (RESNET, True, False),
     f"{PEER}, our settings, compiled": (RESNET, True, True),
+    TIMM: (lambda: import_module("timm").create_model("resnet50"), True, False),
     "CNN, ReLU": (RELU, True, False),
     "CNN, ReLU, compiled": (RELU, True, True),
     "CNN, PReLU": (PRELU, True, False),
@@ -68,12 +74,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each network")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
+    parser.add_argument("--peers", type=Path, metavar="FOLDER")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--output", default="benchmarks/results/training_step_avx2_202611.json")
     args = parser.parse_args()
+    if not args.networks:
+        args.networks = [name for name in NETWORKS if args.peers or name != TIMM]
     processes = {
-        ours: ProcessPoolExecutor(1, get_context("spawn"), start, (ours, args.threads))
+        ours: ProcessPoolExecutor(1, get_context("spawn"), start, (ours, args.threads, args.peers))
         for ours in (False, True)
     }
     photos = [path.read_bytes() for path in sorted(Path("data/photos").glob("*.jpg"))]
@@ -108,7 +117,9 @@ def main() -> None:
         {
             "what": f"processor time of a training step, {args.precision}; speed over the first "
             "network, as [median, least, most] of the rounds",
-            "command": command_line("PYTHONPATH=. python benchmarks/training_step.py"),
+            "command": command_line("PYTHONPATH=. python benchmarks/training_step.py").replace(
+                str(args.peers), "FOLDER"
+            ),
             "date": now(),
             "environment": describe_environment(),
             "n": args.rounds,
@@ -143,9 +154,13 @@ def prepare(photos: list[bytes]) -> float:
 STEPS = {}  # of this process
 
 
-def start(ours: bool, threads: int) -> None:
+def start(ours: bool, threads: int, peers: Path | None) -> None:
     """Prepare a process that takes steps."""
     torch.set_num_threads(threads)
+    if peers:
+        sys.path.append(str(peers))
+        for name in ("nms", "qnms"):  # operators that torchvision lacks beside a PyTorch for CPUs
+            TORCHVISION.define(f"{name}(Tensor d, Tensor s, float t) -> Tensor")
     if ours:
         keep_freed_memory()
 
@@ -183,7 +198,8 @@ class Step:
         """Forward, backward and optimizer, processor seconds."""
         marks = [time.process_time()]
         with self.autocast:
-            loss = F.cross_entropy(self.model(self.pixel_values).logits, self.labels)
+            output = self.model(self.pixel_values)
+            loss = F.cross_entropy(getattr(output, "logits", output), self.labels)
         marks.append(time.process_time())
         loss.backward()
         marks.append(time.process_time())

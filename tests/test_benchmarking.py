@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from convzoo.benchmarking.benchmarking import BenchmarkOptions, benchmark_model, benchmark_text
 from convzoo.benchmarking.contestants import Network, cost_of, made_ready
 from convzoo.benchmarking.timing import Times, peak_bytes, ratios, time_in_turns
 from convzoo.cli import main
@@ -66,6 +67,7 @@ def test_a_network_that_computes_twice_as_long_is_half_as_fast():
     times = time_in_turns([Sleeping(4), Sleeping(2)], torch.zeros(1), rounds=3, seconds=0.02)
     assert [len(each.processor_seconds) for each in times] == [3, 3]
     middle, least, most = ratios(*times)
+    assert all(0 < each.processor_share < 1.2 for each in times)
     assert least <= middle <= most and middle == pytest.approx(0.5, rel=0.1)
     assert Times(seconds=[0.001] * 95 + [1] * 5).percentile(50) == pytest.approx(1)
 
@@ -77,8 +79,23 @@ def test_networks_of_others_are_folded_and_give_the_same(preparation):
     nn.init.uniform_(network[1].running_mean, -1, 1)
     x = torch.randn(2, 3, 8, 8)
     ready = made_ready(network, preparation, "float32", device="cpu")
+    assert next(ready.parameters()).is_contiguous(memory_format=torch.channels_last) == (
+        preparation == "fused"
+    )
     assert any(isinstance(m, nn.BatchNorm2d) for m in ready.modules()) == (preparation == "loaded")
     assert torch.allclose(ready(x), network(x), atol=1e-6)
+
+
+def test_a_busy_processor_is_told(model):
+    options = BenchmarkOptions(batch_sizes=(1,), rounds=3, threads=1)
+    result = benchmark_model(str(model), options)
+    for row in result["rows"]:
+        row["processor_share"] = 0.97
+    assert "busy" not in benchmark_text(result)
+    result["rows"][1]["processor_share"] = 0.31
+    said = benchmark_text(result)
+    assert "busy: in 1 of 2 rows the network computed for less than 90%" in said and "31%" in said
+    assert "busy" not in benchmark_text(result | {"threads": 2})
 
 
 def test_a_run_is_printed_and_written_beside_the_model(model, capsys):

@@ -122,9 +122,9 @@ def cost_of(network: Network, shape: Sequence[int]) -> Cost:
 
 
 def made_ready(module: nn.Module, preparation: str, dtype: str, *, device: str) -> nn.Module:
-    """Copy a network in channels-last layout, its batch norms folded or its code compiled.
+    """Copy a network; as it was loaded, or in channels-last layout, folded, or compiled.
 
-    Networks of other projects are folded by torch.fx.
+    Batch norms of networks of other projects are folded by torch.fx.
     """
     ready: Any = copy.deepcopy(module)
     if "fused" in preparation:
@@ -136,7 +136,9 @@ def made_ready(module: nn.Module, preparation: str, dtype: str, *, device: str) 
                 from torch.fx.experimental.optimization import fuse
 
                 ready = fuse(ready)
-    ready = ready.to(device=device, dtype=DTYPES[dtype], memory_format=torch.channels_last)
+    ready = ready.to(device=device, dtype=DTYPES[dtype])
+    if preparation != "loaded":
+        ready = ready.to(memory_format=torch.channels_last)
     if "compiled" in preparation:
         ready.compile()
     module_ready: nn.Module = ready.eval()

@@ -33,6 +33,11 @@ class Times:
         """Milliseconds that this share, in percent, of the passes took at most."""
         return float(np.percentile(self.seconds, share)) * 1000
 
+    @property
+    def processor_share(self) -> float:
+        """Processor time of a pass over the clock's: 1 for a thread that nobody interrupts."""
+        return statistics.median(self.processor_seconds) * 1000 / self.percentile(50)
+
 
 def time_in_turns(
     networks: Sequence[nn.Module], x: Tensor, *, rounds: int, seconds: float = LEAST_SECONDS
