@@ -327,7 +327,8 @@ def test_classes_of_imagenet_are_matched_though_lists_call_them_otherwise(tmp_pa
     write_split(tmp_path / "some", "test", images, labels, files=1, names=theirs)
     source = open_split(str(tmp_path / "some"), "test")
     names = imagenet_names()
-    matched, matching = match_classes(source, names)
+    found = match_classes(source, names)
+    matched, matching = found.source, found.facts
     assert [names[number] for number in matched.class_numbers] == [
         "kit fox",
         "crane (n03126707)",

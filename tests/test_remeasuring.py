@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from convzoo.data.opening import open_split
 from convzoo.data.split import Split
+from convzoo.evaluation.label_maps import LabelMap
 from convzoo.evaluation.remeasuring import (
     Request,
     content_fingerprint,
@@ -15,8 +16,10 @@ from convzoo.evaluation.remeasuring import (
     load_strictly,
     reevaluate,
 )
+from convzoo.files import file_sha256
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.evaluations import evaluate
+from tests.support.exported_files import describe, write_onnx
 from tests.support.images import COLOURS, coloured_images, write_split
 
 STAGES = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1], "stem": "small"}
@@ -153,6 +156,39 @@ def test_classes_that_were_matched_by_name_are_matched_again(folder, tmp_path):
     answer = again(folder, result, tmp_path / "data" / "other")
     assert answer["identified"] == "fingerprint"
     assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"restricted": True}, {"mapped": True}])
+def test_what_a_model_chose_among_is_repeated(options, folder, tmp_path):
+    images, labels = coloured_images(12, seed=1)
+    theirs = tmp_path / "their data"
+    write_split(theirs, "test", images, [n % 2 for n in labels], names=["red", "cold"])
+    classes = {"cold": ("green", "blue")} if "mapped" in options else {"cold": ("green",)}
+    label_map = LabelMap(file="map.json", sha256="00", classes=classes)
+    result = evaluate(
+        folder, theirs, label_map=label_map, restricted=options.get("restricted", False)
+    )
+    assert result["dataset"]["class_matching"]["num_model_classes"] == 2
+    answer = again(folder, json.loads(json.dumps(result)), theirs)
+    assert answer["identified"] == "fingerprint"
+    assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
+    assert answer["classes"] == result["classes"]
+    assert not answer["derived"]["wrong"]
+
+
+def test_a_network_in_a_file_is_measured_again(tmp_path, colour_data):
+    write_onnx(tmp_path / "model.onnx")
+    describe(tmp_path, file="model.onnx")
+    result = evaluate(tmp_path, colour_data, crops=10)
+    answer = again(tmp_path, result, colour_data)
+    assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
+    loaded, model, _ = load_strictly(tmp_path)
+    assert loaded["code"] == "onnxruntime" and model is not None
+    assert loaded["exported"] == {"model.onnx": file_sha256(tmp_path / "model.onnx")}
+    (tmp_path / "model.onnx").rename(tmp_path / "model.pt2")
+    describe(tmp_path, file="model.pt2")
+    loaded, model, _ = load_strictly(tmp_path)
+    assert model is None and "runs with --trust-remote-code only" in loaded["error"]
 
 
 def test_every_image_is_drawn_equally_often_and_with_any_other_one():

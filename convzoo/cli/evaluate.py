@@ -50,6 +50,17 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     classes: options.Classes = None,
     limit: options.Limit = 0,
     match_classes: options.MatchClasses = "name",
+    label_map: options.LabelMap = "",
+    restrict_logits: options.RestrictLogits = False,
+    real_labels: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="real.json of reassessed ImageNet: count answers that are in its lists, too.",
+            show_default=False,
+            rich_help_panel=options.DATASET,
+        ),
+    ] = "",
     size: shown.Size = None,
     crop_ratio: shown.CropRatio = None,
     interpolation: shown.Interpolation = None,
@@ -105,8 +116,10 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     from convzoo.environment import command_line
     from convzoo.evaluation.crop_settings import CropSettings
     from convzoo.evaluation.evaluating import Choice, evaluate_folder
+    from convzoo.evaluation.label_maps import read_label_map
     from convzoo.evaluation.predicting import Kept
     from convzoo.evaluation.protocols import Computation, EvaluationProtocol
+    from convzoo.evaluation.real_labels import read_real_labels
 
     options.hide_bars_of_transformers()
     keep_freed_memory()
@@ -148,6 +161,9 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
                 limit=limit,
                 validation_share=validation_share,
                 match_by=match_classes,
+                label_map=read_label_map(Path(label_map)) if label_map else None,
+                restricted=restrict_logits,
+                real_labels=read_real_labels(Path(real_labels)) if real_labels else None,
             ),
             kept=Kept(
                 top_k=top, logits=logits, folder=Path(output).absolute().parent if output else None

@@ -123,6 +123,24 @@ MatchClasses = Annotated[
         rich_help_panel=DATASET,
     ),
 ]
+LabelMap = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="JSON or CSV that says which class of the model each class of the data is.",
+        show_default=False,
+        rich_help_panel=DATASET,
+    ),
+]
+RestrictLogits = Annotated[
+    bool,
+    typer.Option(
+        "--restrict-logits",
+        help="Let the model choose among the classes of the data only, as ImageNet-A and -R are "
+        "measured.",
+        rich_help_panel=DATASET,
+    ),
+]
 Unreadable = Annotated[
     Literal["stop", "wrong"],
     typer.Option(help="At an image that cannot be read: stop, or count it as wrong."),

@@ -38,6 +38,8 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     classes: options.Classes = None,
     limit: options.Limit = 0,
     match_classes: options.MatchClasses = "name",
+    label_map: options.LabelMap = "",
+    restrict_logits: options.RestrictLogits = False,
     corruptions: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME...", help="Only these corruptions; all 15 by default."),
@@ -73,6 +75,7 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     from convzoo.environment import command_line
     from convzoo.evaluation.classifiers import load_classifier
     from convzoo.evaluation.evaluating import Choice
+    from convzoo.evaluation.label_maps import read_label_map
     from convzoo.evaluation.protocols import EvaluationProtocol
     from convzoo.evaluation.results import results_folder
     from convzoo.evaluation.robustness import (
@@ -109,6 +112,8 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
             classes=None if classes == [""] else classes or (),
             limit=limit,
             match_by=match_classes,
+            label_map=read_label_map(Path(label_map)) if label_map else None,
+            restricted=restrict_logits,
         ),
         conditions=conditions,
         output=Path(output) if output else None,

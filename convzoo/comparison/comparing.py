@@ -197,6 +197,10 @@ def _notes(paired: Paired) -> list[str]:
             f"{model.name}: {text}" for model, text in zip(models, protocols, strict=True)
         )
         notes.append(f"the images were not shown in the same way ({shown})")
+    among = {model.name: _among(model) for model in models}
+    if len({*among.values()}) > 1:
+        shown = ", ".join(f"{name}: {count:,}" for name, count in among.items())
+        notes.append(f"the models chose among different numbers of classes ({shown})")
     for one, other in itertools.combinations(models, 2):
         weights = one.table.facts.model.get("sha256")
         if weights and weights == other.table.facts.model.get("sha256"):
@@ -216,6 +220,13 @@ def _notes(paired: Paired) -> list[str]:
     if len(machines) > 1:
         notes.append("images per second were measured on different machines")
     return notes
+
+
+def _among(model: Evaluated) -> int:
+    """Among how many classes a model chose."""
+    facts = model.table.facts
+    matching = facts.dataset.get("class_matching") or {}
+    return int(matching.get("num_model_classes", len(facts.names)))
 
 
 def _views(model: Evaluated) -> str:

@@ -2,12 +2,17 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from convzoo.data.split import Split
+from convzoo.evaluation.label_maps import SameClasses
 from convzoo.evaluation.results import ClassMatching, MatchBy
 from convzoo.imagenet_classes import imagenet_names, imagenet_numbers
 
@@ -18,48 +23,154 @@ def class_names(config: PreTrainedConfig) -> list[str]:
     return [names[number] for number in sorted(names)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """A split whose labels are the model's.
+
+    Attributes:
+        source: the split; its labels and label_names are the model's.
+        facts: what result files say of it; None where the names were the same in the same order.
+        answers: the classes that the model chooses among: of each the number that it goes by, the
+            label of images of this class, and those whose probabilities are added up. None where
+            the model chooses among all of its classes, each by itself.
+    """
+
+    source: Split
+    facts: ClassMatching | None
+    answers: Mapping[int, tuple[int, ...]] | None = None
+
+
 def match_classes(
-    source: Split, names: Sequence[str], *, by: MatchBy = "name"
-) -> tuple[Split, ClassMatching | None]:
+    source: Split,
+    names: Sequence[str],
+    *,
+    by: MatchBy = "name",
+    same: SameClasses | None = None,
+    restricted: bool = False,
+) -> Matched:
     """Give the images of a split the class numbers of a model.
 
     A model whose classes are called LABEL_0, LABEL_1, ... has no names to compare: its classes are
     matched by number. Those of ImageNet-1k are found by WordNet id or any word of their entries, if
-    a list calls them otherwise. Data may have some of the model's classes only: the model still
-    chooses among all of them.
+    a list calls them otherwise. Data whose classes are called 0, 1, ... means the numbers of the
+    model's: as names, these are sorted 0, 1, 10, 100. Data may have some of the model's classes
+    only: the model still chooses among all of them, unless it is restricted.
 
     Args:
         source: the split.
         names: name of each class of the model.
         by: "number" trusts the numbers although the names differ.
-
-    Returns:
-        The split, whose labels and label_names are the model's, and what result files say of it:
-        None where the names were the same in the same order.
+        same: what a file says of it, for these classes of the data and no others.
+        restricted: let the model choose among the classes of the data only.
 
     Raises:
         ValueError: if a class of the data is none of the model's, a name is there twice and would
-            have to be matched, or the numbers of classes differ where numbers are compared.
+            have to be matched, the numbers of classes differ where numbers are compared, or
+            there is nothing to restrict to.
     """
     theirs = source.label_names
-    if theirs == tuple(names):
-        return source, None
-    if all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+    if theirs == tuple(names) and not same:
+        if restricted:
+            raise ValueError(ALL_CLASSES.format(len(names)))
+        return Matched(source=source, facts=None)
+    if not same and all(re.fullmatch(r"LABEL_\d+", name) for name in names):
         by = "number"
-    matching: ClassMatching = {
-        "by": by,
+    facts: ClassMatching = {
+        "by": "file" if same else by,
         "num_model_classes": len(names),
         "num_data_classes": len(theirs),
     }
-    if by == "name":
-        numbers = _numbers_by_name(source, names)
+    answers = None
+    if same:
+        numbers: np.ndarray | None = np.array([same.classes[name][0] for name in theirs])
+        answers = {members[0]: members for members in same.classes.values()}
+        facts |= {
+            "file": same.file,
+            "sha256": same.sha256,
+            "map": {name: [names[n] for n in found] for name, found in same.classes.items()},
+        }
+    else:
+        numbers = _numbers(source, names, by=by)
+        if restricted:
+            answers = {n: (n,) for n in _all_numbers(numbers, len(names))}
+    if answers is not None:
+        answers = _chosen_among(answers, len(names), restricted=restricted)
+        facts["num_model_classes"] = len(answers)
+        if restricted:
+            facts["restricted"] = True
+    if numbers is not None:
         before = source.class_numbers
         # Classes that were left out before have the number -1, which finds the last entry.
         numbers = numbers if before is None else np.append(numbers, -1)[before]
         source = dataclasses.replace(source, class_numbers=numbers)
-    elif len(theirs) != len(names):
+    source = dataclasses.replace(source, label_names=tuple(names))
+    return Matched(source=source, facts=facts, answers=answers)
+
+
+ALL_CLASSES = (
+    "--restrict-logits needs data with a part of the model's classes; the data has all {}. Leave "
+    "the option away, or name classes with --classes"
+)
+
+
+def _all_numbers(numbers: np.ndarray | None, count: int) -> list[int]:
+    return [*range(count)] if numbers is None else sorted(numbers.tolist())
+
+
+def _chosen_among(
+    answers: Mapping[int, tuple[int, ...]], count: int, *, restricted: bool
+) -> dict[int, tuple[int, ...]]:
+    """Add the classes of a model that stand for themselves, unless it is restricted."""
+    used = {member for members in answers.values() for member in members}
+    if restricted and len(answers) == count:
+        raise ValueError(ALL_CLASSES.format(count))
+    others = {} if restricted else {n: (n,) for n in range(count) if n not in used}
+    return dict(sorted({**others, **answers}.items()))
+
+
+class ChosenClasses(nn.Module):
+    """A classifier that chooses among some answers: logits of all other classes are -inf.
+
+    Args:
+        model: gives an output with `logits`, (N, C).
+        answers: see `Matched`.
+    """
+
+    def __init__(self, model: nn.Module, answers: Mapping[int, tuple[int, ...]]):
+        super().__init__()
+        self.model = model
+        self.alone = [number for number, members in answers.items() if len(members) == 1]
+        self.several = {n: list(members) for n, members in answers.items() if len(members) > 1}
+        if any(answers[number] != (number,) for number in self.alone):
+            raise ValueError("a class that is an answer by itself must go by its own number")
+
+    def forward(self, pixel_values: Tensor) -> ImageClassifierOutput:
+        """Compute the logits of a batch, (N, C); of several classes the log of their sum."""
+        logits = self.model(pixel_values).logits.float()
+        chosen = torch.full_like(logits, -torch.inf)
+        chosen[:, self.alone] = logits[:, self.alone]
+        for number, members in self.several.items():
+            chosen[:, number] = logits[:, members].logsumexp(-1)
+        return ImageClassifierOutput(logits=chosen)
+
+
+def _numbers(source: Split, names: Sequence[str], *, by: MatchBy) -> np.ndarray | None:
+    """The model's number of each class of the data; None where they are the same."""
+    theirs = source.label_names
+    if not set(theirs) <= set(names) and all(re.fullmatch(r"\d+", name) for name in theirs):
+        numbers = np.array([*map(int, theirs)])
+        if len({*numbers.tolist()}) < len(numbers) or numbers.max() >= len(names):
+            raise ValueError(
+                f"classes of {source.path} are called by numbers, which must be those of the "
+                f"model's, 0 to {len(names) - 1}, each once; got {int(numbers.max())}. Say with "
+                f"--label-map FILE which class each of them is"
+            )
+        return numbers
+    if by == "name":
+        return _numbers_by_name(source, names)
+    if len(theirs) != len(names):
         raise ValueError(_sizes_differ(source, names))
-    return dataclasses.replace(source, label_names=tuple(names)), matching
+    return None
 
 
 def _numbers_by_name(source: Split, names: Sequence[str]) -> np.ndarray:

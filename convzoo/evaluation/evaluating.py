@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
@@ -22,13 +23,15 @@ from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
 from convzoo.data.subset import subset
 from convzoo.environment import describe_environment, now
-from convzoo.evaluation.class_matching import match_classes
+from convzoo.evaluation.class_matching import ChosenClasses, Matched, match_classes
 from convzoo.evaluation.classifiers import Classifier, load_classifier, prepare_classifier
 from convzoo.evaluation.fast_decoding import check_fast_decoding
+from convzoo.evaluation.label_maps import LabelMap, SameClasses, resolve
 from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.predicting_to_file import Finished, Task, predict_to_file
 from convzoo.evaluation.prediction_table import PredictionFacts
 from convzoo.evaluation.protocols import EvaluationProtocol, protocol_facts
+from convzoo.evaluation.real_labels import RealLabels, plan_real
 from convzoo.evaluation.recorded_share import open_recorded_share
 from convzoo.evaluation.results import (
     DatasetFacts,
@@ -53,12 +56,24 @@ class Choice:
         validation_share: only the images that the model's training took out of its split for
             validation.
         match_by: see `match_classes`.
+        label_map: says which classes of the model those of the data are.
+        restricted: let the model choose among the classes of the data only.
+        real_labels: several right classes of each image, which are counted, too.
     """
 
     classes: Collection[str] | None = ()
     limit: int = 0
     validation_share: bool = False
     match_by: MatchBy = "name"
+    label_map: LabelMap | None = None
+    restricted: bool = False
+    real_labels: RealLabels | None = None
+
+    def __post_init__(self) -> None:
+        if self.label_map and self.match_by == "number":
+            raise ValueError(
+                "classes must be matched by number or by --label-map; got both. Leave one away"
+            )
 
 
 WHOLE_SPLIT = Choice()
@@ -106,10 +121,14 @@ def evaluate_folder(
     task = plan_evaluation(
         classifier, data, split=split, command=command, protocol=protocol, choice=choice, kept=kept
     )
+    labels = choice.real_labels
+    real = plan_real(labels, task.source, classifier.names) if labels else None
     with predict_to_file(task, accelerator) as finished:
         told: list[EvalResult | None] = [None]
         if finished is not None:
             result = _result(task, finished)
+            if real:
+                result["real_labels"] = real.measure(finished.table)
             if classifier.folder:
                 record_result(classifier.folder, result)
             told = [result]
@@ -131,7 +150,11 @@ def plan_evaluation(
 
     Args and errors are those of `evaluate_folder`.
     """
-    source, dataset = _open_images(classifier, data, split=split, choice=choice)
+    matched, dataset = _open_images(classifier, data, split=split, choice=choice)
+    source = matched.source
+    if matched.answers:
+        model = ChosenClasses(classifier.model, matched.answers)
+        classifier = replace(classifier, model=model)
     if protocol.fast_decoding:
         check_fast_decoding(source, classifier.processor, protocol)
     return Task(
@@ -152,28 +175,53 @@ def plan_evaluation(
 
 def _open_images(
     classifier: Classifier, data: str | DatasetReference, *, split: str, choice: Choice
-) -> tuple[Split, DatasetFacts]:
+) -> tuple[Matched, DatasetFacts]:
     """Open the chosen images, with labels that are the model's; and what results say of them."""
     if choice.validation_share:
         source = open_recorded_share(classifier.name, data)
     else:
         source = open_split(data, split)
-    names = classifier.names
+    names, theirs = classifier.names, source.label_names
+    same = resolve(choice.label_map, theirs, names) if choice.label_map else None
     classes = names if choice.classes is None else choice.classes
+    if same or choice.restricted:
+        classes = _with_images(source, classes, same=same, restricted=choice.restricted)
     # A model of all classes is asked about some of them; another one knows only these.
-    renumber = len(names) != len(source.label_names)
+    renumber = bool(same) or choice.restricted or len(names) != len(theirs)
     source = subset(source, classes, limit=choice.limit, spaced=True, renumber=renumber)
-    source, matching = match_classes(source, names, by=choice.match_by)
+    matched = match_classes(
+        source,
+        names,
+        by=choice.match_by,
+        same=same and same.of(source.label_names),
+        restricted=choice.restricted,
+    )
     facts = source.describe() | {"config": DatasetReference.of(data).name or None}
-    if matching:
-        facts["class_matching"] = matching
-    return source, cast(DatasetFacts, facts)
+    if matched.facts:
+        facts["class_matching"] = matched.facts
+    return matched, cast(DatasetFacts, facts)
+
+
+def _with_images(
+    source: Split, classes: Collection[str], *, same: SameClasses | None, restricted: bool
+) -> list[str]:
+    """The chosen classes without those that a label map leaves out; restricted, with images."""
+    names = source.label_names
+    kept = [*classes] or [*names]
+    if same:
+        kept = [name for name in kept if same.classes.get(name, (0,))]
+    if restricted:
+        having = {names[number] for number in np.unique(source.read_labels()).tolist()}
+        kept = [name for name in kept if name in having or name not in names]
+    if not kept:
+        raise ValueError(f"a class of {source.path} [{source.name}] at least must be left; none is")
+    return kept
 
 
 def _asked(data: str | DatasetReference, split: str, choice: Choice) -> dict[str, object]:
     """What a person asked to be evaluated, as JSON has it."""
     classes = None if choice.classes is None else sorted(choice.classes)
-    chosen = asdict(replace(choice, classes=classes))
+    chosen = asdict(replace(choice, classes=classes, real_labels=None))
     return {"data": asdict(DatasetReference.of(data)), "split": split, "choice": chosen}
 
 
@@ -213,13 +261,18 @@ def result_sentence(model: str, data: str, result: EvalResult) -> str:
         images = f"{dataset['num_samples']} of {chosen['of']} images"
         if any(step.get("part") == "validation" for step in chosen["taken"]):
             images = f"the validation share, {images},"
+    matching = dataset.get("class_matching", {})
+    if matching.get("restricted") or "map" in matching:
+        images += f" among {matching['num_model_classes']} classes"
     top5 = metrics.get("top5_accuracy")
+    real = result.get("real_labels")
+    by_real = f", ReaL {real['top1_accuracy']:.2%}" if real else ""
     bad = result.get("unreadable", {}).get("num_images", 0)
     unread = f"; {bad} unreadable image{'s' * (bad > 1)} counted as wrong" if bad else ""
     return (
         f"{model} on {images} of {data} [{dataset['split']}]{_shown(result['protocol'])}:"
         f" top-1 {metrics['top1_accuracy']:.2%}{'' if top5 is None else f', top-5 {top5:.2%}'},"
-        f" loss {metrics['loss']:.4f}{unread}"
+        f" loss {metrics['loss']:.4f}{by_real}{unread}"
     )
 
 

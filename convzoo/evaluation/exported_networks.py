@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -62,6 +63,7 @@ class ExportedNetwork(nn.Module):
         self.run = run
         self.shape = tuple(shape)
         self.names = tuple(names)
+        self.config = SimpleNamespace(id2label=dict(enumerate(names)))  # as models have it
         self.gives_probabilities = False
 
     def forward(self, pixel_values: Tensor) -> ImageClassifierOutput:

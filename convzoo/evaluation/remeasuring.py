@@ -12,10 +12,10 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NotRequired, cast
 
 import numpy as np
 import torch
@@ -37,7 +37,14 @@ from convzoo.data.stream import eval_rows
 from convzoo.data.validation_share import repeat_choices
 from convzoo.environment import describe_environment
 from convzoo.errors import user_message
-from convzoo.evaluation.class_matching import class_names, match_classes
+from convzoo.evaluation.class_matching import (
+    ChosenClasses,
+    Matched,
+    class_names,
+    match_classes,
+)
+from convzoo.evaluation.exported_networks import find_exported, load_exported
+from convzoo.evaluation.label_maps import recorded_classes
 from convzoo.evaluation.predicting import content_digest, predict_split
 from convzoo.evaluation.prediction_table import PredictionFacts, PredictionTable
 from convzoo.evaluation.protocols import Computation, recorded_protocol
@@ -46,7 +53,9 @@ from convzoo.evaluation.results import (
     Calibration,
     ClassAccuracy,
     Confusion,
+    DatasetFacts,
     EvalResult,
+    MatchBy,
     check_result,
 )
 from convzoo.evaluation.statistics import break_down
@@ -99,12 +108,14 @@ class Loading(TypedDict):
         files: for each file of code of the folder, whether it has the text of this package's.
         error: why the model could not be loaded, or None.
         unknown_family: whether that is because this package has no such model.
+        exported: of a network in a file of another format: name of the file -> its SHA-256.
     """
 
     code: str | None
     files: dict[str, bool]
     error: str | None
     unknown_family: bool
+    exported: NotRequired[dict[str, str]]
 
 
 class UnknownFamilyError(ValueError):
@@ -161,10 +172,12 @@ class FoundData:
         source: the images.
         identified: "fingerprint", or "commit" of a dataset on the Hub: then not all of them need
             be read.
+        answers: what the model chooses among, see `Matched`.
     """
 
     source: Split
     identified: str
+    answers: Mapping[int, tuple[int, ...]] | None = None
 
 
 def reevaluate(request: Request) -> Answers:
@@ -237,6 +250,8 @@ def load_strictly(
     """
     facts: Loading = {"code": None, "files": {}, "error": None, "unknown_family": False}
     try:
+        if exported := find_exported(str(folder)):
+            return _load_exported(exported, facts, trust_remote_code=trust_remote_code)
         references: dict[str, str] = {}
         named: set[str] = set()
         for name, keys in AUTO_CLASSES.items():
@@ -280,6 +295,18 @@ def load_strictly(
     return facts, model, processor
 
 
+def _load_exported(
+    path: Path, facts: Loading, *, trust_remote_code: bool
+) -> tuple[Loading, Any, BaseImageProcessor]:
+    """Load a network from a file; a program only if the repository's code may run."""
+    if path.suffix != ".onnx" and not trust_remote_code:
+        raise ValueError(f"{path.name} is a program, which runs with --trust-remote-code only")
+    network, processor, described = load_exported(path)
+    facts["code"] = {"onnx": "onnxruntime", "torch-export": "torch.export"}[described["format"]]
+    facts["exported"] = {path.name: described["sha256"]}
+    return facts, network, processor
+
+
 def _is_ours(folder: Path, name: str) -> bool:
     ours, theirs = Path(modeling.__file__).with_name(name), folder / name
     return ours.is_file() and ours.read_text("utf-8") == theirs.read_text("utf-8")
@@ -316,13 +343,8 @@ def find_data(result: EvalResult, request: Request, *, names: Sequence[str]) -> 
         where = f"{path} [{split}]"
         try:
             source = open_split(_reference(result, request, path=path), split)
-            # A model of some classes only knows their new numbers.
-            renumber = len(names) != len(source.label_names)
-            chosen = recorded.get("subset")
-            if chosen:
-                source = repeat_choices(source, chosen["taken"], renumber=renumber)
-            if matching := recorded.get("class_matching"):
-                source, _ = match_classes(source, names, by=matching["by"])
+            matched = _match_again(source, names, recorded)
+            source = matched.source
         except (OSError, ValueError) as error:
             reasons.append(f"{where}: {error}")
             continue
@@ -333,12 +355,32 @@ def find_data(result: EvalResult, request: Request, *, names: Sequence[str]) -> 
                 f"{where} has other images: {source.num_rows:,}, not {recorded['num_samples']:,}"
             )
         elif on_hub and source.revision == recorded.get("revision"):
-            return FoundData(source, "commit")
+            return FoundData(source, "commit", matched.answers)
         elif content_fingerprint(source) == recorded["fingerprint"]:
-            return FoundData(source, "fingerprint")
+            return FoundData(source, "fingerprint", matched.answers)
         else:
             reasons.append(f"{where} has other images: {OTHER}")
     return "; ".join(reasons) or "no data was given for it"
+
+
+def _match_again(source: Split, names: Sequence[str], recorded: DatasetFacts) -> Matched:
+    """Choose the images of a result again, and give them the class numbers of the model."""
+    matching: dict[str, Any] = {**recorded.get("class_matching", {})}
+    same, restricted = recorded_classes(matching, names), matching.get("restricted", False)
+    # A model of some classes only knows their new numbers.
+    renumber = bool(same) or restricted or len(names) != len(source.label_names)
+    if chosen := recorded.get("subset"):
+        source = repeat_choices(source, chosen["taken"], renumber=renumber)
+    if not matching:
+        return Matched(source=source, facts=None)
+    by: MatchBy = "number" if matching["by"] == "number" else "name"
+    return match_classes(
+        source,
+        names,
+        by=by,
+        same=same and same.of(source.label_names),
+        restricted=restricted,
+    )
 
 
 def _reference(result: EvalResult, request: Request, *, path: str) -> DatasetReference:
@@ -395,8 +437,9 @@ def _measure(
     if others:
         measured_with = {key: value for key, (value, _) in others.items()}
         processor = type(processor)(**processor.to_dict() | measured_with)
+    prepared = _prepared(model, protocol.computation)
     predictions = predict_split(
-        _prepared(model, protocol.computation),
+        ChosenClasses(prepared, found.answers) if found.answers else prepared,
         processor,
         source=drawn,
         accelerator=accelerator,
@@ -407,7 +450,8 @@ def _measure(
         if predictions.fingerprint() != result["dataset"]["fingerprint"]:
             raise ValueError(f"{source.path} has other images: {OTHER}")
         identified = "fingerprint"
-    facts = PredictionFacts(names=tuple(class_names(model.config)))
+    names = tuple(class_names(model.config))
+    facts = PredictionFacts(names=names, dataset={**result["dataset"]})
     details, losses = break_down(replace(predictions, facts=facts)), predictions.loss
     losses = losses[predictions.readable]
     answer: Answer = {

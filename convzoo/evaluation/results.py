@@ -50,14 +50,22 @@ class ClassMatching(TypedDict):
     """How labels of the data became class numbers of the model.
 
     Attributes:
-        by: "name", or "number" where the names were not compared.
+        by: "name", "number" where the names were not compared, or "file".
         num_model_classes: among how many the model chose.
         num_data_classes: how many of them the data has.
+        restricted: True where it chose among those of the data only, else absent.
+        file: name of the file that says which classes are the same.
+        sha256: of that file.
+        map: class of the data -> classes of the model, whose probabilities are added up.
     """
 
-    by: MatchBy
+    by: Literal["name", "number", "file"]
     num_model_classes: int
     num_data_classes: int
+    restricted: NotRequired[bool]
+    file: NotRequired[str]
+    sha256: NotRequired[str]
+    map: NotRequired[dict[str, list[str]]]
 
 
 class DatasetFacts(TypedDict):
@@ -275,6 +283,25 @@ class UnreadableFacts(TypedDict):
     images: list[UnreadableImage]
 
 
+class RealLabelFacts(TypedDict):
+    """Accuracy by several right classes of each image, see `convzoo.evaluation.real_labels`.
+
+    Attributes:
+        file: that has them.
+        sha256: of that file.
+        num_samples: images that have a right class there.
+        num_correct: of these, whose first answer is one of them.
+        top1_accuracy, interval_95: their share, and Wilson's interval of it.
+    """
+
+    file: str
+    sha256: str
+    num_samples: int
+    num_correct: int
+    top1_accuracy: float
+    interval_95: list[float]
+
+
 class EvalResult(TypedDict):
     """One entry of the file; what is not required may be absent in entries of other origin."""
 
@@ -286,6 +313,7 @@ class EvalResult(TypedDict):
     calibration: NotRequired[Calibration]
     classes: NotRequired[list[ClassAccuracy]]
     confusions: NotRequired[list[Confusion]]
+    real_labels: NotRequired[RealLabelFacts]
     unreadable: NotRequired[UnreadableFacts]
     predictions: NotRequired[PredictionsRecord]
     model: ModelFacts
@@ -458,5 +486,8 @@ def readable_json(value: object, indent: int = 0) -> str:
     return f"{opening}\n{inside}\n{' ' * indent}{closing}"
 
 
-def _what_was_measured(result: EvalResult) -> tuple[str, str, ProtocolFacts]:
-    return result["dataset"]["fingerprint"], result["dataset"]["split"], result["protocol"]
+def _what_was_measured(result: EvalResult) -> tuple[str, str, ProtocolFacts, bool, object]:
+    dataset = result["dataset"]
+    matching: dict[str, Any] = {**dataset.get("class_matching", {})}
+    chosen = matching.get("restricted", False), matching.get("map")
+    return dataset["fingerprint"], dataset["split"], result["protocol"], *chosen

@@ -27,7 +27,7 @@ MAX_CONFUSIONS = 20
 
 
 def compute_metrics(table: PredictionTable) -> Metrics:
-    """Compute accuracies and loss; of a model of at most MOST_WITHOUT_TOP5 classes no top-5."""
+    """Compute accuracies and loss; among at most MOST_WITHOUT_TOP5 classes no top-5."""
     found = table.summary()
     return {
         "top1_accuracy": found["top1_accuracy"],
@@ -69,7 +69,9 @@ def unreadable_facts(table: PredictionTable) -> UnreadableFacts | None:
 
 
 def _has_top5(table: PredictionTable) -> bool:
-    return len(table.facts.names) > MOST_WITHOUT_TOP5
+    matching = table.facts.dataset.get("class_matching") or {}
+    among: int = matching.get("num_model_classes", len(table.facts.names))
+    return min(among, len(table.facts.names)) > MOST_WITHOUT_TOP5
 
 
 def wilson_interval(num_hits: int, num_samples: int) -> tuple[float, float]:

@@ -51,11 +51,14 @@ def load_timm(name: str) -> tuple[PreTrainedModel, BaseImageProcessor, tuple[str
             f"{name} is a network of timm, which must be installed to load it; it is not. Install "
             f"it: pip install timm"
         )
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
     from modeling import ConvZooImageProcessor
 
-    model: Any = AutoModelForImageClassification.from_pretrained(name)
+    config: Any = AutoConfig.from_pretrained(name)
+    # Folders that timm saved have it a second time there, which Transformers (5.23) trips over.
+    (config.model_args or {}).pop("num_classes", None)
+    model: Any = AutoModelForImageClassification.from_pretrained(name, config=config)
     settings = processor_settings(model.timm_model.pretrained_cfg)
     loader: Any = AutoImageProcessor
     processor = ConvZooImageProcessor(**settings) if settings else loader.from_pretrained(name)

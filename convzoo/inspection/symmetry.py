@@ -295,7 +295,7 @@ def _images(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Give the images as the model is shown them, with the model's class numbers."""
     source = subset(open_split(data, split), limit=limit, spaced=True)
-    source, _ = match_classes(source, class_names(model.config))
+    source = match_classes(source, class_names(model.config)).source
     protocol = EvaluationProtocol(batch_size=16)
     stream = EvalStream(source, processor, protocol=protocol, share=Share(0, 1))
     with tqdm(total=source.num_rows, desc="compare", unit=" images", leave=False) as bar:

@@ -29,8 +29,12 @@ def accuracies(evidence: Evidence) -> list[tuple[str, str]]:
 
 def protocol_label(evidence: Evidence, result: Record) -> str:
     """Tell how the images were shown, where not in one view with the published preprocessing."""
-    protocol = result.get("protocol") or {}
-    views, published = protocol.get("views", 1), evidence.preprocessor
+    return describe_protocol(evidence.preprocessor, result)
+
+
+def describe_protocol(published: Record, result: Record) -> str:
+    """Tell the same of a result, where `published` are the settings of an image processor."""
+    protocol, views = result.get("protocol") or {}, (result.get("protocol") or {}).get("views", 1)
     changed = {
         key: value
         for key, value in (protocol.get("image_processor") or {}).items()
@@ -51,8 +55,17 @@ def protocol_label(evidence: Evidence, result: Record) -> str:
             "batch norms folded" if protocol.get("fused") else "",
             "fast decoding" if protocol.get("fast_decoding") else "",
             settings(changed),
+            _chosen_among(result["dataset"].get("class_matching") or {}),
         ]
     )
+
+
+def _chosen_among(matching: Record) -> str:
+    """Tell among how many classes the model chose, where not among all of its own."""
+    among = f"among {matching.get('num_model_classes', 0):,} classes"
+    if matching.get("restricted"):
+        return f"{among}, those of the data only"
+    return f"{among}, matched by a file" if matching.get("map") else ""
 
 
 def headline(evidence: Evidence, result: Record) -> str:

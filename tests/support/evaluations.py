@@ -7,7 +7,7 @@ from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.protocols import EvaluationProtocol
 
 PROTOCOL = {field.name for field in dataclasses.fields(EvaluationProtocol)}
-CHOICE = {"classes", "limit", "match_by"}
+CHOICE = {field.name for field in dataclasses.fields(Choice)}
 KEPT = {"top_k", "logits", "folder"}
 
 
