@@ -213,6 +213,8 @@ def fetch(model: str) -> Path:
     if Path(model).is_dir():
         return Path(model)
     repo_id, _, revision = model.partition("@")
+    if repo_id.count("/") > 1 or repo_id.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"there is no folder {Path(model).absolute()}")
     return Path(
         snapshot_download(repo_id, revision=revision or None, allow_patterns=list(MODEL_FILES))
     )

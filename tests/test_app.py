@@ -852,6 +852,9 @@ def test_a_model_that_is_not_there_ends_the_program_with_advice(tmp_path, monkey
     with pytest.raises(SystemExit, match="1"):
         app.main([])
     assert f"cannot show the model '{tmp_path}'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="1"):
+        app.main(["runs/no/model"])
+    assert "there is no folder /" in capsys.readouterr().err
 
 
 def test_help_and_import_load_no_large_library():

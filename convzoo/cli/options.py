@@ -161,6 +161,8 @@ def start(quiet: bool) -> None:
     import logging
 
     logging.basicConfig(format="%(message)s")
+    for library in ("huggingface_hub", "datasets"):  # they print their own lines
+        logging.getLogger(library).propagate = False
     # HTTP clients log each request at INFO.
     logging.getLogger("convzoo").setLevel(logging.WARNING if quiet else logging.INFO)
     # A dataset needs no card, and each of its splits would be told so.

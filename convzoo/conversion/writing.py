@@ -22,6 +22,7 @@ from convzoo.conversion.converting import model_of_weights
 from convzoo.conversion.formats import FORMATS, Format
 from convzoo.conversion.preprocessing import describe_processor
 from convzoo.files import SCHEMA_VERSION, write_folder, write_json
+from convzoo.model_names import loading_model
 from modeling import AlexNetConfig, CNNConfig, ConvZooConfig, ConvZooModel
 
 State = dict[str, Tensor]
@@ -107,7 +108,8 @@ def write_for(library: str, model: str, *, output: str | Path) -> tuple[str, dic
 
 
 def _load(model: str) -> ConvZooModel:
-    config = AutoConfig.from_pretrained(model)
+    with loading_model(model):
+        config = AutoConfig.from_pretrained(model)
     if type(config) not in modeling.FAMILIES:
         raise ValueError(
             f"{model} must be a model of the families "

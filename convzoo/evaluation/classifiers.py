@@ -18,6 +18,7 @@ from convzoo.evaluation.results import ModelFacts, results_folder
 from convzoo.evaluation.timm_models import hub_name, is_of_timm, load_timm
 from convzoo.files import file_sha256
 from convzoo.layers import describe_network, image_shape
+from convzoo.model_names import loading_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +64,14 @@ def load_classifier(name: str, *, trust_remote_code: bool = False) -> Classifier
         return Classifier(
             name=name, model=network, processor=processor, names=network.names, facts=facts
         )
-    if is_of_timm(name):
-        timm_model, processor, names = load_timm(name)
-        facts = _model_facts(timm_model, processor, name=name) | {"format": "timm"}
-        return Classifier(
-            name=name, model=timm_model, processor=processor, names=names, facts=facts
-        )
-    return _load_of_transformers(name, trust_remote_code=trust_remote_code)
+    with loading_model(name):
+        if is_of_timm(name):
+            timm_model, processor, names = load_timm(name)
+            facts = _model_facts(timm_model, processor, name=name) | {"format": "timm"}
+            return Classifier(
+                name=name, model=timm_model, processor=processor, names=names, facts=facts
+            )
+        return _load_of_transformers(name, trust_remote_code=trust_remote_code)
 
 
 def _load_of_transformers(name: str, *, trust_remote_code: bool) -> Classifier:

@@ -22,6 +22,7 @@ from convzoo.evaluation.results import ModelFacts
 from convzoo.files import file_sha256
 from convzoo.imagenet_classes import imagenet_names
 from convzoo.layers import image_shape
+from convzoo.model_names import loading_model
 
 logger = logging.getLogger(__name__)
 DESCRIPTION = "export.json"
@@ -114,7 +115,8 @@ def find_exported(name: str) -> Path | None:
     if path.is_file():
         return path if path.suffix in FORMS else None
     if not path.is_dir():
-        return _on_the_hub(name)
+        with loading_model(name):
+            return _on_the_hub(name)
     if (path / "model.safetensors").is_file():
         return None
     described = _read(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else {}

@@ -32,6 +32,7 @@ import modeling
 from convzoo import health
 from convzoo.files import SCHEMA_VERSION
 from convzoo.inspection.activation_maps import draw_activations
+from convzoo.model_names import loading_model
 
 
 class LayerCost(TypedDict):
@@ -194,9 +195,10 @@ def _load(path: str, revision: str) -> tuple[PreTrainedModel, bool]:
         config = AutoConfig.from_pretrained(path)
         fresh: PreTrainedModel = AutoModelForImageClassification.from_config(config)
         return fresh.eval(), False
-    model = AutoModelForImageClassification.from_pretrained(
-        path, revision=revision, dtype=torch.float32
-    )
+    with loading_model(path):
+        model = AutoModelForImageClassification.from_pretrained(
+            path, revision=revision, dtype=torch.float32
+        )
     return model.eval(), True
 
 

@@ -32,6 +32,7 @@ from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.files import SCHEMA_VERSION, write_folder, write_json
 from convzoo.inspection.figures import headless_figure
 from convzoo.layers import image_shape
+from convzoo.model_names import loading_model
 from modeling import QLNet
 from modeling.modeling_qlnet import QLNetBlock
 
@@ -179,7 +180,8 @@ def show_symmetry(
         and not (output.is_dir() and not any(output.iterdir()))
     ):
         raise FileExistsError(f"{output} must be new or an empty folder; choose another output")
-    model = AutoModelForImageClassification.from_pretrained(path).eval()
+    with loading_model(path):
+        model = AutoModelForImageClassification.from_pretrained(path).eval()
     if not isinstance(model, QLNet):
         raise ValueError(
             f"{path} must be a QLNet, whose products and hardballs have these symmetries; it is a "

@@ -12,6 +12,7 @@ from torch import Tensor
 from convzoo.evaluation.results import FILE, is_plain, read_results
 from convzoo.files import file_sha256
 from convzoo.inference import Precision, prepare
+from convzoo.model_names import loading_model
 
 Guess = tuple[str, float]  # name of a class, and its score
 
@@ -86,7 +87,9 @@ def load_classifier(
     place = _checked_device(device)
     processor: Any = AutoImageProcessor  # Transformers has no types there
     trust = {"trust_remote_code": trust_remote_code}
-    model = AutoModelForImageClassification.from_pretrained(name, **trust).to(place).eval()
+    with loading_model(name):
+        model = AutoModelForImageClassification.from_pretrained(name, **trust).to(place).eval()
+        image_processor = processor.from_pretrained(name, **trust)
     scores = _score_function(model.config)
     if calibrated and scores is not _softmax:
         raise ValueError(
@@ -97,7 +100,7 @@ def load_classifier(
     return Classifier(
         name=name,
         model=model,
-        processor=processor.from_pretrained(name, **trust),
+        processor=image_processor,
         labels=[model.config.id2label[index] for index in range(model.config.num_labels)],
         scores=scores,
         temperature=read_temperature(name) if calibrated else 1.0,

@@ -13,6 +13,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 import modeling
 from convzoo.conversion.starting_points import starting_folder
+from convzoo.model_names import loading_model
 from convzoo.recipe.rules import check_fields
 from convzoo.recipe.settings import Preprocessing, Recipe, family_fields, num_channels
 from modeling import ConvZooConfig, ConvZooModel
@@ -87,7 +88,8 @@ def pretrained_config(path: str, revision: str = "main") -> ConvZooConfig:
         ValueError: if it is of another family.
     """
     try:
-        found: ConvZooConfig = AutoConfig.from_pretrained(path, revision=revision)
+        with loading_model(path):
+            found: ConvZooConfig = AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:  # ValueError: a folder without config.json
         raise _no_model(path, error) from error
     known = [family.model_type for family in modeling.FAMILIES]

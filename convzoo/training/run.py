@@ -260,6 +260,8 @@ def start_processes(recipe: Recipe) -> Accelerator:
             settings.mixed_precision,
             launched,
         )
+    for library in ("huggingface_hub", "datasets"):  # they print their own lines
+        logging.getLogger(library).propagate = False
     # Silence "Repo card metadata block was not found".
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
     prepare_device(

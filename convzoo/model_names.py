@@ -1,0 +1,41 @@
+"""Say in our own words why a model cannot be loaded; the libraries' words name other things."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def loading_model(name: str) -> Iterator[None]:
+    """Refuse what can be no model before it is loaded, and name the model in what fails then.
+
+    Args:
+        name: model folder or Hub id.
+
+    Raises:
+        OSError: if it is neither, or cannot be read.
+    """
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        held = sorted(path.name for path in folder.iterdir())
+        listed = ", ".join(held[:5]) + ", ..." * (len(held) > 5) or "nothing"
+        raise FileNotFoundError(
+            f"a model folder must have a config.json; {name} holds {listed}. A training writes its "
+            f"model to <run.output_dir>/<run.name>/model"
+        )
+    if not folder.is_dir() and (folder.exists() or is_path(name)):
+        what = "that is a file" if folder.exists() else f"there is no folder {folder.absolute()}"
+        raise FileNotFoundError(
+            f"a model must be a folder that exists, or a Hub id such as user/name; {what}"
+        )
+    try:
+        yield
+    except OSError as error:
+        if name in str(error):
+            raise
+        raise OSError(f"the model {name} cannot be loaded. {error}") from error
+
+
+def is_path(name: str) -> bool:
+    """Tell whether a name can be a path only, and no Hub id: name or user/name."""
+    return name.count("/") > 1 or name.startswith((".", "/", "~")) or "\\" in name or " " in name
