@@ -145,6 +145,7 @@ def _result(folder: Path, split: str, options: CalibrateOptions) -> EvalResult:
         for each in read_results(folder)
         if each["model"]["sha256"] == sha256
         and is_plain(each["protocol"])
+        and not _is_chosen_among(each)
         and each.get("predictions", {}).get("logits")
         and (not split if _is_share(each) else each["dataset"]["split"] == split)
     ]
@@ -157,6 +158,12 @@ def _result(folder: Path, split: str, options: CalibrateOptions) -> EvalResult:
             f"{option} --logits` first"
         )
     return max(found, key=lambda each: each.get("date") or "")
+
+
+def _is_chosen_among(result: EvalResult) -> bool:
+    """Whether the model chose among other classes than its own: then logits are not its own."""
+    matching = result["dataset"].get("class_matching", {})
+    return bool(matching.get("restricted")) or "map" in matching
 
 
 def _is_share(result: EvalResult) -> bool:

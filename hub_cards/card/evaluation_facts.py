@@ -1,5 +1,7 @@
 """Facts about the evaluations: results, weak classes, calibration, other images."""
 
+import re
+
 from hub_cards.card.formatting import (
     Rows,
     code,
@@ -7,6 +9,7 @@ from hub_cards.card.formatting import (
     dataset_name,
     environment_rows,
     joined,
+    link,
     percent,
     plain,
     present,
@@ -19,6 +22,7 @@ from hub_cards.files import Record
 
 MAX_WEAK_ROWS = 5
 MAX_UNREADABLE = 10
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def accuracies(evidence: Evidence) -> list[tuple[str, str]]:
@@ -33,7 +37,10 @@ def protocol_label(evidence: Evidence, result: Record) -> str:
 
 
 def describe_protocol(published: Record, result: Record) -> str:
-    """Tell the same of a result, where `published` are the settings of an image processor."""
+    """Tell the same of a result, where `published` are the settings of an image processor.
+
+    Where they are not known, {}, what was changed of the crop on purpose is told.
+    """
     protocol, views = result.get("protocol") or {}, (result.get("protocol") or {}).get("views", 1)
     changed = {
         key: value
@@ -54,7 +61,7 @@ def describe_protocol(published: Record, result: Record) -> str:
             "compiled" if protocol.get("compiled") else "",
             "batch norms folded" if protocol.get("fused") else "",
             "fast decoding" if protocol.get("fast_decoding") else "",
-            settings(changed),
+            settings(changed if published else protocol.get("crop") or {}),
             _chosen_among(result["dataset"].get("class_matching") or {}),
         ]
     )
@@ -105,6 +112,29 @@ def result_table(evidence: Evidence) -> tuple[list[str], list[tuple[str, ...]]]:
         rows.append((_named(evidence, result), plain(dataset["split"]), images, *values))
     titles = [title for title, _ in columns]
     return ["Dataset", "Split", "Images", *titles, "Loss", "Calibration error"], rows
+
+
+def baseline_table(evidence: Evidence) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Header and rows of what other models reach on the same images, the best first."""
+    rows: list[tuple[str, ...]] = []
+    for result in sorted(evidence.baselines, key=lambda each: -each["metrics"]["top1_accuracy"]):
+        dataset, model = result["dataset"], result["model"]
+        name = plain(result["name"])
+        if model.get("name") and HUB_ID.fullmatch(model["name"]):
+            name = link(name, f"https://huggingface.co/{model['name']}")
+        interval = (result.get("intervals_95") or {}).get("top1_accuracy")
+        label = describe_protocol({}, result)
+        where = f"{plain(dataset_name(dataset))}, split {code(dataset['split'])}"
+        rows.append(
+            (
+                f"{name} ({label})" if label else name,
+                where,
+                _with_interval(result["metrics"]["top1_accuracy"], interval),
+                f"{model['num_parameters']:,}",
+                code(model["sha256"][:12]),
+            )
+        )
+    return ["Model", "Images", "Top-1 accuracy", "Parameters", "SHA-256 of its weights"], rows
 
 
 def _with_interval(fraction: float, interval: list[float] | None) -> str:

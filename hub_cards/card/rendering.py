@@ -258,6 +258,7 @@ def _context(evidence: Evidence, name: str, *, repo_id: str | None) -> dict[str,
             for result in results
         ],
         "quoted": facts.quoted_rows(evidence),
+        "baselines": evaluation_facts.baseline_table(evidence) if evidence.baselines else None,
         "weak_spots": evaluation_facts.weak_spots(evidence),
         "calibration": evaluation_facts.calibration_sentence(evidence),
         "reliability_diagram": figure_of(evidence, calibrated, name=CALIBRATION) or drawn,

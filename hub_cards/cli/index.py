@@ -16,7 +16,8 @@ def _index(
         list[str],
         Argument(
             metavar="MODEL...",
-            help="a model folder, a Hub id (USER/NAME or USER/NAME@REVISION), or a TOML file with "
+            help="a model folder, a folder of convzoo export, a Hub id (USER/NAME or "
+            "USER/NAME@REVISION), a result of convzoo evaluate --output, or a TOML file with "
             "[[results]] that are quoted or from a benchmark",
         ),
     ],

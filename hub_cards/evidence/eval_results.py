@@ -36,11 +36,16 @@ def read_eval_results(folder: Path) -> tuple[Record, ...]:
     if not isinstance(results, list):
         raise ValueError(f"results in {path} must be a list")
     for number, result in enumerate(results):
-        _check(result, f"results[{number}] in {path}")
+        check_eval_result(result, f"results[{number}] in {path}")
     return tuple(results)
 
 
-def _check(result: Record, where: str) -> None:
+def check_eval_result(result: Record, where: str) -> None:
+    """Check one result.
+
+    Raises:
+        ValueError: if it lacks something, or its parts do not agree.
+    """
     for dotted, kind in NEEDED.items():
         require(result, dotted, kind, where=where, remedy=REMEDY)
     if result["dataset"]["num_samples"] < 1:

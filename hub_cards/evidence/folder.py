@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hub_cards.evidence.code_files import named_code, with_imports
 from hub_cards.evidence.eval_results import read_eval_results
+from hub_cards.evidence.other_models import read_baselines
 from hub_cards.evidence.reading import (
     read_json,
     read_metrics,
@@ -41,6 +42,7 @@ class Evidence:
     eval_results: tuple[Record, ...]
     speed_results: Record
     robustness_results: tuple[Record, ...] = ()
+    baselines: tuple[Record, ...] = ()
 
     @property
     def model_type(self) -> str:
@@ -82,7 +84,7 @@ def read_evidence(folder: str | Path, weights: Weights | None = None) -> Evidenc
             f"id2label in {folder / 'config.json'} must name the classes; got {id2label!r}. "
             "Save the model again with save_pretrained."
         )
-    preprocessor = _read_preprocessor(folder)
+    preprocessor, eval_results = _read_preprocessor(folder), read_eval_results(folder)
     evidence = Evidence(
         folder=folder,
         config=config,
@@ -93,9 +95,10 @@ def read_evidence(folder: str | Path, weights: Weights | None = None) -> Evidenc
         conversion=read_json(folder, "conversion.json") or {},
         train_results=read_json(folder, "train_results.json"),
         metrics=read_metrics(folder),
-        eval_results=read_eval_results(folder),
+        eval_results=eval_results,
         speed_results=read_json(folder, "speed_results.json") or {},
         robustness_results=read_robustness_results(folder),
+        baselines=read_baselines(folder, eval_results),
     )
     _check_weights(evidence)
     _check_recipe(evidence)

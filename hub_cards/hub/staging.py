@@ -34,6 +34,7 @@ MODEL_FILES = (
     "training_curve.png", "reliability_diagram.png", "robustness.png", CONFUSION, CALIBRATION,
     "LICENSE*", "NOTICE*",
     "examples/*.png", "examples/*.jpg", "examples/*.jpeg", "examples/*.md", ".eval_results/*.yaml",
+    "baselines/*.json",
 )  # fmt: skip
 
 
@@ -67,9 +68,9 @@ def stage_model(
         wanted = [name for name in names if _belongs(name, named, patterns=patterns)]
         for name in wanted:
             _copy(folder, stage, name)
-        for record in RECORDS:
-            if (stage / record).is_file():
-                make_publishable(stage / record)
+        for path in (*(stage / record for record in RECORDS), *stage.glob("baselines/*.json")):
+            if path.is_file():
+                make_publishable(path)
         _add_card(stage, repo_id)
         _leave_out_figures(stage)
         _check_texts(stage)

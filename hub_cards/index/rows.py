@@ -15,11 +15,12 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client
 
-from hub_cards.card.evaluation_facts import protocol_label
+from hub_cards.card.evaluation_facts import describe_protocol, protocol_label
 from hub_cards.card.formatting import code, dataset_name, hub_dataset, joined, link, plain
 from hub_cards.card.model_facts import QUOTED, does, multiply_adds, speed, weights_license
 from hub_cards.evidence.folder import Evidence, read_evidence
 from hub_cards.evidence.hub_model import read_hub_model
+from hub_cards.evidence.other_models import is_export, model_of, read_export, read_result_file
 from hub_cards.files import Record
 from hub_cards.hub.push_errors import cause
 
@@ -74,7 +75,8 @@ def read_rows(sources: Sequence[str]) -> list[Row]:
     """Read all rows of several models.
 
     Args:
-        sources: model folders, TOML files, and Hub ids as user/name or user/name@revision.
+        sources: model folders, exports, results in JSON files, TOML files, and Hub ids as user/name
+            or user/name@revision.
 
     Raises:
         OSError: if something does not exist or the Hub cannot be read.
@@ -87,6 +89,11 @@ def _read(source: str) -> Iterable[Row]:
     path = Path(source)
     if path.suffix == ".toml":
         return _read_table(path)
+    if path.suffix == ".json" and path.is_file():
+        result = read_result_file(path)
+        return [_other_row(model_of(path, result), result)]
+    if path.is_dir() and is_export(path):
+        return _export_rows(path)
     if path.is_dir():
         evidence = read_evidence(path)
         run = evidence.recipe.get("run", {}).get("name")
@@ -95,7 +102,10 @@ def _read(source: str) -> Iterable[Row]:
         return _evidence_rows(evidence, name, link=code(name), license=license, source=source)
     repo_id, _, revision = source.partition("@")
     if repo_id.count("/") != 1:
-        raise FileNotFoundError(f"{source} must be a model folder, a TOML file, or a Hub id")
+        raise FileNotFoundError(
+            f"{source} must be a model folder, an export, a result of `convzoo evaluate --output`, "
+            f"a TOML file, or a Hub id"
+        )
     try:
         model = read_hub_model(HfApi(), repo_id, revision or None)
     except RepositoryNotFoundError as error:
@@ -153,6 +163,48 @@ def _evidence_rows(
             ),
             fingerprint=dataset.get("fingerprint"),
         )
+
+
+def _export_rows(folder: Path) -> Iterator[Row]:
+    export = read_export(folder)
+    if not export.eval_results:
+        raise ValueError(f"{folder} must have results; run `python -m convzoo evaluate {folder}`")
+    for result in export.eval_results:
+        yield _other_row(folder.resolve().name, result, family=export.family)
+
+
+def _other_row(name: str, result: Record, *, family: str = "") -> Row:
+    """A row of a model that is no model folder; it says nothing of its licence."""
+    dataset, metrics, model = result["dataset"], result["metrics"], result["model"]
+    intervals = result.get("intervals_95") or {}
+    processor = (result.get("protocol") or {}).get("image_processor") or {}
+    top5, hub_id = metrics.get("top5_accuracy"), model.get("name") or ""
+    shown = code(name)
+    if hub_id.count("/") == 1:
+        shown = link(plain(hub_id), f"https://huggingface.co/{hub_id}")
+    return Row(
+        model=shown,
+        name=name,
+        family=plain(family or model.get("format") or ""),
+        num_parameters=model["num_parameters"],
+        multiply_adds=model.get("num_multiply_adds"),
+        image_size=_image_size(
+            (processor.get("crop_size") or {}).get("height"),
+            (processor.get("size") or {}).get("shortest_edge"),
+        ),
+        top1=_with_interval(metrics["top1_accuracy"], intervals.get("top1_accuracy")),
+        top5=None if top5 is None else _with_interval(top5, intervals.get("top5_accuracy")),
+        measured=True,
+        license="",
+        setting=_setting(
+            _dataset_label(dataset),
+            config=dataset.get("config"),
+            split=dataset["split"],
+            num_samples=dataset["num_samples"],
+            protocol=describe_protocol({}, result),
+        ),
+        fingerprint=dataset.get("fingerprint"),
+    )
 
 
 def _with_interval(value: float, interval: Sequence[float] | None) -> Accuracy:

@@ -149,6 +149,10 @@ def check_loading(loaded: Record, *, trusted: bool, stock: bool = False) -> list
         trusted: whether the repository's code was allowed to run.
         stock: whether it is a model of Transformers itself, which needs no code of its own.
     """
+    if exported := loaded.get("exported"):
+        ((file, sha256),) = exported.items()
+        detail = f"{file}, SHA-256 {sha256}, was run by {loaded['code']}"
+        return [Check("weights", HOLDS, detail)]
     if stock:
         return [Check("weights", OPEN, "a model of Transformers itself, which is not loaded here")]
     if loaded["code"] is None:

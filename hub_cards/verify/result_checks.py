@@ -58,6 +58,9 @@ def _check_result(
     about += f", {views} views" if views != 1 else ""
     if answer.get("derived"):
         yield _check_predictions(answer, about)
+    if real := result.get("real_labels"):
+        detail = f"trusted: {percent(real['top1_accuracy'])} by {real['file']}, which is not here"
+        yield Check("ReaL labels", OPEN, detail, about)
     if "reason" in answer:
         yield Check("images", OPEN, answer["reason"], about)
         return

@@ -23,7 +23,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hub_cards.evidence.folder import read_evidence
+from hub_cards.card.formatting import dataset_name
+from hub_cards.evidence.folder import Evidence, read_evidence
+from hub_cards.evidence.other_models import DESCRIPTION, is_export, read_export
 from hub_cards.files import Record
 from hub_cards.hub.access import check_repo_id, open_hub
 from hub_cards.hub.file_hashes import hash_files, megabytes
@@ -174,9 +176,10 @@ def _measure(folder: Path, measuring: Measuring) -> tuple[list[Check], Record | 
         )
     config = _read_settings(folder, "config.json")
     trusted, stock = measuring.trust_remote_code, "auto_map" not in config
+    stock = stock and not is_export(folder)
     return [
         *check_loading(answer["loaded"], trusted=trusted, stock=stock),
-        *check_results(results, answer["results"], labels=_labels(config)),
+        *check_results(results, answer["results"], labels=_labels(folder)),
     ], answer["environment"]
 
 
@@ -219,6 +222,8 @@ def _explain(error: Exception, repo_id: str, *, revision: str | None, endpoint: 
 
 def _check_card(folder: Path, repo_id: str | None) -> list[Check]:
     """Check whether the files agree with each other, and the card with them."""
+    if is_export(folder):
+        return _check_export(folder)
     try:
         evidence = read_evidence(folder)
     except (FileNotFoundError, ValueError) as error:
@@ -233,12 +238,38 @@ def _check_card(folder: Path, repo_id: str | None) -> list[Check]:
             return [Check("evidence", FAILS, str(error))]
         return [Check("evidence", OPEN, f"what a {family!r} must have is not known here")]
     detail = f"the files agree; SHA-256 of the weights {evidence.weights.sha256}"
-    checks = [Check("evidence", HOLDS, detail)]
+    checks = [Check("evidence", HOLDS, detail), *_check_baselines(evidence)]
     card = folder / "README.md"
     if not card.is_file():
         return [*checks, Check("card", OPEN, "there is no README.md")]
     text = card.read_text(encoding="utf-8", errors="replace")
     return [*checks, check_metadata(evidence, text), check_text(evidence, text, repo_id=repo_id)]
+
+
+def _check_export(folder: Path) -> list[Check]:
+    """Check whether the files of an export are of each other."""
+    try:
+        export = read_export(folder)
+    except ValueError as error:
+        return [Check("evidence", FAILS, str(error))]
+    detail = f"{export.description['file']} is the file that {DESCRIPTION} and results are of"
+    return [
+        Check("evidence", HOLDS, f"{detail}; SHA-256 {export.sha256}"),
+        Check("card", OPEN, "the card of an export has no results to check"),
+    ]
+
+
+def _check_baselines(evidence: Evidence) -> list[Check]:
+    """Say of each baseline that it is believed."""
+    return [
+        Check(
+            "baseline",
+            OPEN,
+            f"trusted: weights {each['model']['sha256'][:12]}... are not in this repository",
+            f"{each['name']} on {dataset_name(each['dataset'])} [{each['dataset']['split']}]",
+        )
+        for each in evidence.baselines
+    ]
 
 
 def _read_settings(folder: Path, name: str) -> Record:
@@ -249,9 +280,12 @@ def _read_settings(folder: Path, name: str) -> Record:
     return settings if isinstance(settings, dict) else {}
 
 
-def _labels(config: Record) -> list[str]:
-    """Class names in the order of the logits; [] if config.json has none that can be read."""
-    id2label = config.get("id2label")
+def _labels(folder: Path) -> list[str]:
+    """Class names in the order of the logits; [] where none can be read."""
+    if is_export(folder):
+        classes = _read_settings(folder, DESCRIPTION).get("classes")
+        return classes if isinstance(classes, list) else []
+    id2label = _read_settings(folder, "config.json").get("id2label")
     try:
         return [id2label[key] for key in sorted(id2label, key=int)] if id2label else []
     except (AttributeError, TypeError, ValueError):
