@@ -40,6 +40,7 @@ from convzoo.data.stream import train_batches
 from convzoo.errors import expected_problem
 from convzoo.evaluation.predicting import predict_split
 from convzoo.evaluation.protocols import EvaluationProtocol
+from convzoo.evaluation.results import MOST_WITHOUT_TOP5
 from convzoo.inspection.monitor_report import diagnose, plot_monitors
 from convzoo.recipe.files import load_recipe
 from convzoo.signals import StopRequest
@@ -213,7 +214,7 @@ def evaluate(run: Run, stop: StopRequest, *, saved: bool) -> bool:
             run.save()
         return False
     values = predictions.summary()
-    run.log.write_evaluation(values)
+    run.log.write_evaluation(values, shows_top5=len(validation.label_names) > MOST_WITHOUT_TOP5)
     if not math.isfinite(values["loss"]):
         raise FloatingPointError(
             f"the validation loss must be finite; it is {values['loss']} after step {state.step}. "

@@ -283,6 +283,20 @@ def test_images_are_turned_by_exif_only_if_asked(model_of_two, tmp_path):
     assert data["lying"][0] != data["upright"][0]
 
 
+def test_a_model_that_learnt_from_turned_images_is_not_quietly_measured_on_others(
+    model_of_two, colour_data, tmp_path, caplog
+):
+    turning = tmp_path / "turning"
+    shutil.copytree(model_of_two, turning)
+    ConvZooImageProcessor.from_pretrained(turning, exif_rotation=True).save_pretrained(turning)
+    evaluate(turning, colour_data, classes=["red", "blue"], limit=4)
+    assert "here none is turned. `convzoo evaluate --exif-rotation`" in caplog.text
+    caplog.clear()
+    evaluate(turning, colour_data, classes=["red", "blue"], limit=4, exif_rotation=True)
+    evaluate(model_of_two, colour_data, classes=["red", "blue"], limit=4)
+    assert "turned" not in caplog.text
+
+
 def test_other_classes_are_refused(model_folder, tmp_path):
     images, labels = coloured_images(6, seed=2)
     write_split(tmp_path / "four", "test", images, labels, files=1, names="abcd")

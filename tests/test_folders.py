@@ -328,14 +328,17 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, caplog):
         tmp_path, "cat/__1.jpg", "dog/2.jpg", ".DS_Store", "dog/.hidden.jpg", "__MACOSX/dog/2.jpg"
     )
     write(tmp_path, "notes.txt", "cat/a.pdf", "cat/LICENSE", "README.md", "empty/nothing.txt")
+    write(tmp_path, "cat/IMG_1.HEIC")
+    (tmp_path / "bird").mkdir()
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
     assert contents(tmp_path) == {"cat/__1.jpg": "cat", "dog/2.jpg": "dog"}
     open_split(str(tmp_path), "train")
     (line,) = [record.message for record in caplog.records if "left out" in record.message]
     assert line.endswith(
-        "left out 1 *.pdf (cat/a.pdf); 2 *.txt (notes.txt, empty/nothing.txt); "
+        "left out 1 *.heic (cat/IMG_1.HEIC); 1 *.pdf (cat/a.pdf); "
+        "2 *.txt (notes.txt, empty/nothing.txt); 1 empty (bird); "
         "3 hidden (.DS_Store, __MACOSX, dog/.hidden.jpg); 1 special (cat/pipe.jpg); "
-        "1 without suffix (cat/LICENSE)"
+        "1 without suffix (cat/LICENSE); photographs as *.heic are not read: save them as JPEG"
     )
 
 

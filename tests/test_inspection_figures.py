@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 from PIL import Image
 
@@ -30,3 +32,17 @@ def test_many_classes_get_one_thumbnail_each_up_to_100(tmp_path):
     sheet = contact_sheet(Survey(open_split(str(tmp_path / "many"), "train")))
     colours = {colour for _, colour in sheet.getcolors(2**24) if colour[0] + colour[2] == 255}
     assert {red for red, green, _ in colours if not green} == {130 * i // 100 for i in range(100)}
+
+
+def test_captions_have_the_letters_of_their_classes_or_a_warning(tmp_path, caplog):
+    images, names = (
+        [encode(np.zeros((8, 8, 3), np.uint8), "PNG")] * 4,
+        ["\u00f6", "\u00e5", "\u0436"],
+    )
+    write_split(tmp_path / "letters", "train", images, [0, 1, 2, 3], names=[*names, "\u72ac"])
+    with caplog.at_level(logging.WARNING, "convzoo"):
+        sheet = contact_sheet(Survey(open_split(str(tmp_path / "letters"), "train")))
+    assert "the letters '\u72ac', which are boxes" in caplog.text
+    ink = np.asarray(sheet.convert("L"))[8:] < 128  # below the margin, a row for each class
+    captions = {row[-26:].tobytes() for row in np.split(ink, 4)}
+    assert len(captions) == 4  # one box would look like another

@@ -131,6 +131,8 @@ def test_a_run_leaves_a_complete_model_folder(finished_run):
     }
     assert len(list((folder / "model" / "examples").iterdir())) == 2
     assert "images/s" in done.stderr and "loss=" in done.stderr
+    shown = done.stdout + done.stderr
+    assert "top-1 " in shown and "top-5" not in shown  # of three classes it is always 100 %
 
 
 def test_the_log_has_every_step_and_evaluation(finished_run):

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
 from convzoo.comparison.pairing import Paired
 from convzoo.data.opening import DatasetReference
 from convzoo.errors import expected_problem
 from convzoo.images.decoding import open_rgb
-from convzoo.inspection.figures import fitting_text, headless_figure
+from convzoo.inspection.figures import caption_font, fitting_text, headless_figure
 from convzoo.report.rereading import open_recorded_data, read_images
 from convzoo.report.wording import count, visible
 
@@ -107,7 +107,7 @@ def sheet(paired: Paired, number: int, *, images: dict[int, Image.Image]) -> Ima
     width, height = THUMBNAIL + 2 * MARGIN, THUMBNAIL + MARGIN + lines * LINE + MARGIN
     top = 2 * LINE + 2 * MARGIN
     page = Image.new("RGB", (max(columns * width, 440), top + rows * height), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(page), caption_font(map(visible, paired.classes))
     alone = paired.hits[number] & (paired.hits.sum(axis=0) == 1)
     title = (
         f"only {visible(paired.models[number].name)} is right: {count(int(alone.sum()), 'image')}"

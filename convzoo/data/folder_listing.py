@@ -13,6 +13,8 @@ from convzoo.images.allowed_formats import image_suffixes
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 KINDS = {".parquet": "tables", ".tar": "tars", ".zip": "zips"}  # suffix -> where a listing has it
+# What phones and cameras write and Pillow alone does not read.
+PHOTOGRAPHS = {"*.heic", "*.heif", "*.dng", "*.cr2", "*.cr3", "*.nef", "*.arw", "*.raf", "*.orf"}
 Identity = tuple[int, int]  # device and number of a file; the same by whichever link it is reached
 
 
@@ -77,6 +79,8 @@ class Listing:
         for kind, paths in sorted(self.left_out.items()):
             more = ", ..." if len(paths) > 3 else ""
             parts.append(f"{len(paths)} {kind} ({', '.join(paths[:3])}{more})")
+        if unread := sorted(PHOTOGRAPHS & self.left_out.keys()):
+            parts.append(f"photographs as {', '.join(unread)} are not read: save them as JPEG")
         return "; ".join(parts)
 
 
@@ -91,8 +95,11 @@ def list_folder(root: Path) -> Listing:
     with ThreadPoolExecutor(READERS) as pool:
         while folders:
             below: list[File] = []
-            for part in pool.map(lambda folder: _scan(root, folder), folders):
+            parts = pool.map(lambda folder: _scan(root, folder), folders)
+            for parent, part in zip(folders, parts, strict=True):
                 _sort_out(part, listing, below)
+                if parent and not part:
+                    listing.leave_out("empty", [parent])
             folders = []
             for folder in below:
                 if folder.identity in seen:

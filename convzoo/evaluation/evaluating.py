@@ -10,6 +10,7 @@ result are computed from what that file holds.
     python -m convzoo evaluate runs/quickstart/model --data data/fashion-mnist
 """
 
+import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ from convzoo.evaluation.results import (
 )
 from convzoo.evaluation.statistics import break_down, compute_metrics, unreadable_facts
 
+logger = logging.getLogger(__name__)
 METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
 
 
@@ -157,6 +159,12 @@ def plan_evaluation(
         classifier = replace(classifier, model=model)
     if protocol.fast_decoding:
         check_fast_decoding(source, classifier.processor, protocol)
+    if getattr(classifier.processor, "exif_rotation", None) and not protocol.exif_rotation:
+        logger.warning(
+            "%s learnt from images that were turned as their EXIF data says, and so are those of "
+            "its users; here none is turned. `convzoo evaluate --exif-rotation` does it",
+            classifier.name,
+        )
     return Task(
         classifier=classifier,
         source=source,

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from convzoo.data.stream import train_batches
 from convzoo.files import SCHEMA_VERSION
+from convzoo.inspection.figures import caption_font, fitting_text
 from convzoo.recipe.settings import Preprocessing, Recipe
 from convzoo.training.batch_transform import BatchTransform
 from convzoo.training.monitors import Monitors
@@ -98,8 +99,8 @@ def _caption(facts: dict[str, object]) -> list[str]:
     labels = facts["labels"]
     assert isinstance(labels, dict)
     if len(labels) == 1:
-        return [next(iter(labels))[:20]]
-    return [f"{share:.2f} {name}"[:22] for name, share in labels.items()]
+        return [next(iter(labels))]
+    return [f"{share:.2f} {name}" for name, share in labels.items()]
 
 
 def _sheet(images: list[Image.Image], captions: list[list[str]]) -> Image.Image:
@@ -108,12 +109,14 @@ def _sheet(images: list[Image.Image], captions: list[list[str]]) -> Image.Image:
     width, height = SIDE + MARGIN, SIDE + MARGIN + TEXT
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * width + MARGIN, rows * height + MARGIN), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw = ImageDraw.Draw(sheet)
+    font = caption_font(text for lines in captions for text in lines)
     for number, (image, lines) in enumerate(zip(images, captions, strict=True)):
         left = MARGIN + number % columns * width
         top = MARGIN + number // columns * height
         method = Image.Resampling.NEAREST if image.width < SIDE else Image.Resampling.LANCZOS
         sheet.paste(image.convert("RGB").resize((SIDE, SIDE), method), (left, top))
         for line, text in enumerate(lines):
-            draw.text((left, top + SIDE + 1 + 15 * line), text, "black", font)
+            shown = fitting_text(text, font, SIDE)
+            draw.text((left, top + SIDE + 1 + 15 * line), shown, "black", font)
     return sheet

@@ -1,6 +1,9 @@
 """Figures of a split: thumbnails of its classes, and histograms of its images."""
 
+import logging
 import math
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+logger = logging.getLogger(__name__)
 MOST_THUMBNAILS = 100
+CAPTION_SIZE = 11  # pixels; Pillow's own font lacks all letters beyond ASCII
 
 
 def headless_figure(width: float, height: float) -> "Figure":
@@ -50,7 +55,7 @@ def contact_sheet(survey: Survey) -> Image.Image:
     lines = math.ceil(len(cells) / columns)
     sheet = Image.new("RGB", (columns * width + margin, lines * height + margin), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(12)
+    font = caption_font(survey.source.label_names[label] for label in shown)
     for number, (label, image) in enumerate(cells):
         left = margin + number % columns * width
         top = margin + number // columns * height
@@ -60,6 +65,28 @@ def contact_sheet(survey: Survey) -> Image.Image:
         name = fitting_text(survey.source.label_names[label], font, THUMBNAIL)
         draw.text((left + THUMBNAIL / 2, top + THUMBNAIL + 2), name, "black", font, anchor="mt")
     return sheet
+
+
+def caption_font(texts: Iterable[str]) -> ImageFont.FreeTypeFont:
+    """Return the font of matplotlib's figures for words below thumbnails.
+
+    It has Latin, Greek and Cyrillic letters; a warning tells of others in the texts.
+    """
+    file, letters = _dejavu_sans()
+    missing = "".join(sorted(set("".join(texts)) - letters))
+    if missing:
+        logger.warning("the font of captions lacks the letters %r, which are boxes there", missing)
+    return ImageFont.truetype(file, CAPTION_SIZE)
+
+
+@cache
+def _dejavu_sans() -> tuple[str, frozenset[str]]:
+    """Return the font file of matplotlib's package, and the letters that it has."""
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    file = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+    return file, frozenset(map(chr, FT2Font(file).get_charmap()))
 
 
 def fitting_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

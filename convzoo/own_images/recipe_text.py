@@ -88,7 +88,10 @@ def _header(findings: Findings, start: StartingPoint | None, *, file: Path) -> l
     ]
     least, most = min(counts.values()), max(counts.values())
     if most > UNEVEN * least:
-        lines.append(f"{INDENT}uneven: {least:,} to {most:,} images in a class")
+        lines += [
+            f"{INDENT}uneven: {least:,} to {most:,} images in a class; data.balance = 0.5 shows",
+            f"{INDENT}small ones more often",
+        ]
     return [
         *lines,
         f"# Preset: {describe_preset(findings, start)}",

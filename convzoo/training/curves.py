@@ -37,7 +37,8 @@ def plot_curves(metrics: list[dict[str, Any]], title: str, path: Path) -> None:
         for key, label, factor in curves:
             having = [line for line in metrics if line.get(key) is not None]
             points = [(line["epoch"], line[key] * factor) for line in having]
-            if points:
+            of_few_classes = key == "eval_top5_accuracy" and all(y == 100 for _, y in points)
+            if points and not of_few_classes:
                 style = "o-" if key.startswith("eval") else "-"
                 axis.plot(*zip(*points, strict=True), style, markersize=3, label=label)
         if curves[0][1]:

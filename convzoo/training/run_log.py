@@ -111,13 +111,14 @@ class RunLog:
         self.losses, self.data_wait = [], 0.0
         self.restart_clock()
 
-    def write_evaluation(self, values: dict[str, float]) -> None:
-        """Write and show the metrics of an evaluation."""
+    def write_evaluation(self, values: dict[str, float], *, shows_top5: bool) -> None:
+        """Write the metrics of an evaluation, and show them; of few classes top-5 says nothing."""
         self.write(**{f"eval_{key}": value for key, value in values.items()})
         if self.accelerator.is_main_process:
+            top5 = f", top-5 {values['top5_accuracy']:.2%}" if shows_top5 else ""
             self.bar.write(
                 f"epoch {self.epoch:.2f}: validation loss {values['loss']:.4f}, "
-                f"top-1 {values['top1_accuracy']:.2%}, top-5 {values['top5_accuracy']:.2%}"
+                f"top-1 {values['top1_accuracy']:.2%}{top5}"
             )
 
     @property
