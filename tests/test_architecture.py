@@ -179,6 +179,7 @@ def test_every_module_has_its_test_file(package):
         "rederiving": "remeasuring",
         "classifiers": "evaluating",
         "class_matching": "evaluating",
+        "chosen_images": "evaluating",
         "recorded_share": "validation_share",
         "copies": "validation_share",
         "dataset_report": "inspection_dataset",

@@ -122,14 +122,14 @@ def test_options_of_several_or_optional_values(typed, read):
 
 @pytest.fixture
 def evaluated(monkeypatch):
-    """What `evaluate_folder` was called with, instead of an evaluation."""
+    """What `evaluate_sizes` was called with, instead of an evaluation."""
     calls = []
 
-    def evaluate_folder(*arguments, **options):
+    def evaluate_sizes(*arguments, **options):
         calls.append((arguments, options))
-        return {"metrics": {}}
+        return [{"metrics": {}}]
 
-    monkeypatch.setattr(convzoo.evaluation.evaluating, "evaluate_folder", evaluate_folder)
+    monkeypatch.setattr(convzoo.evaluation.evaluating, "evaluate_sizes", evaluate_sizes)
     monkeypatch.setattr(evaluate, "is_main_process", lambda: True)
     return calls
 
@@ -176,7 +176,7 @@ def test_options_arrive_as_they_are_typed(evaluated, tmp_path, capsys):
         batch_size=3,
         num_workers=0,
     )
-    assert given["protocol"] == protocol and given["split"] == "val"
+    assert given["protocols"] == [protocol] and given["split"] == "val"
     assert given["trust_remote_code"] is True and given["choice"].match_by == "number"
     assert json.loads(file.read_text()) == {"metrics": {}}
 
@@ -376,7 +376,8 @@ def test_numbers_out_of_range_are_refused_at_once(option, value, least):
     assert f"{option}: must be a whole number of at least {least}; got '{value}'" in done.stderr
 
 
-def test_evaluation_shows_neither_bars_of_loading_nor_missing_cards(tmp_path):
+def test_evaluation_shows_neither_bars_of_loading_nor_missing_cards(tmp_path, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)  # of a test with --quiet before
     write_split(tmp_path / "data", "test", *coloured_images(9, seed=0))
     (tmp_path / "data" / "README.md").write_text("Three colours.\n")  # a card without front matter
     save_model(tmp_path / "model")

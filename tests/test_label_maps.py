@@ -8,8 +8,8 @@ import torch
 
 from convzoo.cli import main
 from convzoo.data.opening import open_split
+from convzoo.evaluation.chosen_images import Choice
 from convzoo.evaluation.class_matching import ChosenClasses, match_classes
-from convzoo.evaluation.evaluating import Choice
 from convzoo.evaluation.label_maps import LabelMap, read_label_map, recorded_classes, resolve
 from convzoo.evaluation.prediction_file import read_recorded_predictions
 from convzoo.evaluation.results import read_results

@@ -207,7 +207,17 @@ def test_models_that_corruptions_do_not_fit_are_refused(tmp_path, data, capsys):
 
 
 def test_a_damaged_file_is_refused_and_stays(model, data, capsys):
+    assert main(["robustness", str(model), "--show"]) == 1
+    assert "must have a result to show" in capsys.readouterr().err
     measure(model, data, "--corruptions", "fog", "--severities", "1")
+    capsys.readouterr()
+    assert main(["robustness", str(model), "--show"]) == 0
+    sentence, header, clean, fog = capsys.readouterr().out.splitlines()
+    (result,) = read_robustness(model / FILE)
+    accuracy = f"{result['conditions'][0]['top1_accuracy']:.2%}"
+    assert header.split() == ["corruption", "1", "mean"] and "under 1 corruption" in sentence
+    assert fog.split() == ["fog", accuracy, accuracy]
+    assert clean.split()[-1] == f"{result['clean']['top1_accuracy']:.2%}"
     content = json.loads((model / FILE).read_text())
     content["results"][0]["clean"]["num_correct"] = "all"
     (model / FILE).write_text(json.dumps(content))

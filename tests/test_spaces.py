@@ -20,6 +20,7 @@ from PIL import Image
 
 from hub_cards.card.rendering import is_generated, write_card
 from hub_cards.card.validation import FRONT_MATTER, space_problems, split_card
+from hub_cards.hub.metric_spaces import build_metric
 from hub_cards.hub.spaces import build_space
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import ROOT, STRANGER
@@ -427,28 +428,53 @@ def test_a_space_of_model_folders_needs_no_hub(folder, tmp_path):
     assert (tmp_path / "models.txt").read_text() == "models/cnn\n"
 
 
-LOADS_METRIC = """
-import evaluate, json
+LOADS_METRICS = """
+import evaluate, json, sys
 
-metric = evaluate.load("user/topk_accuracy")
-metric.add_batch(predictions=[[1, 0], [0, 1]], references=[0, 0])
-print(json.dumps(metric.compute(k=[1, 2])))
+answers = {}
+for name, examples in json.loads(sys.argv[1]).items():
+    metric = evaluate.load(f"user/{name}")
+    metric.add_batch(predictions=examples["predictions"], references=examples["references"])
+    answers[name] = metric.compute(**examples["options"])
+print(json.dumps(answers))
 """
+TOPK = {"predictions": [[1, 0], [0, 1]], "references": [0, 0], "options": {"k": [1, 2]}}
 
 
-def test_a_metric_loads_from_its_space_and_its_page_answers(hub, push, tmp_path):
+def examples_of(name):
+    """Arguments and answer in the docstring of a metric."""
+    about = (METRIC.parent / name / f"{name}.py").read_text().split('"""')[1]
+    arguments, answer = re.search(r"compute\(\s+(predictions=.*)\s+\)  # (\{.*\})", about).groups()
+    given = eval(f"dict({arguments})")
+    lists = {key: given.pop(key) for key in ("predictions", "references")}
+    return lists | {"options": given}, eval(answer)
+
+
+def test_metrics_load_from_their_spaces_and_a_page_answers(hub, push, tmp_path):
     assert push("user/topk_accuracy", folder=str(METRIC))["oid"]
     assert push("user/topk_accuracy", folder=str(METRIC))["oid"] is None
     assert front_matter(hub, "user/topk_accuracy")["tags"] == ["evaluate", "metric"]
     assert 'evaluate.load("user/topk_accuracy")' in text(hub, "user/topk_accuracy", "README.md")
+    asked, expected = {"topk_accuracy": TOPK}, {}
+    for name in sorted(path.name for path in METRIC.parent.iterdir() if path.is_dir()):
+        if name != METRIC.name and not name.startswith("_"):
+            (tmp_path / name).mkdir()
+            build_metric(METRIC.parent / name, f"user/{name}", target=tmp_path / name)
+            hub.add_repo("spaces", f"user/{name}", tmp_path / name)
+            asked[name], expected[name] = examples_of(name)
+    assert len(asked) == 9
     (tmp_path / "empty").mkdir()
-    done = hub.run("-c", LOADS_METRIC, home=tmp_path / "home", cwd=tmp_path / "empty")
-    expected = {"top1_accuracy": 0.5, "top2_accuracy": 1.0}
-    assert json.loads(done.stdout.splitlines()[-1]) == expected
+    done = hub.run(
+        "-c", LOADS_METRICS, json.dumps(asked), home=tmp_path / "home", cwd=tmp_path / "empty"
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    topk = {"top1_accuracy": 0.5, "top2_accuracy": 1.0}
+    assert found.pop("topk_accuracy") == topk
+    assert found == {name: pytest.approx(answer, abs=5e-3) for name, answer in expected.items()}
     space = download(hub, "user/topk_accuracy", tmp_path / "space")
     with serve(space, hub, tmp_path / "visitor") as client:
         got = client.predict("[[1, 0], [0, 1]]", "[0, 0]", '{"k": [1, 2]}', api_name="/compute")
-    assert got == expected
+    assert got == topk
 
 
 # The rules and the command

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from convzoo.data.opening import DatasetReference
-from convzoo.evaluation.evaluating import Choice, evaluate_folder
+from convzoo.evaluation.chosen_images import Choice
+from convzoo.evaluation.evaluating import evaluate_folder
 from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.prediction_file import read_recorded_predictions
 from convzoo.evaluation.prediction_table import PredictionTable

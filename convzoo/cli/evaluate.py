@@ -108,14 +108,15 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
 
     The result of a model folder is recorded in its eval_results.json, and what the model said of
     each image in a parquet file in predictions/. An evaluation that was interrupted goes on by the
-    same command.
+    same command, also one of several sizes.
     """
     options.start(quiet)
     from convzoo.allocator import keep_freed_memory
     from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
+    from convzoo.evaluation.chosen_images import Choice
     from convzoo.evaluation.crop_settings import CropSettings
-    from convzoo.evaluation.evaluating import Choice, evaluate_folder
+    from convzoo.evaluation.evaluating import evaluate_sizes
     from convzoo.evaluation.label_maps import read_label_map
     from convzoo.evaluation.predicting import Kept
     from convzoo.evaluation.protocols import Computation, EvaluationProtocol
@@ -142,36 +143,33 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
         )
         for side in (map(int, size) if size else [None])
     ]
-    results = [
-        evaluate_folder(
-            model,
-            DatasetReference(
-                path=data,
-                name=name,
-                revision=revision,
-                image_column=image_column,
-                label_column=label_column,
-                root=root,
-            ),
-            split=split,
-            command=command_line("python -m convzoo"),
-            protocol=protocol,
-            choice=Choice(
-                classes=None if classes == [""] else classes or (),
-                limit=limit,
-                validation_share=validation_share,
-                match_by=match_classes,
-                label_map=read_label_map(Path(label_map)) if label_map else None,
-                restricted=restrict_logits,
-                real_labels=read_real_labels(Path(real_labels)) if real_labels else None,
-            ),
-            kept=Kept(
-                top_k=top, logits=logits, folder=Path(output).absolute().parent if output else None
-            ),
-            trust_remote_code=trust_remote_code,
-        )
-        for protocol in protocols
-    ]
+    results = evaluate_sizes(
+        model,
+        DatasetReference(
+            path=data,
+            name=name,
+            revision=revision,
+            image_column=image_column,
+            label_column=label_column,
+            root=root,
+        ),
+        split=split,
+        command=command_line("python -m convzoo"),
+        protocols=protocols,
+        choice=Choice(
+            classes=None if classes == [""] else classes or (),
+            limit=limit,
+            validation_share=validation_share,
+            match_by=match_classes,
+            label_map=read_label_map(Path(label_map)) if label_map else None,
+            restricted=restrict_logits,
+            real_labels=read_real_labels(Path(real_labels)) if real_labels else None,
+        ),
+        kept=Kept(
+            top_k=top, logits=logits, folder=Path(output).absolute().parent if output else None
+        ),
+        trust_remote_code=trust_remote_code,
+    )
     if is_main_process():
         _tell(results, model=model, data=data, output=output, as_json=as_json)
 

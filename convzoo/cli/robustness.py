@@ -14,6 +14,7 @@ EXAMPLES = """
 convzoo robustness user/cnn-prelu-imagenet --data ILSVRC/imagenet-1k --split validation
 convzoo robustness MODEL --data FOLDER --limit 1000
 convzoo robustness MODEL --data FOLDER --corruptions fog snow --severities 1 3 5
+convzoo robustness MODEL --show
 """
 
 
@@ -23,9 +24,12 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     data: Annotated[
         str,
         typer.Option(
-            metavar="DATASET", help="Folder or Hub dataset id.", rich_help_panel=options.DATASET
+            metavar="DATASET",
+            help="Folder or Hub dataset id.",
+            show_default=False,
+            rich_help_panel=options.DATASET,
         ),
-    ],
+    ] = "",
     split: Annotated[
         str,
         typer.Option(metavar="NAME", help="Split to evaluate on.", rich_help_panel=options.DATASET),
@@ -61,6 +65,14 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show",
+            help="Measure nothing; print what is recorded, each corruption and severity.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -70,11 +82,16 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     robustness_results.json after each of them; the same command goes on where it was interrupted.
     """
     options.start(quiet)
+    if show:
+        _show(model, output, as_json=as_json)
+        return
+    if not data:
+        raise ValueError("--data must name the images to corrupt; --show prints what is recorded")
     from convzoo.allocator import keep_freed_memory
     from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
+    from convzoo.evaluation.chosen_images import Choice
     from convzoo.evaluation.classifiers import load_classifier
-    from convzoo.evaluation.evaluating import Choice
     from convzoo.evaluation.label_maps import read_label_map
     from convzoo.evaluation.protocols import EvaluationProtocol
     from convzoo.evaluation.results import results_folder
@@ -126,6 +143,30 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
         options.print_json(result)
     else:
         print(robustness_sentence(model, data, result))
+
+
+def _show(model: str, output: str | None, *, as_json: bool) -> None:
+    """Print the results that are recorded of a model."""
+    from convzoo.comparison.verdicts import table_text
+    from convzoo.evaluation.results import results_folder
+    from convzoo.evaluation.robustness import robustness_sentence
+    from convzoo.evaluation.robustness_results import FILE, read_robustness, robustness_table
+
+    path = Path(output) if output else (results_folder(model) or Path(model)) / FILE
+    results = [each for each in read_robustness(path) if each["conditions"]]
+    if not results:
+        raise FileNotFoundError(
+            f"{path} must have a result to show; it has none. Measure: `convzoo robustness {model} "
+            f"--data DATASET`"
+        )
+    if as_json:
+        options.print_json(results)
+        return
+    for number, result in enumerate(results):
+        print("\n" * bool(number) + robustness_sentence(model, result["dataset"]["name"], result))
+        if not result["complete"]:
+            print("not complete: the same command as before goes on with it")
+        print(table_text(*robustness_table(result)))
 
 
 def _severity(text: str) -> int:

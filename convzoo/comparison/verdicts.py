@@ -123,7 +123,7 @@ def comparison_text(report: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns side by side: the first to the left, the others to the right."""
     cells = [list(head), *map(list, rows)]
     widths = [max(len(row[n]) for row in cells) for n in range(len(head))]
@@ -160,7 +160,7 @@ def _models_table(models: Sequence[dict[str, Any]]) -> str:
         for model in models
     ]
     head = ("model", "top-1", "95 % interval", "top-5", "loss", "ECE", "only it right")
-    return _table((*head, "parameters", "multiply-adds", "images/s"), rows)
+    return table_text((*head, "parameters", "multiply-adds", "images/s"), rows)
 
 
 def _pairs_table(pairs: Sequence[dict[str, Any]], *, corrected: bool) -> str:
@@ -178,7 +178,7 @@ def _pairs_table(pairs: Sequence[dict[str, Any]], *, corrected: bool) -> str:
         for pair in pairs
     ]
     head = ("pair", "one alone right", "points", "95 % interval", "bootstrap", "McNemar p")
-    return _table((*head, *(("Holm p",) if corrected else ()), "images to show it"), rows)
+    return table_text((*head, *(("Holm p",) if corrected else ()), "images to show it"), rows)
 
 
 def _agreement_table(report: dict[str, Any]) -> str:
@@ -187,7 +187,7 @@ def _agreement_table(report: dict[str, Any]) -> str:
         (name, *(percent(share) for share in shares))
         for name, shares in zip(names, report["agreement"], strict=True)
     ]
-    return _table(("same answer", *names), rows)
+    return table_text(("same answer", *names), rows)
 
 
 def _classes_table(report: dict[str, Any]) -> str:
@@ -203,7 +203,7 @@ def _classes_table(report: dict[str, Any]) -> str:
         (visible(each["name"]), f"{each['num_images']:,}", *map(str, each["num_correct"]))
         for each in differing[:MOST_CLASSES]
     ]
-    head = _table(("classes that differ most", "images", *(f"{n} right" for n in names)), rows)
+    head = table_text(("classes that differ most", "images", *(f"{n} right" for n in names)), rows)
     return f"{head}\nCounts, not tests: among many classes some differ by chance."
 
 
@@ -220,6 +220,6 @@ def _seeds_table(seeds: dict[str, Any] | None) -> str:
         )
         for each in seeds["recipes"]
     ]
-    return _table(
+    return table_text(
         ("recipe", "seeds", "top-1", "deviation", "95 % interval over seeds and images"), rows
     )

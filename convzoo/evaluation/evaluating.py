@@ -11,33 +11,29 @@ result are computed from what that file holds.
 """
 
 import logging
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from convzoo.data.opening import DatasetReference, open_split
-from convzoo.data.split import Split
-from convzoo.data.subset import subset
+from convzoo.data.opening import DatasetReference
 from convzoo.environment import describe_environment, now
-from convzoo.evaluation.class_matching import ChosenClasses, Matched, match_classes
+from convzoo.evaluation.chosen_images import WHOLE_SPLIT, Choice, as_json, open_images
+from convzoo.evaluation.class_matching import ChosenClasses
 from convzoo.evaluation.classifiers import Classifier, load_classifier, prepare_classifier
 from convzoo.evaluation.fast_decoding import check_fast_decoding
-from convzoo.evaluation.label_maps import LabelMap, SameClasses, resolve
+from convzoo.evaluation.finished_sizes import FinishedSizes
 from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.predicting_to_file import Finished, Task, predict_to_file
 from convzoo.evaluation.prediction_table import PredictionFacts
 from convzoo.evaluation.protocols import EvaluationProtocol, protocol_facts
 from convzoo.evaluation.real_labels import RealLabels, plan_real
-from convzoo.evaluation.recorded_share import open_recorded_share
 from convzoo.evaluation.results import (
     DatasetFacts,
     EvalResult,
-    MatchBy,
     ProtocolFacts,
     read_results,
     record_result,
@@ -48,37 +44,6 @@ logger = logging.getLogger(__name__)
 METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Which images of a split are evaluated, and how their labels are read.
-
-    Attributes:
-        classes: only images of these classes; of all if empty, of the model's if None.
-        limit: images at most, evenly spaced; all if 0.
-        validation_share: only the images that the model's training took out of its split for
-            validation.
-        match_by: see `match_classes`.
-        label_map: says which classes of the model those of the data are.
-        restricted: let the model choose among the classes of the data only.
-        real_labels: several right classes of each image, which are counted, too.
-    """
-
-    classes: Collection[str] | None = ()
-    limit: int = 0
-    validation_share: bool = False
-    match_by: MatchBy = "name"
-    label_map: LabelMap | None = None
-    restricted: bool = False
-    real_labels: RealLabels | None = None
-
-    def __post_init__(self) -> None:
-        if self.label_map and self.match_by == "number":
-            raise ValueError(
-                "classes must be matched by number or by --label-map; got both. Leave one away"
-            )
-
-
-WHOLE_SPLIT = Choice()
 DEFAULT_KEPT = Kept()
 OF_WEIGHTS = ("file", "sha256", "num_parameters")  # what a predictions file says of the model
 
@@ -115,24 +80,116 @@ def evaluate_folder(
         ValueError: if the folder has results that cannot be read, and as `match_classes`,
             `predict_to_file` and `open_recorded_share`.
     """
-    accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
-    classifier = load_classifier(model_folder, trust_remote_code=trust_remote_code)
-    if classifier.folder:
-        read_results(classifier.folder)  # what cannot be added to stops here, not after hours
-    classifier = prepare_classifier(classifier, protocol, accelerator.device)
-    task = plan_evaluation(
-        classifier, data, split=split, command=command, protocol=protocol, choice=choice, kept=kept
+    (result,) = evaluate_sizes(
+        model_folder,
+        data,
+        split=split,
+        command=command,
+        protocols=[protocol],
+        choice=choice,
+        kept=kept,
+        trust_remote_code=trust_remote_code,
     )
-    labels = choice.real_labels
-    real = plan_real(labels, task.source, classifier.names) if labels else None
+    return result
+
+
+def evaluate_sizes(
+    model_folder: str,
+    data: str | DatasetReference,
+    *,
+    split: str,
+    command: str,
+    protocols: Sequence[EvaluationProtocol],
+    choice: Choice = WHOLE_SPLIT,
+    kept: Kept = DEFAULT_KEPT,
+    trust_remote_code: bool = False,
+) -> list[EvalResult]:
+    """Evaluate a model by one protocol after another, such as several sizes.
+
+    If this is interrupted, it goes on where it stopped: what it has finished is not measured again.
+
+    Args:
+        model_folder: as for `evaluate_folder`, as are all but the protocols.
+        data: see there.
+        split: see there.
+        command: see there.
+        protocols: how the images are shown.
+        choice: see there.
+        kept: see there.
+        trust_remote_code: see there.
+
+    Returns:
+        The entries, in the order of the protocols.
+
+    Raises:
+        ValueError: as `evaluate_folder`.
+    """
+    accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
+    results: list[EvalResult] = []
+    finished: FinishedSizes | None = None
+    for protocol in protocols:
+        classifier = load_classifier(model_folder, trust_remote_code=trust_remote_code)
+        if classifier.folder:
+            read_results(classifier.folder)  # what cannot be added to stops here, not after hours
+        classifier = prepare_classifier(classifier, protocol, accelerator.device)
+        task = plan_evaluation(
+            classifier,
+            data,
+            split=split,
+            command=command,
+            protocol=protocol,
+            choice=choice,
+            kept=kept,
+        )
+        if len(protocols) > 1:
+            finished = finished or FinishedSizes(task.home, _sweep(task, protocols, choice))
+        result = _evaluate(task, accelerator, labels=choice.real_labels, finished_sizes=finished)
+        results.append(result)
+    if finished and accelerator.is_main_process:
+        finished.clear()
+    return results
+
+
+def _sweep(
+    task: Task, protocols: Sequence[EvaluationProtocol], choice: Choice
+) -> dict[str, object]:
+    """What a person asked for, all in all."""
+    real = choice.real_labels.sha256 if choice.real_labels else None
+    kept = [task.kept.top_k, task.kept.logits]
+    return {
+        "model": "" if task.classifier.folder else task.classifier.name,
+        "asked": task.asked,
+        "protocols": [asdict(each) for each in protocols],
+        "kept": [*kept, real],
+    }
+
+
+def _evaluate(
+    task: Task,
+    accelerator: Accelerator,
+    *,
+    labels: RealLabels | None,
+    finished_sizes: FinishedSizes | None,
+) -> EvalResult:
+    """Evaluate, or take what a sweep has finished; tell all processes."""
+    told: list[EvalResult | None] = [None]
+    if finished_sizes and accelerator.is_main_process:
+        told = [finished_sizes.find(task.identity(accelerator))]
+        if told[0]:
+            logger.info("size %s is done already", task.protocol.crop.size)
+    broadcast_object_list(told)
+    if told[0]:
+        return told[0]
+    real = plan_real(labels, task.source, task.classifier.names) if labels else None
     with predict_to_file(task, accelerator) as finished:
-        told: list[EvalResult | None] = [None]
         if finished is not None:
             result = _result(task, finished)
             if real:
                 result["real_labels"] = real.measure(finished.table)
-            if classifier.folder:
-                record_result(classifier.folder, result)
+            if task.classifier.folder:
+                record_result(task.classifier.folder, result)
+            if finished_sizes:
+                finished_sizes.add(task.identity(accelerator), result)
             told = [result]
         broadcast_object_list(told)
     return cast(EvalResult, told[0])
@@ -152,7 +209,7 @@ def plan_evaluation(
 
     Args and errors are those of `evaluate_folder`.
     """
-    matched, dataset = _open_images(classifier, data, split=split, choice=choice)
+    matched, dataset = open_images(classifier, data, split=split, choice=choice)
     source = matched.source
     if matched.answers:
         model = ChosenClasses(classifier.model, matched.answers)
@@ -168,7 +225,7 @@ def plan_evaluation(
     return Task(
         classifier=classifier,
         source=source,
-        asked=_asked(data, split, choice),
+        asked=as_json(data, split, choice),
         facts=PredictionFacts(
             names=classifier.names,
             dataset=dataset,
@@ -179,58 +236,6 @@ def plan_evaluation(
         kept=kept,
         command=command,
     )
-
-
-def _open_images(
-    classifier: Classifier, data: str | DatasetReference, *, split: str, choice: Choice
-) -> tuple[Matched, DatasetFacts]:
-    """Open the chosen images, with labels that are the model's; and what results say of them."""
-    if choice.validation_share:
-        source = open_recorded_share(classifier.name, data)
-    else:
-        source = open_split(data, split)
-    names, theirs = classifier.names, source.label_names
-    same = resolve(choice.label_map, theirs, names) if choice.label_map else None
-    classes = names if choice.classes is None else choice.classes
-    if same or choice.restricted:
-        classes = _with_images(source, classes, same=same, restricted=choice.restricted)
-    # A model of all classes is asked about some of them; another one knows only these.
-    renumber = bool(same) or choice.restricted or len(names) != len(theirs)
-    source = subset(source, classes, limit=choice.limit, spaced=True, renumber=renumber)
-    matched = match_classes(
-        source,
-        names,
-        by=choice.match_by,
-        same=same and same.of(source.label_names),
-        restricted=choice.restricted,
-    )
-    facts = source.describe() | {"config": DatasetReference.of(data).name or None}
-    if matched.facts:
-        facts["class_matching"] = matched.facts
-    return matched, cast(DatasetFacts, facts)
-
-
-def _with_images(
-    source: Split, classes: Collection[str], *, same: SameClasses | None, restricted: bool
-) -> list[str]:
-    """The chosen classes without those that a label map leaves out; restricted, with images."""
-    names = source.label_names
-    kept = [*classes] or [*names]
-    if same:
-        kept = [name for name in kept if same.classes.get(name, (0,))]
-    if restricted:
-        having = {names[number] for number in np.unique(source.read_labels()).tolist()}
-        kept = [name for name in kept if name in having or name not in names]
-    if not kept:
-        raise ValueError(f"a class of {source.path} [{source.name}] at least must be left; none is")
-    return kept
-
-
-def _asked(data: str | DatasetReference, split: str, choice: Choice) -> dict[str, object]:
-    """What a person asked to be evaluated, as JSON has it."""
-    classes = None if choice.classes is None else sorted(choice.classes)
-    chosen = asdict(replace(choice, classes=classes, real_labels=None))
-    return {"data": asdict(DatasetReference.of(data)), "split": split, "choice": chosen}
 
 
 def _result(task: Task, finished: Finished) -> EvalResult:

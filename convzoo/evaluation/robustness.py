@@ -21,9 +21,10 @@ from transformers import BaseImageProcessor
 
 from convzoo.data.opening import DatasetReference
 from convzoo.environment import describe_environment, now
+from convzoo.evaluation.chosen_images import WHOLE_SPLIT, Choice
 from convzoo.evaluation.classifiers import Classifier, prepare_classifier
 from convzoo.evaluation.corrupting import CorruptingProcessor
-from convzoo.evaluation.evaluating import WHOLE_SPLIT, Choice, plan_evaluation
+from convzoo.evaluation.evaluating import plan_evaluation
 from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.predicting_to_file import Finished, Task, predict_to_file
 from convzoo.evaluation.prediction_file import FOLDER
@@ -150,7 +151,8 @@ def _comparable(task: Task, choice: Choice) -> bool:
     matching = task.facts.dataset.get("class_matching") or {}
     same = same and matching.get("num_data_classes", len(imagenet_names())) == len(imagenet_names())
     crop = getattr(task.classifier.processor, "crop_size", None) or {}
-    return same and choice.classes == () and (crop["height"], crop["width"]) == (224, 224)
+    chosen = choice.classes != () or choice.restricted or choice.label_map is not None
+    return same and not chosen and (crop.get("height"), crop.get("width")) == (224, 224)
 
 
 def _corrupted(task: Task, condition: Condition) -> Task:

@@ -204,6 +204,29 @@ def record_robustness(path: Path, result: RobustnessResult) -> None:
     write_text(path, readable_json(content) + "\n")
 
 
+def robustness_table(result: RobustnessResult) -> tuple[list[str], list[list[str]]]:
+    """The accuracy under each corruption and severity, and their means: a header and rows."""
+    severities = sorted({each["severity"] for each in result["conditions"]})
+    errors = {each["corruption"]: each.get("ce") for each in result["summary"]["corruptions"]}
+    with_ce = any(error is not None for error in errors.values())
+    clean = [f"{result['clean']['top1_accuracy']:.2%}"]
+    rows = [["as they are", *(clean * len(severities)), *clean, *(["-"] * with_ce)]]
+    for name in dict.fromkeys(each["corruption"] for each in result["conditions"]):
+        found = {
+            each["severity"]: each["top1_accuracy"]
+            for each in result["conditions"]
+            if each["corruption"] == name
+        }
+        row = [f"{found[n]:.2%}" if n in found else "-" for n in severities]
+        row.append(f"{sum(found.values()) / len(found):.2%}")
+        if with_ce:
+            error = errors.get(name)
+            row.append("-" if error is None else f"{error:.1%}")
+        rows.append([name.replace("_", " "), *row])
+    header = ["corruption", *map(str, severities), "mean", *(["of AlexNet's error"] * with_ce)]
+    return header, rows
+
+
 def _what_was_measured(result: RobustnessResult) -> tuple[str, str, ProtocolFacts]:
     return result["dataset"]["fingerprint"], result["dataset"]["split"], result["protocol"]
 

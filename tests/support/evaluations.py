@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from convzoo.evaluation.evaluating import Choice, evaluate_folder
+from convzoo.evaluation.chosen_images import Choice
+from convzoo.evaluation.evaluating import evaluate_folder
 from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.protocols import EvaluationProtocol
 
