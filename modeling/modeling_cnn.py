@@ -268,7 +268,7 @@ def batch_norm(config: CNNConfig, channels: int) -> nn.BatchNorm2d:
 def activation(config: CNNConfig, channels: int) -> nn.Module:
     """Make a PReLU or ReLU, as configured."""
     if not config.use_prelu:
-        return nn.ReLU()
+        return nn.ReLU(inplace=True)  # of the output of a batch norm or an addition, made for it
     return PReLU(channels if config.prelu_channel_wise else 1, init=config.prelu_init)
 
 

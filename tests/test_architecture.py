@@ -200,6 +200,7 @@ def test_every_module_has_its_test_file(package):
         **dict.fromkeys(("programs", "export_card", "classify"), "exporting"),
         **dict.fromkeys(("contestants", "timing"), "benchmarking"),
         "run_table": "reading_runs",
+        "examination": "survey",
         "tensorboard_pages": "trackers",
         "sweep_settings": "sweeping",
     }

@@ -147,3 +147,23 @@ def test_a_limit_reads_rows_spread_over_the_whole_split(tmp_path):
     width = train["sizes"]["width"]
     assert width["min"] == 8 and width["max"] > 8 + 340
     assert width["median"] == pytest.approx(8 + 200, abs=40)
+
+
+def facts(survey):
+    return (
+        *(survey.describe(), survey.rows, survey.sample, [tiny.tolist() for tiny in survey.tiny]),
+        {
+            label: [(image.size, image.tobytes()) for image in images]
+            for label, images in survey.thumbnails.items()
+        },
+    )
+
+
+@pytest.mark.parametrize(("limit", "piece"), [(0, 3), (20, 64)])
+def test_two_processes_find_the_same_as_one(limit, piece, *, mixed, monkeypatch):
+    alone = facts(survey(mixed, limit=limit))
+    assert len(alone[2]) > 10 and alone[0]["rows_read"] == (limit or 40)
+    monkeypatch.setattr("convzoo.inspection.examination.PIECE", piece)
+    for number in (0, 2):
+        source = open_split(str(mixed), "train")
+        assert facts(Survey(source, limit=limit, num_workers=number)) == alone

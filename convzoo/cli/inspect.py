@@ -76,6 +76,9 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
             rich_help_panel=FEEDING,
         ),
     ] = 0,
+    num_workers: Annotated[
+        int, options.at_least(0, "Decoding processes.", rich_help_panel=options.DATASET)
+    ] = 2,
     output: Annotated[
         str,
         typer.Option(
@@ -135,6 +138,7 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
             num_gpus=gpus, images_per_second_per_gpu=images_per_second_per_gpu, crop=crop
         ),
         output=output,
+        num_workers=num_workers,
     )
     _tell(report, dataset_report_text(report), json=json)
 

@@ -84,6 +84,7 @@ def inspect_dataset(
     limit: int = 0,
     demand: Demand | None = None,
     output: str = "",
+    num_workers: int = 0,
 ) -> DatasetReport:
     """Count, check and time the images of a dataset.
 
@@ -95,6 +96,7 @@ def inspect_dataset(
             always counted over all rows.
         demand: what is to be fed; one GPU if None.
         output: folder for `contact_sheet.png` and `histograms.png`; none if "".
+        num_workers: processes that decode; 0 for this one.
 
     Raises:
         FileNotFoundError: if there is no such dataset.
@@ -104,7 +106,9 @@ def inspect_dataset(
     _check_settings(limit, demand)
     opened = {split.name: split for split in open_splits(dataset, splits)}
     log_classes(opened.get("train") or next(iter(opened.values())))
-    surveys = {name: Survey(split, limit=limit) for name, split in opened.items()}
+    surveys = {
+        name: Survey(split, limit=limit, num_workers=num_workers) for name, split in opened.items()
+    }
     report: DatasetReport = {
         "schema_version": SCHEMA_VERSION,
         "path": DatasetReference.of(dataset).path,

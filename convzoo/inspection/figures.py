@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from convzoo.inspection.survey import COLUMNS, THUMBNAIL, Survey, thumbnails_per_class
+from convzoo.inspection.examination import THUMBNAIL
+from convzoo.inspection.survey import COLUMNS, Survey, thumbnails_per_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,14 +1,9 @@
 """One pass over the images of a split: what is there, and what is wrong with it."""
 
-import hashlib
-import io
 import math
-import warnings
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import NotRequired, cast
 
 import numpy as np
 from PIL import Image
@@ -16,24 +11,13 @@ from tqdm import tqdm
 from typing_extensions import TypedDict
 
 from convzoo.data.split import Split
-from convzoo.images.decoding import DARK_IMAGES, EXIF_ORIENTATION, decode_rgb
-from convzoo.images.likeness import shrink, similar_pairs
+from convzoo.images.likeness import similar_pairs
+from convzoo.inspection.examination import Examination, Examined, FoundImage, examine
 
 QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 MOST_LISTED = 20  # of misnamed files, duplicates and class counts; unreadable ones are all listed
 SPEED_SAMPLE = 200  # images that are also augmented and presized
-THUMBNAIL = 112  # pixels
 COLUMNS = 10  # of thumbnails
-
-
-class FoundImage(TypedDict):
-    """An image that a report names: its row, what messages call it, the file it came from."""
-
-    row: int
-    where: str
-    name: str | None
-    reason: NotRequired[str]
-    format: NotRequired[str]
 
 
 class Misnamed(TypedDict):
@@ -113,9 +97,10 @@ class Survey:
     Args:
         source: the split.
         limit: images to read; all if 0.
+        num_workers: processes that read and decode; 0 for this one. They change no number.
     """
 
-    def __init__(self, source: Split, *, limit: int = 0):
+    def __init__(self, source: Split, *, limit: int = 0, num_workers: int = 0):
         self.source = source
         self.label_counts, self.strange_labels = _count_labels(source)
         self.rows: list[
@@ -133,7 +118,7 @@ class Survey:
         self.tiny: list[np.ndarray] = []  # of each readable image, as `rows`
         self.rows_read = 0
         if not self.strange_labels:  # the reader of training refuses such splits
-            self._read(limit)
+            self._read(limit, num_workers)
 
     def describe(self) -> SplitReport:
         """Return the numbers."""
@@ -168,68 +153,48 @@ class Survey:
             "unreadable": self.unreadable,
         }
 
-    def _read(self, limit: int) -> None:
+    def _read(self, limit: int, num_workers: int) -> None:
         chosen = _spread(self.source.group_rows, limit)
         total = sum(count for _, _, count in chosen)
-        step = max(1, total // SPEED_SAMPLE)
+        examination = Examination(
+            rows=chosen,
+            keep_every=max(1, total // SPEED_SAMPLE),
+            thumbnails=thumbnails_per_class(len(self.source.label_names)),
+        )
         bar = tqdm(total=total, desc=f"inspect {self.source.name}", unit=" images", leave=False)
-        for group, first, count in chosen:
-            rows = self.source.read_group(group)
-            names = self.source.file_names(group)
-            for index in range(count):
-                data, label = rows[index]
-                where = self.source.where(group, index)
-                place: FoundImage = {"row": first + index, "where": where, "name": names[index]}
-                if self._look(place, data, label=label) and self.rows_read % step == 0:
-                    self.sample.append(bytes(data))
-                self.rows_read += 1
-                bar.update()
+        for image in examine(self.source, examination, num_workers=num_workers):
+            self._note(image, examination.thumbnails)
+            self.rows_read += 1
+            bar.update()
         bar.close()
 
-    def _look(self, place: FoundImage, data: memoryview | bytes, *, label: int) -> bool:
-        """Note all about an image; False if it cannot be read."""
-        DARK_IMAGES.look(data, partial(str, place["where"]))
-        try:
-            pixels = decode_rgb(cast(bytes, data))
-        except ValueError as error:
-            self.unreadable.append({**place, "reason": str(error)})
-            return False
-        height, width = pixels.shape[:2]
+    def _note(self, image: Examined, most_thumbnails: int) -> None:
+        """Note all about an image."""
+        place, seen = image.place, image.seen
+        if isinstance(seen, str):
+            self.unreadable.append({**place, "reason": seen})
+            return
         for key, value in (
-            ("width", width),
-            ("height", height),
-            ("short", min(width, height)),
-            ("megapixels", width * height / 1e6),
-            ("kilobytes", len(data) / 1e3),
+            ("width", seen.width),
+            ("height", seen.height),
+            ("short", min(seen.width, seen.height)),
+            ("megapixels", seen.width * seen.height / 1e6),
+            ("kilobytes", image.num_bytes / 1e3),
         ):
             self.sizes[key].append(value)
-        kind, mode, orientation = _header(data)
-        self.formats[kind] += 1
-        self.modes[mode] += 1
-        self.rotated += orientation != 1
+        self.formats[seen.format] += 1
+        self.modes[seen.mode] += 1
+        self.rotated += seen.orientation != 1
         suffix = Path(place["name"] or "").suffix.lower()
-        if Image.registered_extensions().get(suffix, kind) != kind:
-            self.misnamed.append({**place, "format": kind})
-        self.tiny.append(shrink(Image.fromarray(pixels)))
-        self.rows.append((place["row"], label, hashlib.blake2b(data, digest_size=16).digest()))
-        thumbnails = self.thumbnails.setdefault(label, [])
-        if len(thumbnails) < thumbnails_per_class(len(self.source.label_names)):
-            thumbnails.append(_thumbnail(pixels))
-        return True
-
-
-def _header(data: memoryview | bytes) -> tuple[str, str, int]:
-    """Format, mode and EXIF orientation of an image, as Pillow sees them."""
-    kind, mode, orientation = "unknown", "unknown", 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged EXIF data, which nothing here uses
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                kind, mode = image.format or kind, image.mode
-                orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-        except Exception:  # Pillow's EXIF reader raises nearly anything
-            pass
-    return kind, mode, orientation
+        if Image.registered_extensions().get(suffix, seen.format) != seen.format:
+            self.misnamed.append({**place, "format": seen.format})
+        self.tiny.append(seen.tiny)
+        self.rows.append((place["row"], image.label, seen.digest))
+        if image.data is not None:
+            self.sample.append(image.data)
+        thumbnails = self.thumbnails.setdefault(image.label, [])
+        if seen.thumbnail and len(thumbnails) < most_thumbnails:
+            thumbnails.append(seen.thumbnail)
 
 
 def _count_labels(source: Split) -> tuple[np.ndarray, dict[str, int]]:
@@ -325,12 +290,3 @@ def find_likenesses(surveys: dict[str, Survey]) -> Likenesses:
 def thumbnails_per_class(num_classes: int) -> int:
     """Return how many thumbnails a class gets: a row of them if the classes are few."""
     return COLUMNS if num_classes <= 12 else 1
-
-
-def _thumbnail(pixels: np.ndarray) -> Image.Image:
-    """At most THUMBNAIL pixels, small images in larger squares."""
-    image = Image.fromarray(pixels)
-    scale = THUMBNAIL / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    return image.resize((width, height), method, reducing_gap=2.0)
