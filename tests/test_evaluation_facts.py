@@ -178,3 +178,19 @@ def test_weak_spots_are_those_of_the_published_protocol(full):
     other = result(full, protocol=protocol, classes=BREAKDOWN["classes"][::-1])
     put_results(full, other, result(full))
     assert "Fashion-MNIST sample: the accuracy of a class" in section(render(full), "Weak spots")
+
+
+def test_an_accuracy_on_images_of_the_training_never_passes_for_another(full):
+    train = json.loads((full / "train_results.json").read_text())
+    train["dataset"] = DATASET | {"split": "train"}
+    put(full, "train_results.json", train)
+    share = {"of": 300, "taken": [{"eval_fraction": 0.2, "seed": 42, "part": "validation"}]}
+    learnt = result(full, dataset=train["dataset"], classes=BREAKDOWN["classes"][::-1])
+    kept_aside = result(full, dataset=train["dataset"] | {"subset": share})
+    put_results(full, learnt, result(full), kept_aside)
+    card = ModelCard(render(full))
+    names = [entry.metric_name for entry in card.data.eval_results]
+    assert [name.endswith("(a split that it was trained on)") for name in names[::2]] == [1, 0, 0]
+    assert card.text.count("`train` (a split that it was trained on).") == 1
+    put_results(full, result(full))
+    assert section(render(full), "Weak spots") == section(card.text, "Weak spots")

@@ -32,8 +32,22 @@ def accuracies(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def protocol_label(evidence: Evidence, result: Record) -> str:
-    """Tell how the images were shown, where not in one view with the published preprocessing."""
-    return describe_protocol(evidence.preprocessor, result)
+    """Tell how the images were shown, where not in one view with the published preprocessing.
+
+    And first of all where the model was trained on this split: then it is no evidence of what the
+    model can do.
+    """
+    seen = "a split that it was trained on" if _trained_on(evidence, result["dataset"]) else ""
+    return joined([seen, describe_protocol(evidence.preprocessor, result)])
+
+
+def _trained_on(evidence: Evidence, dataset: Record) -> bool:
+    """Tell whether the training had these images, but for those that it kept for validation."""
+    trained = (evidence.train_results or {}).get("dataset") or {}
+    names = {trained.get(key) for key in ("id", "path")} & {dataset.get("id"), dataset.get("path")}
+    taken = (dataset.get("subset") or {}).get("taken") or ()
+    kept_aside = any(step.get("part") == "validation" for step in taken)
+    return bool(names - {None, ""}) and trained.get("split") == dataset["split"] and not kept_aside
 
 
 def describe_protocol(published: Record, result: Record) -> str:
@@ -151,8 +165,9 @@ def _named(evidence: Evidence, result: Record) -> str:
 
 def measurement_rows(evidence: Evidence, result: Record) -> Rows:
     """Give everything around one measurement but its results."""
+    protocol = describe_protocol(evidence.preprocessor, result)
     rows = [
-        ("Protocol", protocol_label(evidence, result) or "one view, preprocessed as the card says"),
+        ("Protocol", protocol or "one view, preprocessed as the card says"),
         *provenance_rows(result["dataset"]),
         ("Unreadable images, counted as wrong", _unreadable_images(result)),
         ("What the model said of each image", _predictions(evidence, result)),

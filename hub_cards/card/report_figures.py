@@ -42,8 +42,7 @@ def figure_of(evidence: Evidence, result: Record | None, *, name: str) -> str | 
         pass  # of another program
     logger.warning(
         "%s is not on the card: it shows another result than that of the card. Draw it again with "
-        "`convzoo report %s --figures`",
-        path,
-        evidence.folder,
+        "`convzoo report MODEL --figures`; --result chooses one",
+        name,
     )
     return None
