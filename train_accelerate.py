@@ -18,10 +18,12 @@ Read `train` first: it is the loop. What it works with are the parts of a `Run`
 (convzoo/training/run.py), which is begun, saved and published there.
 """
 
+import gc
 import signal
 
 if __name__ == "__main__":  # Ctrl-C ends a start, too, without a traceback; StopRequest is later
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.disable()  # until the libraries are imported: nothing of them is garbage
 
 import argparse
 import logging
@@ -56,6 +58,9 @@ logger = logging.getLogger("train")
 
 def main(argv: list[str] | None = None) -> None:
     """Train as the recipe says; see the module's docstring."""
+    if not gc.isenabled():  # what was imported stays, and need not be searched again and again
+        gc.freeze()
+        gc.enable()
     args = parse_args(argv)
     recipe = load_recipe(args.recipe, args.overrides)
     accelerator = start_processes(recipe)

@@ -1,13 +1,17 @@
-"""Start-up times: `import modeling` beside what it stands on, and the commands' --help.
+"""Start-up: imports of the training processes and the commands' --help, in processor time.
 
-python benchmarks/import_time.py
+    PYTHONPATH=. python benchmarks/import_time.py
+
+Whole processes, interleaved. Processor time hardly depends on what else the machine does. What
+`train_accelerate.py` imports is counted twice: as a script, which does not search for garbage
+meanwhile, and as a module, which does.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from convzoo.environment import command_line, describe_environment, now
@@ -18,8 +22,11 @@ STANDS_ON = (
     "from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification"
 )
 COMMANDS = {
+    "torch": ["-c", "import torch"],
     "torch and transformers": ["-c", STANDS_ON],
     "import modeling": ["-c", "import modeling"],
+    "import train_accelerate": ["-c", "import train_accelerate"],
+    "python train_accelerate.py --help": ["train_accelerate.py", "--help"],
     "python -m convzoo --help": ["-m", "convzoo", "--help"],
     "python -m hub_cards --help": ["-m", "hub_cards", "--help"],
     "python app.py --help": ["app.py", "--help"],
@@ -35,21 +42,26 @@ def main() -> None:
     seconds = {name: [] for name in COMMANDS}
     for _ in range(args.rounds):
         for name, command in COMMANDS.items():
-            start = time.perf_counter()
+            before = os.times()
             subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-            seconds[name].append(round(time.perf_counter() - start, 3))
+            after = os.times()
+            used = after.children_user + after.children_system
+            used -= before.children_user + before.children_system
+            seconds[name].append(round(used, 2))
     for name, times in seconds.items():
-        print(f"{name:30} {statistics.median(times):.2f} s")
+        print(f"{name:35} {statistics.median(times):.2f} s")
     write_json(
         Path(args.output),
         {
-            "what": "wall seconds of whole processes, interleaved",
-            "command": command_line("python benchmarks/import_time.py"),
+            "what": "processor seconds of whole processes, interleaved",
+            "command": command_line("PYTHONPATH=. python benchmarks/import_time.py"),
             "date": now(),
             "environment": describe_environment(),
             "n": args.rounds,
-            "median_seconds": {name: statistics.median(times) for name, times in seconds.items()},
-            "seconds": seconds,
+            "median_and_range": {
+                name: [choose(times) for choose in (statistics.median, min, max)]
+                for name, times in seconds.items()
+            },
         },
     )
 

@@ -40,7 +40,7 @@ GPUS, GPUS_OF_HOST, WORKERS, MEGABYTES = (8, 64, 512), 8, 8, 2048
 BATCHES = {8: 1024, 64: 8192, 512: 8192}  # larger ones are rarely trained on
 
 ORDER = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np, psutil
 from convzoo.data.order import DataOrder
 from convzoo.data.row_groups import Numbers
@@ -55,8 +55,9 @@ def uss():
     return psutil.Process().memory_full_info().uss / 1e6
 
 
-def most():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+def status(name):  # of Linux; MB
+    (line,) = (line for line in open("/proc/self/status") if line.startswith(name))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def take(steps):
@@ -69,7 +70,8 @@ def take(steps):
     return seconds
 
 
-before, most_before = uss(), most()
+open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here
+before, resident = uss(), status("VmRSS")
 wall, cpu = time.perf_counter(), time.process_time()
 order = DataOrder(rows, sizes, global_batch_size=batch, memory_bytes=2**31, seed=0)
 epoch = order.num_rows // batch
@@ -83,12 +85,12 @@ if order._takes_long:
 found["next_epoch_cpu"] = time.process_time() - cpu
 found["held_with_the_next"] = uss() - before
 found["boundary_step_seconds"] = max(take(range(3 * epoch - 3, 3 * epoch + 4)))
-found["most"] = most() - most_before
+found["most"] = status("VmHWM") - resident
 json.dump({name: round(value, 4) for name, value in found.items()}, sys.stdout)
 """
 
 OPENING = """
-import json, resource, sys, time
+import json, sys, time
 import datasets, psutil
 from convzoo.data.opening import open_split
 
@@ -97,16 +99,18 @@ def uss():
     return psutil.Process().memory_full_info().uss / 1e6
 
 
-def most():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+def status(name):  # of Linux; MB
+    (line,) = (line for line in open("/proc/self/status") if line.startswith(name))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
-before, most_before = uss(), most()
+open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here
+before, resident = uss(), status("VmRSS")
 wall, cpu = time.perf_counter(), time.process_time()
 split = open_split(sys.argv[1], "train")
 found = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 found |= {"held": uss() - before, "row_groups": len(split.groups), "images": split.num_rows}
-found["most"] = most() - most_before
+found["most"] = status("VmHWM") - resident
 json.dump({name: round(value, 3) for name, value in found.items()}, sys.stdout)
 """
 
@@ -208,7 +212,8 @@ def measure_checkpoint(runs: int) -> dict:
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    state = {"optimizer": optimizer.state_dict(), "ema": model.state_dict()}
+    copies = [{n: t.clone() for n, t in model.state_dict().items()} for _ in range(2)]
+    state = {"optimizer": optimizer.state_dict(), "ema": copies[0], "raw_model": copies[1]}
     seconds, cpu = [], []
     with tempfile.TemporaryDirectory() as folder:
         for step in range(runs):

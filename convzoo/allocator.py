@@ -1,4 +1,4 @@
-"""Tell the C library's allocator to keep what it has, for a process that trains on CPUs."""
+"""Tell the C library's allocator to keep freed memory, or to give it back."""
 
 import ctypes
 import sys
@@ -23,3 +23,14 @@ def keep_freed_memory() -> bool:
     except AttributeError:  # musl
         return False
     return bool(mallopt(_M_MMAP_MAX, 0) == 1 and mallopt(_M_TRIM_THRESHOLD, -1) == 1)
+
+
+def give_back_freed_memory() -> None:
+    """Give freed memory back to the system, after much of it was used for a moment.
+
+    What threads freed is else kept for their next use (malloc_trim(3)).
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim:
+            trim(0)

@@ -42,3 +42,22 @@ def test_tensors_reuse_memory_without_new_page_faults():
     ]
     assert counts[0] >= 4 * 3 * 32  # 64 MiB are 16,384 pages of 4 KiB, or 32 of 2 MiB
     assert counts[1] < 0.1 * counts[0]
+
+
+FREED = """
+import psutil
+from convzoo.allocator import give_back_freed_memory, keep_freed_memory
+
+assert keep_freed_memory()
+freed, last = [b"x" * 2**16 for _ in range(2000)], b"x" * 2**16
+del freed
+before = psutil.Process().memory_full_info().uss
+give_back_freed_memory()
+print(before - psutil.Process().memory_full_info().uss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the GNU C library's allocator")
+def test_freed_memory_is_given_back():
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0.9 * 2000 * 2**16

@@ -59,9 +59,9 @@ def test_the_first_batch_is_that_of_the_result_file():
     content = result("first_batch")
     medians = {key: values[0] for key, values in content["median_and_range"].items()}
     sentence = (
-        f"comes {medians['seconds']:.2f} s after the command to open 294 files of 495 MB on a Hub "
-        f"on the same machine, and reads {medians['bytes'] / 1e6:.1f} MB (median of {content['n']} "
-        f"fresh processes)"
+        f"Opening 294 files of 495 MB on a Hub on the same machine, and the first batch of 128 "
+        f"crops from them, take {medians['cpu_seconds']:.2f} CPU seconds and read "
+        f"{medians['bytes'] / 1e6:.1f} MB (median of {content['n']} fresh processes)"
     )
     assert sentence in SENTENCES
 

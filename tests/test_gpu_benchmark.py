@@ -6,11 +6,17 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
+from importlib.metadata import requires
 
 import pytest
 import torch
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from benchmarks import gpu
+from benchmarks.gpu_steps import training
 from benchmarks.gpu_steps.networks import Work, build
 from benchmarks.gpu_steps.record import Record, is_fatal
 from benchmarks.gpu_steps.timing import bytes_of_a_step, flops_of_a_step
@@ -148,6 +154,47 @@ time.sleep(600)
     assert not is_running(child)
 
 
+def test_a_case_that_ran_when_the_time_was_over_is_tried_once_more(tmp_path):
+    path = tmp_path / "networks.json"
+
+    def rows_of_a_new_process():
+        gpu.try_again(tmp_path, "networks")
+        record = Record(path, "made up", seconds=60)
+        found = [row["case"] for row in record.content["rows"]]
+        record._write(running="long")  # and the machine is gone
+        return found
+
+    assert [rows_of_a_new_process() for _ in range(3)] == [[], [], ["long"]]
+
+
+def test_a_training_whose_time_is_over_has_its_rates_and_leaves_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "LAUNCH", ("-c", LAUNCHER))
+    found = training.train("made_up", [], tmp_path, seconds=8.0)
+    assert found["out_of_time"] and found["images_per_second"] == 200.0
+    assert found["top1_accuracy"] == 0.5 and "final_train_loss" not in found
+    child = int((tmp_path / "child").read_text())
+    deadline = time.monotonic() + 10
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_running(child)
+    assert gpu.cifar10_means([found]) == {}
+
+
+LAUNCHER = """
+import json, subprocess, sys, time
+from pathlib import Path
+folder = Path(sys.argv[2].partition("=")[2])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+(folder / "child").write_text(str(child.pid))
+(folder / "made_up").mkdir()
+lines = [{"step": n, "loss": 2.0, "images_per_second": 100.0 * n, "data_wait_fraction": 0.0,
+          "memory_gb": 1.0} for n in (1, 2)]
+lines.append({"step": 2, "eval_top1_accuracy": 0.5, "eval_loss": 2.0})
+(folder / "made_up" / "metrics.jsonl").write_text("".join(json.dumps(x) + chr(10) for x in lines))
+time.sleep(600)
+"""
+
+
 def limited(run_group, most):
     return lambda command, seconds, **rest: run_group(command, min(seconds, most), **rest)
 
@@ -244,3 +291,23 @@ def test_the_tests_for_a_gpu_are_found_without_one():
     from benchmarks.gpu_steps.tests import FILES
 
     assert {line.partition("::")[0] for line in found} == set(FILES)
+
+
+def test_the_list_of_wheels_is_complete_and_can_be_read_by_pip():
+    """Spaces around hyphens made a line that pip refuses."""
+    lines = (ROOT / "benchmarks/gpu_wheels.txt").read_text().splitlines()
+    listed = {canonicalize_name(Requirement(line).name) for line in lines if line[:1] != "#"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    machine = default_environment() | {"python_version": "3.12", "python_full_version": "3.12.0"}
+    needed, todo = set(), [*wanted, "pytest", "hypothesis", "psutil", "turbojpeg"]
+    while todo:
+        requirement = Requirement(todo.pop())
+        name = canonicalize_name(requirement.name)
+        marker = requirement.marker
+        if name in needed | {"torch", "torchvision", "jinja2"}:  # torch brings Jinja2
+            continue
+        if marker is None or marker.evaluate(machine | {"extra": ""}):
+            needed.add(name)
+            todo += requires(name) or []
+    assert needed <= listed

@@ -205,3 +205,21 @@ def test_the_gain_and_the_cost_of_fast_decoding_are_those_of_the_result_file():
         f"accuracies move by at most {100 * moved:.2f} points",
     ):
         assert part in INFERENCE.sentences, part
+
+
+def test_the_times_of_a_start_are_those_of_the_result_files():
+    content = result_file("import_time")
+    assert f"median of {content['n']} [least, most] ([file]" in PAGE.sentences
+    assert PAGE.table("| process |") == [
+        [f"`{name}`", "{:.2f} [{:.2f}, {:.2f}]".format(*values)]
+        for name, values in content["median_and_range"].items()
+    ]
+    first = result_file("first_batch")
+    left_out, searched = (
+        "{:.2f} [{:.2f}, {:.2f}]".format(*values["cpu_seconds"])
+        for values in (first["median_and_range"], first["searched"])
+    )
+    assert (
+        f"it takes {left_out} CPU seconds, and {searched} where the collector searches what was "
+        f"imported ([file](../benchmarks/results/first_batch_202611.json), median of {first['n']})"
+    ) in PAGE.sentences

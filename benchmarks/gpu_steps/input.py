@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ PLAIN += ["augmentation.mixup_alpha=0.0", "augmentation.cutmix_alpha=0.0"]
 
 
 def main(args: StepArguments) -> None:
-    """Measure crops, then whole training."""
+    """Measure crops and whole training, in order of worth."""
     record = Record(args.output, "images per second with real images", seconds=args.seconds)
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
@@ -32,30 +33,44 @@ def main(args: StepArguments) -> None:
         inputs = {"photos": ("cnn_relu_imagenet", str(photos))}
         if args.data:
             inputs["cifar10"] = ("cifar10_cnn_prelu", args.data)
-        kinds = {"as the recipe": [], "crop and flip": PLAIN}
-        for data, (name, path) in inputs.items():
-            for kind, overrides in kinds.items():
-                recipe = load_recipe(
-                    ROOT / f"recipes/{name}.toml",
-                    [f"data.path={path}", "data.eval_split=", *overrides, *sizes(args)],
-                )
-                for workers in (1, cores):
-                    if not record.measure(
-                        f"{data}, {kind}, {workers} worker(s)",
-                        lambda r=recipe, w=workers: crops(r, w, dry_run=args.dry_run),
-                        seconds=0 if args.dry_run else 8,
-                    ):
-                        return
-        trained = [(network, kind) for network in ("cnn_relu", "cnn_prelu") for kind in kinds]
-        for network, kind in trained[:1] if args.dry_run else trained:
-            if not record.measure(
+        kinds = {"crop and flip": PLAIN, "as the recipe": []}
+
+        def decode(data: str, kind: str, workers: int) -> bool:
+            name, path = inputs[data]
+            recipe = load_recipe(
+                ROOT / f"recipes/{name}.toml",
+                [f"data.path={path}", "data.eval_split=", *kinds[kind], *sizes(args)],
+            )
+            return record.measure(
+                f"{data}, {kind}, {workers} worker(s)",
+                lambda: crops(recipe, workers, dry_run=args.dry_run),
+                seconds=0 if args.dry_run else 8,
+            )
+
+        def learn(network: str, kind: str) -> bool:
+            return record.measure(
                 f"training {network}, photos, {kind}",
-                lambda n=network, o=kinds[kind]: whole(
-                    n, photos, overrides=o, args=args, seconds=record.seconds_left
+                lambda: whole(
+                    network,
+                    photos,
+                    overrides=kinds[kind],
+                    args=args,
+                    seconds=record.seconds_left,
                 ),
                 seconds=0 if args.dry_run else 40,
-            ):
-                return
+            )
+
+        steps = [partial(decode, "photos", kind, cores) for kind in kinds]
+        steps += [
+            partial(learn, "cnn_relu", kind) for kind in list(kinds)[: 1 if args.dry_run else 2]
+        ]
+        steps += [partial(decode, "photos", kind, 1) for kind in kinds]
+        if args.data:
+            steps += [partial(decode, "cifar10", kind, n) for kind in kinds for n in (cores, 1)]
+        if not args.dry_run:
+            steps += [partial(learn, "cnn_prelu", kind) for kind in kinds]
+        if not all(step() for step in steps):  # in order of worth, until the time is over
+            return
     record.finish()
 
 

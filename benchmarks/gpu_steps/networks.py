@@ -267,7 +267,10 @@ class Work:
         if self.case.mode in ("reduce-overhead", "max-autotune"):
             skipped = torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
             found["cuda_graphs_skipped"] = skipped
-        return found | self.bounds(statistics.median(seconds), bandwidth)
+        try:
+            return found | self.bounds(statistics.median(seconds), bandwidth)
+        except Exception as error:  # the times are not lost with it
+            return found | {"bounds_error": f"{type(error).__name__}: {error}"[:500]}
 
     def activation_memory(self) -> dict[str, float]:
         """Measure what the forward pass keeps for the backward pass."""

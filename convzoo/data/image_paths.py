@@ -34,9 +34,7 @@ def image_file_bytes(files: Mapping[str, FileFacts], image_column: str) -> list[
     """
     column = f"{image_column}.bytes"
     rows = sum(int(facts.rows.sum()) for facts in files.values())
-    missing = sum(
-        int(facts.nulls[:, facts.columns.index(column)].sum()) for facts in files.values()
-    )
+    missing = sum(facts.nulls[facts.columns.index(column)] for facts in files.values())
     if not missing or (not _all_local(files) and missing < rows):
         return None
     example, sizes, found = "", [], 0

@@ -128,7 +128,7 @@ class FileFacts:
         features: what `datasets` wrote of the columns, JSON; empty without it.
         rows: rows of each row group, int64 (row groups,).
         sizes: uncompressed bytes of each column of each row group, int64 (row groups, columns).
-        nulls: rows without a value, as far as the file says, int64 (row groups, columns).
+        nulls: rows of each column without a value, as far as the file says.
     """
 
     packed: bytes
@@ -136,28 +136,28 @@ class FileFacts:
     features: bytes
     rows: np.ndarray
     sizes: np.ndarray
-    nulls: np.ndarray
+    nulls: tuple[int, ...]
 
     @classmethod
     def of(cls, footer: pq.FileMetaData) -> "FileFacts":
         """Read the facts from a footer."""
-        counts = np.zeros((footer.num_row_groups, footer.num_columns, 2), np.int64)
-        rows = np.empty(footer.num_row_groups, np.int64)
+        sizes = np.empty((footer.num_row_groups, footer.num_columns), np.int64)
+        rows, nulls = np.empty(footer.num_row_groups, np.int64), [0] * footer.num_columns
         for group in range(footer.num_row_groups):
             meta = footer.row_group(group)
             rows[group] = meta.num_rows
             for number in range(footer.num_columns):
                 column = meta.column(number)
                 known = column.statistics
-                nulls = known.null_count or 0 if known is not None else 0
-                counts[group, number] = column.total_uncompressed_size, nulls
+                nulls[number] += known.null_count or 0 if known is not None else 0
+                sizes[group, number] = column.total_uncompressed_size
         return cls(
             packed=pack(footer),
             columns=tuple(footer.schema.column(n).path for n in range(footer.num_columns)),
             features=(footer.metadata or {}).get(b"huggingface", b""),
             rows=rows,
-            sizes=counts[:, :, 0],
-            nulls=counts[:, :, 1],
+            sizes=sizes,
+            nulls=tuple(nulls),
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convzoo.allocator import give_back_freed_memory
 from convzoo.data.cards import read_card
 from convzoo.data.classes import check_class_names
 from convzoo.data.columns import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import datasets
 
 logger = logging.getLogger(__name__)
+MANY = 100_000  # row groups
 MAGIC = ("*", "?", "[", "]", "::")  # what file systems take for patterns and chains
 
 
@@ -143,6 +145,9 @@ def _open_table(tables: Tables, split: str, columns: Columns) -> Split:
     if not any(rows):
         raise FileNotFoundError(f"split {split!r} of {path} must hold images; it has none")
     names = [file.rsplit("/", 1)[-1] for file in files]
+    del by_file  # what the footers say takes more than what is kept of it
+    if len(groups) >= MANY:
+        give_back_freed_memory()
     return Split(
         path=path,
         name=split,
