@@ -72,9 +72,10 @@ def run_for(command: list[str], seconds: float) -> tuple[int | None, str]:
             status: int | None = process.wait(seconds)
         except subprocess.TimeoutExpired:
             status = None
-            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            for child in psutil.Process(process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
+                    child.kill()
+            process.kill()
             process.wait()
         output.seek(0)
         return status, output.read()
