@@ -6,6 +6,7 @@ import evaluate as evaluate_library
 import numpy as np
 import pytest
 import torch
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
@@ -140,6 +141,34 @@ def test_predict_and_the_demo_take_what_is_written(unsure, capsys):
     assert f"temperature {found['value']:.4f}, fitted on 120 images of the split validation" in said
     assert "On 60 other images [test]: loss" in said
     assert read_results(folder)[-1]["calibration"]["temperature"] == found
+
+
+def test_without_other_images_each_is_measured_with_a_temperature_of_others(unsure, capsys):
+    folder, data = unsure
+    for file in data.rglob("test-*.parquet"):
+        file.unlink()
+    words = ["calibrate", str(folder), "--data", str(data), "--num-workers", "0", "--quiet"]
+    words += ["--fit-split", "validation"]
+    assert main(words) == 1
+    assert "one of validation; got 'test'. Where no images were kept" in capsys.readouterr().err
+    before = read_results(folder)
+    assert all(each["dataset"]["split"] == "test" for each in before)  # nothing was evaluated
+    assert main([*words, "--cross-fit", "--split", "validation"]) == 2
+    assert main([*words, "--cross-fit"]) == 0
+    assert "On these, with temperatures that were fitted without them in" in capsys.readouterr().out
+    result = read_results(folder)[-1]
+    found = result["calibration"]["temperature"]
+    assert found["fitted_on"]["folds"] == 10 and found["fitted_on"]["num_samples"] == 120
+    table = read_predictions(folder / result["predictions"]["file"])
+    rank = np.argsort(np.argsort([bytes(digest) for digest in table.digest]))
+    grid = np.geomspace(0.5, 20, 2000)
+    losses = -log_softmax(table.logits / grid[:, None, None], axis=2)[:, range(120), table.label]
+    best = losses.mean(axis=1).argmin()
+    assert found["value"] == pytest.approx(grid[best], rel=2e-3)
+    parts = [rank % 10 == part for part in range(10)]
+    outside = [losses[losses[:, ~own].mean(axis=1).argmin(), own] for own in parts]
+    assert found["nll_after"] == pytest.approx(np.concatenate(outside).mean(), abs=1e-4)
+    assert found["nll_after"] > losses[best].mean()  # what was fitted on all would look better
 
 
 def test_what_says_nothing_of_other_images_is_refused(unsure, capsys, caplog):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convzoo.data.opening import DatasetReference
+from convzoo.data.opening import DatasetReference, find_source
 from convzoo.evaluation.chosen_images import Choice
 from convzoo.evaluation.evaluating import evaluate_folder
 from convzoo.evaluation.predicting import Kept
@@ -34,6 +34,7 @@ from convzoo.report.wording import count
 logger = logging.getLogger(__name__)
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures
 TOLERANCE = 1e-6  # of the logarithm of the temperature
+FOLDS = 10  # of cross-fitting
 STEP = 1.01  # from a bound inwards: a minimum between them is downhill there
 ROWS = 4096  # whose logits are made float64 at a time
 
@@ -45,6 +46,8 @@ class CalibrateOptions:
     Attributes:
         fit_split: split to fit on; "" for the validation share of the model's training.
         split: split to measure on.
+        cross_fit: measure on the images to fit on instead, each with a temperature that was fitted
+            on others.
         data: evaluated first, with logits; None for results that are recorded with them.
         protocol: of that evaluation; only how fast it is may be chosen.
         command: recorded in the results of that evaluation.
@@ -52,6 +55,7 @@ class CalibrateOptions:
 
     fit_split: str = ""
     split: str = "test"
+    cross_fit: bool = False
     data: DatasetReference | None = None
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
     command: str = ""
@@ -76,8 +80,7 @@ def calibrate_model(model_folder: str, options: CalibrateOptions) -> EvalResult:
             f"{folder}. Of a model on the Hub, `hf download` makes one"
         )
     _check_kind(folder)
-    if options.fit_split == options.split:
-        raise ValueError(f"--fit-split must differ from --split; both are {options.split!r}")
+    _check_splits(options)
     fitted_on = _result(folder, options.fit_split, options)
     if was_trained_on(folder, fitted_on):
         logger.warning(
@@ -86,22 +89,26 @@ def calibrate_model(model_folder: str, options: CalibrateOptions) -> EvalResult:
             folder,
             fitted_on["dataset"]["split"],
         )
-    measured = _result(folder, options.split, options)
+    measured = fitted_on if options.cross_fit else _result(folder, options.split, options)
     tables = [
         read_recorded_predictions(folder, each.get("predictions")) for each in (fitted_on, measured)
     ]
     fitting, measuring = (table.take(table.readable) for table in tables)
-    fitting = _without_shared(fitting, measuring)
+    if not options.cross_fit:
+        fitting = _without_shared(fitting, measuring)
     value = fit_temperature(_logits(fitting), fitting.label)
     about = FittingData(
         split=fitted_on["dataset"]["split"],
         fingerprint=fitting.fingerprint(),
         num_samples=len(fitting),
     )
-    temperature = _measure(value, measuring, about)
+    each = np.full(len(measuring), value)
+    if options.cross_fit:
+        about["folds"], each = FOLDS, cross_fitted(fitting)
+    temperature = _measure(value, measuring, about, each=each)
     if temperature["nll_after"] >= temperature["nll_before"]:
         raise ValueError(
-            f"the temperature must lower the loss on the images of the split {options.split}; "
+            f"the temperature must lower the loss on the images that it is measured on; "
             f"{value:.4g} changes it from {temperature['nll_before']:.6g} to "
             f"{temperature['nll_after']:.6g}, so none is recorded. Fit on more images, or use the "
             f"probabilities as they are"
@@ -115,6 +122,22 @@ def calibrate_model(model_folder: str, options: CalibrateOptions) -> EvalResult:
     result["calibration"] = {**measured["calibration"], "temperature": temperature}
     record_result(folder, result)
     return result
+
+
+def _check_splits(options: CalibrateOptions) -> None:
+    """Refuse, before anything is evaluated, splits on which nothing can be measured."""
+    if options.cross_fit:
+        return
+    if options.fit_split == options.split:
+        raise ValueError(f"--fit-split must differ from --split; both are {options.split!r}")
+    if options.data:
+        names = find_source(options.data).split_names()
+        if options.split not in names:
+            raise ValueError(
+                f"--split must be a split of {options.data.path}, one of {', '.join(names)}; got "
+                f"{options.split!r}. Where no images were kept for it, --cross-fit measures on "
+                f"those that the temperature is fitted on, in {FOLDS} parts"
+            )
 
 
 def _check_kind(folder: Path) -> None:
@@ -192,11 +215,36 @@ def _logits(table: PredictionTable) -> np.ndarray:
     return table.logits
 
 
-def _measure(value: float, table: PredictionTable, fitted_on: FittingData) -> Temperature:
-    """Measure loss and expected calibration error without and with a temperature."""
+def cross_fitted(table: PredictionTable) -> np.ndarray:
+    """Fit for each image a temperature on the images of the other parts, copies in one part.
+
+    Returns:
+        The temperatures, (num_images,). Parts are chosen by the digests of the images, so they do
+        not depend on their order.
+
+    Raises:
+        ValueError: if there are fewer different images than parts; and as `fit_temperature`.
+    """
+    _, number = np.unique(table.digest, axis=0, return_inverse=True)
+    part = number.reshape(-1) % FOLDS
+    if len(np.unique(part)) < FOLDS:
+        raise ValueError(
+            f"--cross-fit needs at least {FOLDS} different images; got {part.max(initial=-1) + 1}"
+        )
+    temperatures = np.empty(len(table))
+    for each in range(FOLDS):
+        others = part != each
+        temperatures[~others] = fit_temperature(_logits(table)[others], table.label[others])
+    return temperatures
+
+
+def _measure(
+    value: float, table: PredictionTable, fitted_on: FittingData, *, each: np.ndarray
+) -> Temperature:
+    """Measure loss and expected calibration error without temperatures, and with one of `each`."""
     logits, hits = _logits(table), table.hits()
     before, sure = cooled(logits, table.label, 1.0)
-    after, cooler = cooled(logits, table.label, value)
+    after, cooler = cooled(logits, table.label, each)
     return {
         "value": value,
         "fitted_on": fitted_on,
@@ -250,23 +298,24 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def cooled(
-    logits: np.ndarray, labels: np.ndarray, temperature: float
+    logits: np.ndarray, labels: np.ndarray, temperature: float | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute cross entropies and top-1 probabilities of logits divided by a temperature.
 
     Args:
         logits: (num_images, num_classes).
         labels: true classes, (num_images,).
-        temperature: above 0.
+        temperature: above 0; of all images, or (num_images,).
 
     Returns:
         Both float64, (num_images,).
     """
     losses, confidences = np.empty(len(labels)), np.empty(len(labels))
+    divisors = np.broadcast_to(temperature, len(labels))
     for start in range(0, len(labels), ROWS):
         part = slice(start, start + ROWS)
         scores = logits[part].astype(np.float64)
-        scores = (scores - scores.max(axis=1, keepdims=True)) / temperature
+        scores = (scores - scores.max(axis=1, keepdims=True)) / divisors[part, None]
         sums = np.exp(scores).sum(axis=1)
         losses[part] = np.log(sums) - scores[np.arange(len(scores)), labels[part]]
         confidences[part] = 1 / sums
@@ -278,9 +327,12 @@ def calibrated_sentence(model: str, result: EvalResult) -> str:
     found, dataset = result["calibration"]["temperature"], result["dataset"]
     images = found["fitted_on"]
     fitted, others = images["num_samples"], dataset["num_samples"]
+    where = f"On {count(others, 'other image')} [{dataset['split']}]"
+    if "folds" in images:
+        where = f"On these, with temperatures that were fitted without them in {FOLDS} parts"
     return (
         f"{model}: temperature {found['value']:.4f}, fitted on {count(fitted, 'image')} of the "
-        f"split {images['split']}. On {count(others, 'other image')} [{dataset['split']}]: loss "
+        f"split {images['split']}. {where}: loss "
         f"{found['nll_before']:.4f} -> {found['nll_after']:.4f}, calibration error "
         f"{found['ece_before']:.4f} -> {found['ece_after']:.4f}"
     )

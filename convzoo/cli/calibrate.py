@@ -8,7 +8,7 @@ import typer
 from convzoo.cli import options
 
 EXAMPLES = """
-convzoo calibrate runs/pets/model --data pets --validation-share
+convzoo calibrate runs/pets/model --data pets --validation-share --cross-fit
 convzoo calibrate MODEL --data DATASET --fit-split validation --split test
 convzoo calibrate MODEL --fit-split validation
 """
@@ -52,6 +52,15 @@ def calibrate(  # noqa: PLR0913  the options of a command are its parameters
             rich_help_panel=options.DATASET,
         ),
     ] = "test",
+    cross_fit: Annotated[
+        bool,
+        typer.Option(
+            "--cross-fit",
+            help="Measure on the images to fit on, where there are no others: each with a "
+            "temperature that was fitted on nine tenths without it.",
+            rich_help_panel=options.DATASET,
+        ),
+    ] = False,
     name: options.Name = "",
     revision: options.Revision = "",
     image_column: options.ImageColumn = "",
@@ -72,6 +81,8 @@ def calibrate(  # noqa: PLR0913  the options of a command are its parameters
         raise typer.BadParameter(
             "the images to fit on must be named by either --fit-split NAME or --validation-share"
         )
+    if cross_fit and split != "test":
+        raise typer.BadParameter("--cross-fit measures on the images to fit on: give no --split")
     from convzoo.calibration.calibrating import (
         CalibrateOptions,
         calibrate_model,
@@ -96,6 +107,7 @@ def calibrate(  # noqa: PLR0913  the options of a command are its parameters
         CalibrateOptions(
             fit_split=fit_split,
             split=split,
+            cross_fit=cross_fit,
             data=reference if data else None,
             protocol=EvaluationProtocol(batch_size=batch_size, num_workers=num_workers),
             command=command_line("python -m convzoo"),

@@ -157,11 +157,17 @@ class CalibrationBin(TypedDict):
 
 
 class FittingData(TypedDict):
-    """The images that a temperature was fitted on."""
+    """The images that a temperature was fitted on.
+
+    Attributes:
+        folds: present where they are those of the result: each was measured with a temperature that
+            was fitted without it and the rest of its part, one of so many.
+    """
 
     split: str
     fingerprint: str
     num_samples: int
+    folds: NotRequired[int]
 
 
 class Temperature(TypedDict):
@@ -169,7 +175,8 @@ class Temperature(TypedDict):
 
     Attributes:
         value: above 0; more than 1 makes a model less confident.
-        fitted_on: the images that it was fitted on; none of them is an image of the result.
+        fitted_on: the images that it was fitted on; none of them is an image of the result, unless
+            they have `folds`.
         nll_before: mean cross entropy of the result's images as the model is, in nats.
         nll_after: the same with this temperature.
         ece_before, ece_after: their expected calibration error.

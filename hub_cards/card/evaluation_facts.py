@@ -260,13 +260,20 @@ def calibration_sentence(evidence: Evidence) -> str:
         remedy = (
             f" Logits divided by {fitted['value']:.4g}, a temperature that was fitted on "
             f"{images['num_samples']:,} images of split {code(images['split'])}, change the loss "
-            f"here from {fitted['nll_before']:.4g} to {fitted['nll_after']:.4g}{error}."
+            f"here from {fitted['nll_before']:.4g} to {fitted['nll_after']:.4g}{error}"
+            f"{_folds(images)}."
         )
     return (
         f"{_named(evidence, result)}: the model gives its answers a probability of "
         f"{percent(confidence)} on average and is right in {percent(accuracy)} of the cases: on "
         f"average it is {verdict}.{remedy}"
     )
+
+
+def _folds(images: Record) -> str:
+    """Tell where a temperature was measured on the images that it was fitted on."""
+    parts = images.get("folds")
+    return f", each image with one that was fitted without its part, of {parts}" if parts else ""
 
 
 def robustness_sentences(evidence: Evidence) -> list[str]:
