@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from convzoo.data.opening import open_split
+from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
+from convzoo.evaluation.evaluating import evaluate_folder
 from convzoo.evaluation.label_maps import LabelMap
+from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.remeasuring import (
     Request,
     content_fingerprint,
@@ -111,6 +113,26 @@ def test_unreadable_images_that_counted_as_wrong_do_so_again(folder, tmp_path):
     answer = again(folder, result, tmp_path / "data" / "torn")
     assert answer["identified"] == "fingerprint" and answer["derived"]["wrong"] == []
     assert answer["top1_accuracy"] == pytest.approx(result["metrics"]["top1_accuracy"] * 9)
+    assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
+
+
+def test_the_images_of_a_list_are_found_below_its_root_again(folder, tmp_path):
+    (tmp_path / "my photos").mkdir()
+    (tmp_path / "lists").mkdir()
+    images, labels = coloured_images(6, seed=1)
+    lines = ["image,label"]
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (tmp_path / "my photos" / f"{number}.png").write_bytes(image)
+        lines.append(f"{number}.png,{list(COLOURS)[label]}")
+    listed = tmp_path / "lists" / "test.csv"
+    listed.write_text("\n".join(lines))
+    data = DatasetReference(str(listed), root=str(tmp_path / "my photos"))
+    protocol = EvaluationProtocol(batch_size=4)
+    measured = evaluate_folder(str(folder), data, split="test", command="", protocol=protocol)
+    result = json.loads(json.dumps(measured))
+    assert "must exist" in again(folder, result, listed)["reason"]
+    answer = again(folder, result, listed, root=data.root)
+    assert answer["identified"] == "fingerprint"
     assert answer["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
 
 

@@ -61,6 +61,7 @@ def compare(  # noqa: PLR0913  the options of a command are its parameters
     data: options.MovedData = "",
     image_column: options.ImageColumn = "",
     label_column: options.LabelColumn = "",
+    root: options.Root = "",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -82,7 +83,9 @@ def compare(  # noqa: PLR0913  the options of a command are its parameters
             common=common,
             seeds=seeds,
             output=Path(output) if output else None,
-            data=DatasetReference(data, image_column=image_column, label_column=label_column),
+            data=DatasetReference(
+                data, image_column=image_column, label_column=label_column, root=root
+            ),
             images=images,
         ),
     )

@@ -32,6 +32,7 @@ def report(  # noqa: PLR0913  the options of a command are its parameters
     data: options.MovedData = "",
     image_column: options.ImageColumn = "",
     label_column: options.LabelColumn = "",
+    root: options.Root = "",
     output: Annotated[
         str,
         typer.Option(
@@ -62,7 +63,9 @@ def report(  # noqa: PLR0913  the options of a command are its parameters
     from convzoo.report.reporting import ReportOptions, report_model
 
     options.hide_bars_of_transformers()
-    reference = DatasetReference(data, image_column=image_column, label_column=label_column)
+    reference = DatasetReference(
+        data, image_column=image_column, label_column=label_column, root=root
+    )
     written = report_model(
         model,
         ReportOptions(

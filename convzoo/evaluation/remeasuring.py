@@ -80,6 +80,7 @@ class Request:
         split: the split to look in; the recorded one if "".
         image_column: column of images; the only image column if "".
         label_column: column of class numbers; the only class column if "".
+        root: folder that the paths in lists of images are relative to; that of the list if "".
         sample: images to draw at random, without replacement, for each result; all if 0.
         seed: of the drawing.
         trust_remote_code: run the classes of the folder's own code instead of this package's.
@@ -93,6 +94,7 @@ class Request:
     split: str = ""
     image_column: str = ""
     label_column: str = ""
+    root: str = ""
     sample: int = 0
     seed: int | None = 0
     trust_remote_code: bool = False
@@ -393,6 +395,7 @@ def _reference(result: EvalResult, request: Request, *, path: str) -> DatasetRef
         revision=(path == recorded.get("id") and recorded.get("revision")) or "",
         image_column=request.image_column,
         label_column=request.label_column,
+        root=request.root,
     )
 
 

@@ -52,6 +52,7 @@ def open_recorded_data(
             path=path,
             name=(known and recorded.get("config")) or "",
             revision=(path == recorded.get("id") and recorded.get("revision")) or "",
+            root=data.root if data else "",
             image_column=data.image_column if data else "",
             label_column=data.label_column if data else "",
         ),

@@ -68,6 +68,15 @@ def _verify(  # noqa: PLR0913  # typer makes an option of each
     label_column: Annotated[
         str, Option("--label-column", metavar="NAME", help="column of class numbers in DATA")
     ] = "",
+    root: Annotated[
+        str,
+        Option(
+            "--root",
+            metavar="FOLDER",
+            help="that the paths in DATA, a list of images, are relative to; that of the list by "
+            "default",
+        ),
+    ] = "",
     batch_size: Annotated[
         int, Option("--batch-size", metavar="N", min=1, help="images per step")
     ] = 64,
@@ -100,6 +109,7 @@ def _verify(  # noqa: PLR0913  # typer makes an option of each
         split=split,
         image_column=image_column,
         label_column=label_column,
+        root=root,
         sample=sample or 0,
         seed=seed,
         trust_remote_code=trust_remote_code,

@@ -104,6 +104,7 @@ class Measuring:
         split: their split there; the recorded one if "".
         image_column: column of images; the only one if "".
         label_column: column of class numbers; the only one if "".
+        root: folder that the paths in lists of images are relative to; that of the list if "".
         sample: images to draw at random for each evaluation; all if 0.
         seed: of the drawing; a new one if None, so that nobody can prepare for it.
         trust_remote_code: run the repository's own code. Its process is no sandbox, and such code
@@ -116,6 +117,7 @@ class Measuring:
     split: str = ""
     image_column: str = ""
     label_column: str = ""
+    root: str = ""
     sample: int = 0
     seed: int | None = None
     trust_remote_code: bool = False
