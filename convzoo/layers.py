@@ -80,6 +80,26 @@ def describe_network(model: "PreTrainedModel", size: Sequence[int]) -> NetworkFa
     return {"layers": rows, "num_multiply_adds": counter.get_total_flops() // 2}
 
 
+def count_multiply_adds(model: "PreTrainedModel", size: Sequence[int]) -> int | None:
+    """Count as `describe_network` does, for a model of Transformers; None where that fails.
+
+    Args:
+        model: it is made again of its configuration, without values.
+        size: channels, height and width of the images.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    try:
+        with torch.device("meta"):
+            twin = type(model)(model.config).eval()
+            with FlopCounterMode(display=False) as counter, torch.inference_mode():
+                twin(torch.zeros(1, *size))
+    except Exception:  # the network may be anybody's, and a count is no condition
+        return None
+    return counter.get_total_flops() // 2 or None
+
+
 def image_shape(processor: "BaseImageProcessor") -> list[int]:
     """Channels, height and width of what a processor makes of an image."""
     size = getattr(processor, "crop_size", None) or getattr(processor, "size", None) or {}

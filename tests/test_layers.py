@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from convzoo.inspection.model import count_layers
-from convzoo.layers import describe_network, image_shape
+from convzoo.layers import count_multiply_adds, describe_network, image_shape
 from hub_cards.card.architecture import diagram, layer_rows
 from hub_cards.evidence.folder import read_evidence
 from modeling import FAMILIES, CNNConfig, ConvZooImageProcessor
@@ -58,6 +58,16 @@ def test_layers_are_called_by_what_they_do():
         ("features", 2048),
         ("linear", 9),
     ]
+
+
+def test_multiply_adds_of_a_model_of_transformers_are_counted():
+    """ResNet-50 of Transformers, whose 1x1, 3x3 and 7x7 convolutions and last layer are known."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    with torch.device("meta"):
+        model = ResNetForImageClassification(ResNetConfig(num_labels=1000))
+    assert count_multiply_adds(model, [3, 224, 224]) == 4_089_184_256  # torchvision: 4.09 G
+    assert count_multiply_adds(model, [1, 224, 224]) is None
 
 
 def test_a_model_that_cannot_be_called_without_values_is_not_described(caplog):

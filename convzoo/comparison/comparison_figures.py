@@ -1,7 +1,7 @@
 """Figures of a comparison: accuracy against cost, and images that one model alone gets right."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,7 @@ def save_scatter(path: Path, models: Sequence[dict[str, Any]]) -> None:
     figure.draw_without_rendering()  # now it is known where the points are
     figure.set_layout_engine("none")
     for panel, key in zip(axes, panels, strict=True):
-        _label(panel, [model for model in models if model[key]], key)
+        _label(panel, {place: model for place, model in enumerate(models) if model[key]}, key)
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
@@ -190,15 +190,16 @@ def _short(number: float) -> str:
     return f"{number:g}"
 
 
-def _label(axes: "Axes", models: Sequence[dict[str, Any]], key: str) -> None:
+def _label(axes: "Axes", models: Mapping[int, dict[str, Any]], key: str) -> None:
     """Write names to the right of all points, moved up where they would cover each other."""
-    places = [(model[key], 100 * model["top1_accuracy"]) for model in models]
+    places = [(model[key], 100 * model["top1_accuracy"]) for model in models.values()]
     points = axes.transData.transform(places) if places else np.zeros((0, 2))
     bottom, right = -np.inf, max(points[:, 0], default=0.0)
     for number in np.argsort(points[:, 1], kind="stable").tolist():
         x, y = points[number]
         bottom = max(y, bottom + LABEL_GAP)
-        name = visible(models[number]["name"]).replace("$", r"\$")
+        place, model = [*models.items()][number]
+        name = visible(model["name"]).replace("$", r"\$")
         axes.annotate(
             name if len(name) <= 32 else f"{name[:12]}...{name[-17:]}",
             places[number],
@@ -206,5 +207,5 @@ def _label(axes: "Axes", models: Sequence[dict[str, Any]], key: str) -> None:
             textcoords="offset points",
             va="center",
             size=8,
-            arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.6},
+            arrowprops={"arrowstyle": "-", "color": f"C{place % 10}", "linewidth": 0.6},
         )

@@ -17,7 +17,7 @@ from convzoo.evaluation.protocols import Computation, EvaluationProtocol
 from convzoo.evaluation.results import ModelFacts, results_folder
 from convzoo.evaluation.timm_models import hub_name, is_of_timm, load_timm
 from convzoo.files import file_sha256
-from convzoo.layers import describe_network, image_shape
+from convzoo.layers import count_multiply_adds, describe_network, image_shape
 from convzoo.model_names import loading_model
 
 
@@ -106,7 +106,10 @@ def _model_facts(model: PreTrainedModel, processor: BaseImageProcessor, *, name:
         "sha256": file_sha256(weights),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    facts |= cast(ModelFacts, describe_network(model, image_shape(processor)))
+    shape = image_shape(processor)
+    facts |= cast(ModelFacts, describe_network(model, shape))
+    if "num_multiply_adds" not in facts and (count := count_multiply_adds(model, shape)):
+        facts["num_multiply_adds"] = count
     if not Path(name).is_dir():
         facts["name"] = name
         if commit := getattr(model.config, "_commit_hash", None):

@@ -3,12 +3,22 @@
 import io
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hub_cards.card.formatting import dataset_link, dataset_name
 from hub_cards.evidence.folder import Evidence
 from hub_cards.files import Record, replace_bytes
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 FILE = "robustness.png"
+GROUPS = {  # of the benchmark, a panel each
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+}
 
 
 def largest_robustness(evidence: Evidence) -> Record | None:
@@ -62,28 +72,46 @@ def write_robustness_curves(evidence: Evidence) -> Path | None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    clean = result["clean"]["top1_accuracy"]
     names = list(dict.fromkeys(each["corruption"] for each in result["conditions"]))
-    for number, name in enumerate(names):
-        points = [each for each in result["conditions"] if each["corruption"] == name]
-        axes.plot(
-            [0, *(each["severity"] for each in points)],
-            [clean, *(each["top1_accuracy"] for each in points)],
-            color=f"C{number % 10}",
-            linestyle=("-", "--")[number // 10 % 2],
-            marker=".",
-            label=name.replace("_", " "),
-        )
-    axes.set(xlabel="severity; 0 is the image as it is", ylabel="top-1 accuracy", ylim=(0, None))
-    axes.set_xticks(range(6))
-    axes.grid(alpha=0.3)
-    axes.set_title(f"{dataset_name(result['dataset'])} [{result['dataset']['split']}]", size=10)
-    figure.legend(loc="outside right upper", fontsize=8)
+    known = {name for these in GROUPS.values() for name in these}
+    groups = GROUPS | {"other": tuple(name for name in names if name not in known)}
+    panels = {group: [n for n in names if n in these] for group, these in groups.items()}
+    panels = {group: these for group, these in panels.items() if these}
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.3 * columns, 0.5 + 2.9 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for panel, (group, these) in zip(axes, panels.items(), strict=False):
+        _draw(panel, result, these)
+        panel.set_title(group, size=9)
+    for panel in list(axes)[len(panels) :]:
+        panel.set_visible(False)
+    figure.supxlabel("severity; 0 is the image as it is", size=9)
+    figure.supylabel("top-1 accuracy in %", size=9)
+    dataset = result["dataset"]
+    figure.suptitle(f"{dataset_name(dataset)} [{dataset['split']}]".replace("$", r"\$"), size=10)
     drawing = io.BytesIO()
     figure.savefig(drawing, dpi=100, metadata={"Software": None})
     if not path.is_file() or path.read_bytes() != drawing.getvalue():
         replace_bytes(path, drawing.getvalue())
     return path
+
+
+def _draw(axes: "Axes", result: Record, corruptions: list[str]) -> None:
+    """Draw a line for each of some corruptions."""
+    clean = result["clean"]["top1_accuracy"]
+    for number, name in enumerate(corruptions):
+        points = [each for each in result["conditions"] if each["corruption"] == name]
+        axes.plot(
+            [0, *(each["severity"] for each in points)],
+            [100 * clean, *(100 * each["top1_accuracy"] for each in points)],
+            linestyle=("-", "--", "-.", ":")[number % 4],
+            marker=".",
+            label=name.replace("_", " "),
+        )
+    axes.set_xticks(range(6))
+    axes.set_ylim(0, 100)
+    axes.grid(alpha=0.3)
+    axes.tick_params(labelsize=8)
+    axes.legend(loc="lower left", fontsize=8)
