@@ -151,3 +151,11 @@ def test_a_recipe_balances_what_it_chooses_and_its_epoch_keeps_its_length(uneven
         "in an epoch each of the 4 images of 'blue' comes 4.50 times, and each of the 40 images of "
         "'red' comes 0.47 times"
     )
+
+
+@pytest.mark.parametrize(("classes", "size"), [(10, 5), (300, 6)])
+def test_the_plan_holds_as_many_bytes_of_an_image_as_the_page_says(classes, size):
+    labels = np.arange(3_000) % classes
+    balance = ClassBalance(labels, [1_000] * 3, strength=0.5, seed=0)
+    arrays = [value for value in vars(balance).values() if len(value) == len(labels)]
+    assert sum(array.nbytes for array in arrays) == size * len(labels)

@@ -94,7 +94,7 @@ def test_errors_and_ambiguous_images_come_in_their_order():
         unreadable=[3],
     )
     assert confident_errors(table).tolist() == [0, 4, 1]  # equal ones in the order of their rows
-    assert ambiguous(table).tolist() == [2, 1, 4, 0]
+    assert ambiguous(table).tolist() == [2, 1]  # of the others one answer is far ahead
     assert ambiguous(table_of([[1.0]], [0])).tolist() == []
     assert confusion_matrix(table).tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
 
@@ -346,7 +346,7 @@ def test_data_that_moved_changed_or_is_gone(evaluated, tmp_path, capsys, caplog)
     changed.write_bytes(encode(np.zeros((20, 24, 3), np.uint8), "PNG"))
     report(capsys, folder, "--data", moved)
     said = " ".join(page.read_text("utf-8").split())
-    assert "Not shown: 1 image of 12 on this page, which the dataset no longer has" in said
+    assert "Not shown: 1 image of 11 on this page, which the dataset no longer has" in said
     assert 0 < len(images_of(page)) < everything
 
 

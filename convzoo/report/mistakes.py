@@ -18,13 +18,15 @@ def confident_errors(table: PredictionTable) -> np.ndarray:
 
 
 def ambiguous(table: PredictionTable) -> np.ndarray:
-    """Return the places of all images, by the margin of the first answer over the second, rising.
+    """Return the places of images whose second answer is at least half as probable as the first.
 
-    A model of one class has no second answer: then there are none.
+    They come by the margin between the two, rising. A model of one class has no second answer:
+    then there are none.
     """
     if table.top_k < 2:
         return np.array([], np.int64)
-    places = np.flatnonzero(table.readable)
+    likely = table.top_probabilities[:, 1] >= table.top_probabilities[:, 0] / 2
+    places = np.flatnonzero(table.readable & likely)
     margin = table.top_probabilities[places, 0] - table.top_probabilities[places, 1]
     return places[np.argsort(margin, kind="stable")]
 

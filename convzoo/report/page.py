@@ -42,6 +42,7 @@ class Lists:
         errors, ambiguous, doubts: places in the table.
         suggested: class that the model is sure of instead, of each of the doubts.
         num_errors: wrong answers.
+        num_ambiguous: images whose second answer is nearly as probable as the first.
         num_doubts: labels in doubt.
     """
 
@@ -50,6 +51,7 @@ class Lists:
     doubts: np.ndarray
     suggested: np.ndarray
     num_errors: int
+    num_ambiguous: int
     num_doubts: int
 
     @property
@@ -60,13 +62,14 @@ class Lists:
 
 def choose_images(table: PredictionTable, limit: int) -> Lists:
     """Choose the first images of each list, `limit` at most."""
-    errors, doubts = confident_errors(table), doubtful_labels(table)
+    errors, close, doubts = confident_errors(table), ambiguous(table), doubtful_labels(table)
     return Lists(
         errors=errors[:limit],
-        ambiguous=ambiguous(table)[:limit],
+        ambiguous=close[:limit],
         doubts=doubts.places[:limit],
         suggested=doubts.suggested[:limit],
         num_errors=len(errors),
+        num_ambiguous=len(close),
         num_doubts=len(doubts.places),
     )
 
@@ -156,7 +159,7 @@ def _context(report: Report) -> Record:
         "without_images": _without_images(table),
         "explained": any(each.heats for each in report.illustrations.values()),
         "errors": {"entries": _error_entries(report), "all": lists.num_errors},
-        "ambiguous": {"entries": _ambiguous_entries(report)},
+        "ambiguous": {"entries": _ambiguous_entries(report), "all": lists.num_ambiguous},
         "doubts": {"entries": _doubt_entries(report), "all": lists.num_doubts},
         "training": TRAINING[report.trained_on],
         "bins": _bins(result),
