@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from convzoo.training.devices import (
+    advise_precision,
     check_compiler,
     check_deterministic,
     has_fast_bf16,
@@ -74,6 +75,17 @@ def test_emulated_bf16_is_a_warning(caplog):
         prepare_device(CPU, "bf16")
     assert len(caplog.messages) == (not has_fast_bf16(CPU))
     assert all("emulated on this CPU" in message for message in caplog.messages)
+
+
+def test_bf16_is_advised_where_the_processor_multiplies_in_it(monkeypatch):
+    large, small = 4_000_000_000, 5_000_000
+    for instructions in (True, False):
+        monkeypatch.setattr(
+            "torch.cpu._is_avx512_bf16_supported", lambda instructions=instructions: instructions
+        )
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+        assert ("this CPU multiplies" in advise_precision(CPU, "no", large)) == instructions
+        assert advise_precision(CPU, "bf16", large) == advise_precision(CPU, "no", small) == ""
 
 
 @pytest.mark.skipif(

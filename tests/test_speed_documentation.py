@@ -223,3 +223,15 @@ def test_the_times_of_a_start_are_those_of_the_result_files():
         f"it takes {left_out} CPU seconds, and {searched} where the collector searches what was "
         f"imported ([file](../benchmarks/results/first_batch_202611.json), median of {first['n']})"
     ) in PAGE.sentences
+
+
+def test_a_step_beside_that_of_timm_is_that_of_the_result_files():
+    files = [result_file(f"training_step_timm_{each}") for each in ("float32", "bfloat16")]
+    assert f"median of {files[0]['n']} rounds [least, most] ([float32]" in PAGE.sentences
+    both = [{row["network"]: row for row in content["rows"]} for content in files]
+    assert PAGE.table("| beside timm ResNet-50 |") == [
+        [name, *("{:.2f} [{:.2f}, {:.2f}]".format(*rows[name]["speed_over_peer"]) for rows in both)]
+        for name in list(both[0])[1:]
+    ]
+    slow, fast = (rows["CNN, PReLU"]["images_per_second"] for rows in both)
+    assert f"trains {fast / slow:.2f} times as many images a second" in PAGE.sentences

@@ -4,15 +4,17 @@ import io
 import pickle
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset
 
 from convzoo.data.examples import save_examples
 from convzoo.data.opening import open_split
 from convzoo.data.order import DataOrder
 from convzoo.data.share import Share
-from convzoo.data.stream import TrainStream, eval_rows, train_batches
+from convzoo.data.stream import TrainStream, eval_rows, train_batches, worker_share
 from convzoo.data.unreadable import UnreadableImages
 from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.settings import Augmentation, Preprocessing
@@ -323,3 +325,14 @@ def test_examples_are_named_by_row_and_class(source, tmp_path):
     save_examples(source, tmp_path / "examples", count=3)
     names = sorted(path.name for path in (tmp_path / "examples").iterdir())
     assert names == ["00000_red.png", "00020_blue.png", "00040_green.png"]
+
+
+class Backend(IterableDataset):
+    def __iter__(self):
+        worker_share(Share())
+        yield pa.default_memory_pool().backend_name
+
+
+def test_a_worker_holds_no_second_allocator():
+    (backend,) = DataLoader(Backend(), batch_size=None, num_workers=1)
+    assert backend == "system"

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -197,6 +198,8 @@ def worker_share(share: Share) -> Share:
     if worker is None:
         return share
     torch.set_num_threads(1)  # the processes are the parallelism
+    # Arrow's own allocator holds 20 MB more in each worker, at the same speed.
+    pa.set_memory_pool(pa.system_memory_pool())
     return share.part(worker.id, worker.num_workers)
 
 

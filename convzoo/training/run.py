@@ -27,7 +27,7 @@ from convzoo.training.batch_transform import BatchTransform
 from convzoo.training.class_weights import LabelWeights, class_weights, tell_class_weights
 from convzoo.training.commits import note_commits, stay_on_commits
 from convzoo.training.curves import plot_curves
-from convzoo.training.devices import check_compiler, prepare_device
+from convzoo.training.devices import advise_precision, check_compiler, prepare_device
 from convzoo.training.learner import AFTER_DIVERGENCE, Learner, build_learner
 from convzoo.training.metrics_log import read_metrics
 from convzoo.training.monitors import Monitors
@@ -399,6 +399,13 @@ def _tell_plan(run: Run) -> None:
         run.accelerator.num_processes,
         run.accelerator.device,
     )
+    model, processor = run.learner.bare_model, run.learner.processor
+    network = describe_network(model, image_shape(processor))
+    advice = advise_precision(
+        run.accelerator.device, recipe.train.mixed_precision, network.get("num_multiply_adds", 0)
+    )
+    if advice:
+        logger.info(advice)
     readers = run.accelerator.num_processes * max(1, recipe.data.num_workers)
     if run.label_weights.weights is not None:
         tell_class_weights(run.label_weights.weights.cpu().numpy(), data.label_names)
