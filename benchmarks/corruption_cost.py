@@ -63,7 +63,7 @@ def main() -> None:
             name: row | {"of_preparation": round(row["milliseconds"] / preparation, 2)}
             for name, row in rows.items()
         },
-        "command": command_line("python"),
+        "command": command_line("python benchmarks/corruption_cost.py"),
         "date": now(),
         "environment": describe_environment(),
     }

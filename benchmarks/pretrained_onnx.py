@@ -75,7 +75,7 @@ def main() -> None:
             "largest_difference_of_a_loss": float(np.abs(predictions.loss - losses).max()),
         },
         "model": result["model"],
-        "command": command_line("python"),
+        "command": command_line("python benchmarks/pretrained_onnx.py"),
         "date": now(),
         "environment": describe_environment(),
     }

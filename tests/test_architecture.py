@@ -176,7 +176,7 @@ def test_every_module_has_its_test_file(package):
         "prediction_table": "prediction_file",
         "unfinished": "predicting_to_file",
         **dict.fromkeys(("corrupting", "robustness_results"), "robustness"),
-        "rederiving": "remeasuring",
+        **dict.fromkeys(("rederiving", "strict_loading"), "remeasuring"),
         "classifiers": "evaluating",
         "class_matching": "evaluating",
         "chosen_images": "evaluating",

@@ -16,6 +16,7 @@ from convzoo.evaluation.protocols import Computation
 from convzoo.evaluation.results import read_results, results_folder
 from convzoo.files import file_sha256
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
+from tests.support.documents import Page, result_file
 from tests.support.evaluations import evaluate
 from tests.support.exported_files import BIAS, WEIGHTS, describe, write_onnx
 from tests.support.images import COLOURS, coloured_images
@@ -61,6 +62,17 @@ def test_a_file_of_onnx_is_as_accurate_as_a_plain_loop(form, folder, colour_data
     }
     ten = evaluate(file, colour_data, crops=10)
     assert ten["protocol"]["views"] == 10
+
+
+def test_a_pretrained_network_answers_as_in_a_plain_loop():
+    """What benchmarks/pretrained_onnx.py measured, and what the page says of it."""
+    measured = result_file("pretrained_onnx")
+    images, loop, ours = (measured[key] for key in ("num_images", "plain_loop", "convzoo"))
+    right, wrong = loop["num_correct"].values()
+    assert ours["same_answers"] == images and ours["num_correct"] == right > wrong
+    assert ours["loss"] == pytest.approx(loop["loss"], rel=1e-6)
+    assert f"to {images}, of which {right} are right" in Page("docs/any-model.md").sentences
+    assert f"instead of its own {wrong} would be" in Page("docs/any-model.md").sentences
 
 
 def test_results_of_networks_in_one_folder_do_not_drop_each_other(folder, colour_data):

@@ -15,9 +15,9 @@ from convzoo.evaluation.remeasuring import (
     Request,
     content_fingerprint,
     draw,
-    load_strictly,
     reevaluate,
 )
+from convzoo.evaluation.strict_loading import load_strictly
 from convzoo.files import file_sha256
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.evaluations import evaluate

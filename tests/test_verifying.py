@@ -25,6 +25,7 @@ from hub_cards.verify.report import report
 from hub_cards.verify.result_checks import check_results
 from hub_cards.verify.verifying import Verification
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
+from tests.support.evaluations import evaluate
 from tests.support.hub_server import HubServer
 from tests.support.images import encode, write_split
 
@@ -658,15 +659,24 @@ def test_preprocessing_that_is_not_the_measured_one_is_found_out(data, model, ve
     assert re.search(r"measured with image_mean \[.*\], published with \[0.0, ", done.stdout)
 
 
-def test_a_stock_model_is_not_checked(verify, tmp_path):
-    from transformers import ResNetConfig, ResNetForImageClassification
+def test_a_stock_model_is_measured_again(verify, data, tmp_path):
+    from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=3)
-    ResNetForImageClassification(config).save_pretrained(tmp_path / "resnet")
-    done, content = verify(tmp_path / "resnet")
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], id2label=dict(enumerate(NAMES))
+    )
+    folder = tmp_path / "resnet"
+    ResNetForImageClassification(config).save_pretrained(folder)
+    done, content = verify(folder)
     assert done.returncode == 4 and {each["verdict"] for each in content["checks"]} == {
         "not checked"
     }
-    (tmp_path / "resnet" / "eval_results.json").write_text(json.dumps({"results": [RESULT]}))
-    done, content = verify(tmp_path / "resnet")
-    assert done.returncode == 4 and verdicts(content)["weights"] == "not checked"
+    ConvNextImageProcessor(size={"shortest_edge": 32}).save_pretrained(folder)
+    evaluate(folder, data)
+    done, content = verify(folder, "--data", data)
+    assert done.returncode == 4  # what files such a folder must have is not known
+    assert verdicts(content) == {"evidence": "not checked", "weights": "holds"}
+    assert {*verdicts(content, "many").values()} == {"holds"}
+    (folder / "model.safetensors").rename(folder / "others.safetensors")
+    done, content = verify(folder, "--data", data)
+    assert verdicts(content)["weights"] == "not checked"

@@ -60,7 +60,8 @@ def load_classifier(name: str, *, trust_remote_code: bool = False) -> Classifier
     name = hub_name(name)
     if exported := find_exported(name):
         network, processor, facts = load_exported(exported)
-        facts |= {} if results_folder(name) else {"name": name}
+        if not results_folder(name):
+            facts |= {"name": name, "commit": exported.parent.name}  # of the Hub's cache
         return Classifier(
             name=name, model=network, processor=processor, names=network.names, facts=facts
         )

@@ -15,21 +15,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NotRequired, cast
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
-from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
-from transformers.dynamic_module_utils import (
-    get_class_from_dynamic_module,
-    get_relative_import_files,
-)
+from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 from typing_extensions import TypedDict
 
-import modeling
 from convzoo.allocator import keep_freed_memory
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
@@ -43,7 +38,6 @@ from convzoo.evaluation.class_matching import (
     class_names,
     match_classes,
 )
-from convzoo.evaluation.exported_networks import find_exported, load_exported
 from convzoo.evaluation.label_maps import recorded_classes
 from convzoo.evaluation.predicting import content_digest, predict_split
 from convzoo.evaluation.prediction_table import PredictionFacts, PredictionTable
@@ -59,13 +53,9 @@ from convzoo.evaluation.results import (
     check_result,
 )
 from convzoo.evaluation.statistics import break_down
+from convzoo.evaluation.strict_loading import Loading, load_strictly
 from convzoo.files import write_json
 
-AUTO_CLASSES = {
-    "config.json": ("AutoConfig", "AutoModelForImageClassification"),
-    "preprocessor_config.json": ("AutoImageProcessor",),
-}
-ADAPTER = "adapter_config.json"  # with peft, Transformers would load what it names
 OTHER = "their fingerprint is not the recorded one"
 
 
@@ -100,28 +90,6 @@ class Request:
     trust_remote_code: bool = False
     batch_size: int = 64
     num_workers: int = 2
-
-
-class Loading(TypedDict):
-    """How a model was loaded.
-
-    Attributes:
-        code: the class of the model; None if it could not be found.
-        files: for each file of code of the folder, whether it has the text of this package's.
-        error: why the model could not be loaded, or None.
-        unknown_family: whether that is because this package has no such model.
-        exported: of a network in a file of another format: name of the file -> its SHA-256.
-    """
-
-    code: str | None
-    files: dict[str, bool]
-    error: str | None
-    unknown_family: bool
-    exported: NotRequired[dict[str, str]]
-
-
-class UnknownFamilyError(ValueError):
-    """A model of another family than those of this package."""
 
 
 class Answer(TypedDict, total=False):
@@ -236,95 +204,6 @@ def _repeat(
         again = zip(predictions.row.tolist(), predictions.top_classes[:, 0].tolist(), strict=True)
         derived[0]["same_answers"] = sum(answers.get(row) == first for row, first in again)
     return answer
-
-
-def load_strictly(
-    folder: Path, *, trust_remote_code: bool = False
-) -> tuple[Loading, PreTrainedModel | None, BaseImageProcessor | None]:
-    """Load weights from model.safetensors and nothing else, all of them and no others.
-
-    Args:
-        folder: the model folder.
-        trust_remote_code: run the classes of the folder's own code instead of this package's.
-
-    Returns:
-        What is known of it; then model and image processor, both None after an error.
-    """
-    facts: Loading = {"code": None, "files": {}, "error": None, "unknown_family": False}
-    try:
-        if exported := find_exported(str(folder)):
-            return _load_exported(exported, facts, trust_remote_code=trust_remote_code)
-        references: dict[str, str] = {}
-        named: set[str] = set()
-        for name, keys in AUTO_CLASSES.items():
-            auto_map = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"]
-            references |= {key: auto_map[key] for key in keys}
-            named |= set(auto_map.values())  # also what other classes of Transformers would run
-        if any("--" in reference for reference in named):
-            raise ValueError(f"auto_map must name code of this folder only; got {sorted(named)}")
-        files = {f"{each.partition('.')[0]}.py" for each in named}
-        for name in sorted(files):  # and what these would import
-            files |= {Path(path).name for path in get_relative_import_files(folder / name)}
-        facts["files"] = {name: _is_ours(folder, name) for name in sorted(files)}
-        if trust_remote_code:
-            config_class, model_class, processor_class = (
-                cast(Any, get_class_from_dynamic_module(each, folder))
-                for each in references.values()
-            )
-        else:
-            config_class, model_class, processor_class = _our_classes(folder)
-        facts["code"] = f"{model_class.__module__}.{model_class.__qualname__}"
-        config = config_class.from_pretrained(folder)
-        if getattr(config, "transformers_weights", None) or (folder / ADAPTER).exists():
-            raise ValueError(
-                "weights must come from model.safetensors only, without transformers_weights in "
-                f"config.json and without {ADAPTER}"
-            )
-        model, said = model_class.from_pretrained(
-            folder,
-            config=config,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        wrong = {key: sorted(map(str, value)) for key, value in said.items() if value}
-        if wrong:
-            raise ValueError(f"weights and model do not fit: {json.dumps(wrong)}")
-        processor = processor_class.from_pretrained(folder)
-    except Exception as error:  # the code may be anybody's
-        facts["error"] = f"{type(error).__name__}: {error}"
-        facts["unknown_family"] = isinstance(error, UnknownFamilyError)
-        return facts, None, None
-    return facts, model, processor
-
-
-def _load_exported(
-    path: Path, facts: Loading, *, trust_remote_code: bool
-) -> tuple[Loading, Any, BaseImageProcessor]:
-    """Load a network from a file; a program only if the repository's code may run."""
-    if path.suffix != ".onnx" and not trust_remote_code:
-        raise ValueError(f"{path.name} is a program, which runs with --trust-remote-code only")
-    network, processor, described = load_exported(path)
-    facts["code"] = {"onnx": "onnxruntime", "torch-export": "torch.export"}[described["format"]]
-    facts["exported"] = {path.name: described["sha256"]}
-    return facts, network, processor
-
-
-def _is_ours(folder: Path, name: str) -> bool:
-    ours, theirs = Path(modeling.__file__).with_name(name), folder / name
-    return ours.is_file() and ours.read_text("utf-8") == theirs.read_text("utf-8")
-
-
-def _our_classes(
-    folder: Path,
-) -> tuple[type[PreTrainedConfig], type[PreTrainedModel], type[BaseImageProcessor]]:
-    model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    families = {each.model_type: (each, model) for each, model in modeling.FAMILIES.items()}
-    if model_type not in families:
-        raise UnknownFamilyError(
-            f"model_type must be one of {', '.join(families)} to be loaded without the folder's "
-            f"own code; got {model_type!r}"
-        )
-    return *families[model_type], modeling.ConvZooImageProcessor
 
 
 def find_data(result: EvalResult, request: Request, *, names: Sequence[str]) -> FoundData | str:
@@ -487,7 +366,7 @@ def _other_settings(
     processor: BaseImageProcessor, recorded: dict[str, Any]
 ) -> dict[str, list[Any]]:
     """Find recorded settings that the published processor does not have: [recorded, published]."""
-    published = processor.to_dict()
+    published = json.loads(json.dumps(processor.to_dict(), default=str))  # lists, no tuples
     return {
         key: [value, published[key]]
         for key, value in recorded.items()

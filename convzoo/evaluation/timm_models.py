@@ -65,6 +65,7 @@ def load_timm(name: str) -> tuple[PreTrainedModel, BaseImageProcessor, tuple[str
     names = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
     if len(names) == len(imagenet_names()) and names[0].startswith("tench"):
         names = tuple(imagenet_names())  # timm calls two classes crane, and two maillot
+        model.config.id2label = dict(enumerate(names))
     return model, processor, names
 
 

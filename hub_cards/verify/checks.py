@@ -145,7 +145,7 @@ def check_loading(loaded: Record, *, trusted: bool, stock: bool = False) -> list
     """Judge weights and code by what the evaluating process says of them.
 
     Args:
-        loaded: see `convzoo.evaluation.remeasuring.load_strictly`.
+        loaded: see `convzoo.evaluation.strict_loading.load_strictly`.
         trusted: whether the repository's code was allowed to run.
         stock: whether it is a model of Transformers itself, which needs no code of its own.
     """
@@ -153,8 +153,12 @@ def check_loading(loaded: Record, *, trusted: bool, stock: bool = False) -> list
         ((file, sha256),) = exported.items()
         detail = f"{file}, SHA-256 {sha256}, was run by {loaded['code']}"
         return [Check("weights", HOLDS, detail)]
+    if stock and loaded["error"]:
+        detail = f"a model of Transformers itself, which cannot be loaded here; {loaded['error']}"
+        return [Check("weights", OPEN, detail)]
     if stock:
-        return [Check("weights", OPEN, "a model of Transformers itself, which is not loaded here")]
+        detail = f"loaded strictly by Transformers itself ({loaded['code']})"
+        return [Check("weights", HOLDS, detail)]
     if loaded["code"] is None:
         return [Check("weights", FAILS, f"there is no code to load them with; {loaded['error']}")]
     others = [name for name, is_ours in loaded["files"].items() if not is_ours]
