@@ -601,3 +601,22 @@ def test_one_image_gives_the_same_logits_alone_and_in_a_batch():
     with torch.inference_mode():
         batch, alone = model(x).logits, torch.cat([model(image[None]).logits for image in x])
     assert torch.allclose(batch, alone, rtol=0, atol=1e-12)
+
+
+def test_hooks_see_what_a_batch_norm_gives_although_relus_work_in_place():
+    shape = {"embedding_size": 4, "hidden_sizes": [8, 16], "depths": [1, 1], "num_labels": 3}
+    torch.manual_seed(0)
+    plain = CNN(CNNConfig(use_prelu=False, stem="small", bottleneck_expansion=2, **shape)).train()
+    model, images, kept = copy.deepcopy(plain), torch.randn(4, 3, 8, 8, requires_grad=True), []
+    plain(images).logits.sum().backward()
+    norm = model.stages[0][0].bn1
+    handle = norm.register_forward_hook(lambda module, args, output: kept.append(output))
+    model(images).logits.sum().backward()
+    assert (kept[0] < 0).any()
+    handle.remove()
+    model.zero_grad()
+    for module in [*model.stem.modules(), *model.stages.modules()]:
+        module.register_full_backward_hook(lambda module, grad_input, grad_output: None)
+    model(images).logits.sum().backward()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
