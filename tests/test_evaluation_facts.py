@@ -62,6 +62,27 @@ def test_a_part_of_a_split_never_passes_for_the_whole(full):
     assert '`classes = ["a", "b"]`; `limit = 263`, `spaced = true`' in section(card, "Measurement")
 
 
+def test_other_answers_and_other_labels_are_named(full):
+    """A model that chose among few classes, one whose classes a file matched, and ReaL labels."""
+    matching = {"by": "name", "num_model_classes": 1200, "num_data_classes": 1200}
+    restricted = DATASET | {"class_matching": matching | {"restricted": True}}
+    mapped = {"by": "file", "num_model_classes": 7, "file": "m.csv", "map": {"a": ["Bag"]}}
+    real = {"file": "real.json", "sha256": "0" * 64, "num_samples": 200, "num_correct": 100}
+    real |= {"top1_accuracy": 0.5, "interval_95": [0.4314, 0.5686]}
+    put_results(
+        full,
+        result(full, dataset=restricted),
+        result(full, dataset=DATASET | {"class_matching": mapped}, real_labels=real),
+    )
+    card = render(full)
+    evaluation = section(card, "Evaluation")
+    assert "(among 1,200 classes, those of the data only)" in evaluation
+    assert "(among 7 classes, matched by a file)" in evaluation
+    assert "| 50.00 % [43.14, 56.86] of 200 images with labels in `real.json` |" in section(
+        card, "Measurement"
+    )
+
+
 def test_unreadable_images_are_counted_and_named(full):
     calibration = json.loads(json.dumps(BREAKDOWN["calibration"]))
     bins = calibration["bins"]

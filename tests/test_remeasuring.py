@@ -19,6 +19,7 @@ from convzoo.evaluation.remeasuring import (
 )
 from convzoo.evaluation.strict_loading import load_strictly
 from convzoo.files import file_sha256
+from hub_cards.verify.checks import check_loading
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.evaluations import evaluate
 from tests.support.exported_files import describe, write_onnx
@@ -211,6 +212,8 @@ def test_a_network_in_a_file_is_measured_again(tmp_path, colour_data):
     describe(tmp_path, file="model.pt2")
     loaded, model, _ = load_strictly(tmp_path)
     assert model is None and "runs with --trust-remote-code only" in loaded["error"]
+    (check,) = check_loading(loaded, trusted=False)
+    assert check.verdict == "not checked" and check.detail.startswith("model.pt2 was not run")
 
 
 def test_every_image_is_drawn_equally_often_and_with_any_other_one():

@@ -59,6 +59,11 @@ def load_classifier(name: str, *, trust_remote_code: bool = False) -> Classifier
     """
     name = hub_name(name)
     if exported := find_exported(name):
+        if exported.suffix != ".onnx" and not results_folder(name) and not trust_remote_code:
+            raise ValueError(
+                f"{exported.name} of {name} is a program: read it, and let it run "
+                f"with --trust-remote-code"
+            )
         network, processor, facts = load_exported(exported)
         if not results_folder(name):
             facts |= {"name": name, "commit": exported.parent.name}  # of the Hub's cache

@@ -121,7 +121,7 @@ def find_exported(name: str) -> Path | None:
         return None
     described = _read(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else {}
     if "file" in described:
-        return path / str(described["file"])
+        return path / Path(str(described["file"])).name
     found = sorted(each for each in path.iterdir() if each.suffix in FORMS)
     if len(found) > 1:
         raise ValueError(
@@ -141,7 +141,7 @@ def _on_the_hub(name: str) -> Path | None:
     if fetch("config.json") or not (description := fetch(DESCRIPTION)):
         return None
     fetch("preprocessor_config.json")
-    return fetch(str(_read(description).get("file", "model.onnx")))
+    return fetch(Path(str(_read(description).get("file", "model.onnx"))).name)
 
 
 def describe_exported(path: Path) -> ExportedFile:

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 import modeling
 from convzoo.evaluation.exported_networks import find_exported, load_exported
 from convzoo.evaluation.timm_models import is_of_timm, load_timm
+from convzoo.files import file_sha256
 
 AUTO_CLASSES = {
     "config.json": ("AutoConfig", "AutoModelForImageClassification"),
@@ -146,11 +147,11 @@ def _load_exported(
     path: Path, facts: Loading, *, trust_remote_code: bool
 ) -> tuple[Loading, Any, BaseImageProcessor]:
     """Load a network from a file; a program only if the repository's code may run."""
+    facts["exported"] = {path.name: file_sha256(path) if path.is_file() else ""}
     if path.suffix != ".onnx" and not trust_remote_code:
         raise ValueError(f"{path.name} is a program, which runs with --trust-remote-code only")
     network, processor, described = load_exported(path)
     facts["code"] = {"onnx": "onnxruntime", "torch-export": "torch.export"}[described["format"]]
-    facts["exported"] = {path.name: described["sha256"]}
     return facts, network, processor
 
 

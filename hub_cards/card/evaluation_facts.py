@@ -169,12 +169,22 @@ def measurement_rows(evidence: Evidence, result: Record) -> Rows:
     rows = [
         ("Protocol", protocol or "one view, preprocessed as the card says"),
         *provenance_rows(result["dataset"]),
+        ("Top-1 accuracy by reassessed labels (ReaL)", _real_labels(result)),
         ("Unreadable images, counted as wrong", _unreadable_images(result)),
         ("What the model said of each image", _predictions(evidence, result)),
         ("Images per second, with decoding", scalar(result.get("images_per_second"))),
         *environment_rows(result, evidence),
     ]
     return present(rows)
+
+
+def _real_labels(result: Record) -> str:
+    """Tell the accuracy by several right classes of an image; "" where that was not measured."""
+    found = result.get("real_labels")
+    if not found:
+        return ""
+    accuracy = _with_interval(found["top1_accuracy"], found.get("interval_95"))
+    return f"{accuracy} of {found['num_samples']:,} images with labels in {code(found['file'])}"
 
 
 def _unreadable_images(result: Record) -> str:

@@ -151,6 +151,8 @@ def check_loading(loaded: Record, *, trusted: bool, stock: bool = False) -> list
     """
     if exported := loaded.get("exported"):
         ((file, sha256),) = exported.items()
+        if loaded["error"]:
+            return [Check("weights", OPEN, f"{file} was not run; {loaded['error']}")]
         detail = f"{file}, SHA-256 {sha256}, was run by {loaded['code']}"
         return [Check("weights", HOLDS, detail)]
     if stock and loaded["error"]:
