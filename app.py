@@ -8,7 +8,7 @@ It needs gradio, transformers and torch but nothing else of this repository, bec
 this file without the rest; models.txt beside it names the models then. Code stored beside the
 weights is run, so name only models that you trust; ID@COMMIT is the model as it was then.
 
-    python app.py                            # those of models.txt, else of `make quickstart`
+    python app.py                            # those of models.txt, of `make quickstart`, or ours
     python app.py MODEL [MODEL ...]          # model folders, or model ids on the Hub, side by side
     CONVZOO_MODEL=MODEL,MODEL python app.py  # the same by environment, for a copy of a Space
     CONVZOO_EXAMPLES=FOLDER python app.py    # other example pictures
@@ -28,6 +28,7 @@ import argparse
 import copy
 import hashlib
 import html
+import importlib
 import json
 import math
 import os
@@ -51,6 +52,7 @@ if TYPE_CHECKING:  # else imported where they are used: --help answers at once
 
 HERE = Path(__file__).resolve().parent
 QUICKSTART = HERE / "runs/quickstart/model"
+SHIPPED = HERE / "data/models/fashion-mnist-cnn"  # with a checkout, whose modeling/ has its code
 # What is downloaded of a model on the Hub.
 MODEL_FILES = ("*.json", "*.py", "*.safetensors", "README.md", "examples/*")
 # As in convzoo/images: Pillow would hand EPS to Ghostscript, whatever the file is called.
@@ -232,6 +234,7 @@ def load_classifier(name: str) -> Classifier:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     folder = fetch(name)
+    register_families(folder)
     untyped: Any = AutoImageProcessor  # Transformers does not annotate its from_pretrained
     processor = untyped.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForImageClassification.from_pretrained(
@@ -253,6 +256,14 @@ def load_classifier(name: str) -> Classifier:
     )
     classifier.logits(Image.new("RGB", (64, 64)))  # the first call is slower than those to come
     return classifier
+
+
+def register_families(folder: Path) -> None:
+    """Let Transformers know the families of a checkout, for a model without code beside it."""
+    config = folder / "config.json"
+    has_code = not config.is_file() or '"auto_map"' in config.read_text(encoding="utf-8")
+    if not has_code and (HERE / "modeling").is_dir():
+        importlib.import_module("modeling")
 
 
 def one_line(text: str) -> str:
@@ -809,14 +820,14 @@ def build_demo(classifiers: list[Classifier], examples: list[str]) -> "gr.Blocks
 
 
 def default_models() -> list[str]:
-    """Return the models of CONVZOO_MODEL, else of models.txt, else that of `make quickstart`."""
+    """Return the models of CONVZOO_MODEL, of models.txt, of `make quickstart`, or a shipped one."""
     listed = HERE / "models.txt"
     if given := os.environ.get("CONVZOO_MODEL"):
         return [name.strip() for name in given.split(",") if name.strip()]
     if listed.is_file():  # its folders lie beside it
         names = listed.read_text(encoding="utf-8").split()
         return [str(HERE / name) if (HERE / name).is_dir() else name for name in names]
-    return [str(QUICKSTART)] if QUICKSTART.is_dir() else []
+    return [str(folder) for folder in (QUICKSTART, SHIPPED) if folder.is_dir()][:1]
 
 
 def main(argv: list[str] | None = None) -> None:

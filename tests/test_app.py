@@ -845,6 +845,7 @@ def test_damaged_and_enormous_files_are_refused_by_name_of_the_fault(tmp_path, m
 def test_a_model_that_is_not_there_ends_the_program_with_advice(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("CONVZOO_MODEL", raising=False)
     monkeypatch.setattr(app, "QUICKSTART", tmp_path / "none")
+    monkeypatch.setattr(app, "SHIPPED", tmp_path / "none")
     with pytest.raises(SystemExit, match="2"):
         app.main([])
     assert "run `make quickstart`, or give a model folder or Hub id" in capsys.readouterr().err
@@ -855,6 +856,21 @@ def test_a_model_that_is_not_there_ends_the_program_with_advice(tmp_path, monkey
     with pytest.raises(SystemExit, match="1"):
         app.main(["runs/no/model"])
     assert "there is no folder /" in capsys.readouterr().err
+
+
+SHIPPED = """
+import pathlib, app
+
+app.QUICKSTART = pathlib.Path("none")
+(name,) = app.default_models()
+classifier = app.load_classifier(name)
+print(classifier.title, len(classifier.labels), len(app.find_examples(app.fetch(name))))
+"""
+
+
+def test_where_nothing_was_trained_a_shipped_model_is_shown(tmp_path):
+    done = run("-c", SHIPPED, cwd=tmp_path, PYTHONPATH=str(ROOT), CONVZOO_MODEL="")
+    assert done.stdout.split()[-2:] == ["10", "8"]
 
 
 def test_help_and_import_load_no_large_library():
