@@ -247,7 +247,7 @@ def load_classifier(name: str) -> Classifier:
     labels = [f"{n} ({i})" if count[n] > 1 else n for i, n in enumerate(labels)]
     title, card = read_card(folder, "" if Path(name).is_dir() else name)
     classifier = Classifier(
-        title=one_line(title) or re.sub(r"@[0-9a-f]{40}$", "", name),
+        title=one_line(title) or one_line(name_of(name)),
         card=card,
         model=model,
         processor=processor,
@@ -256,6 +256,15 @@ def load_classifier(name: str) -> Classifier:
     )
     classifier.logits(Image.new("RGB", (64, 64)))  # the first call is slower than those to come
     return classifier
+
+
+def name_of(model: str) -> str:
+    """Call a model by its folder (of runs/NAME/model by NAME), or by its id without a commit."""
+    path = Path(model)
+    if not path.is_dir():
+        return re.sub(r"@[0-9a-f]{40}$", "", model)
+    path = path.resolve()
+    return path.parent.name if path.name == "model" else path.name
 
 
 def register_families(folder: Path) -> None:
