@@ -52,7 +52,7 @@ def models(
 
 def _table(found: "tuple[PublishedModel, ...]") -> str:
     """Draw a line for each model."""
-    rows = [("name", "family", "weights", "top-1", "measured with", "licence", "from")]
+    rows = [("name", "family", "parameters", "top-1", "measured with", "licence", "from")]
     rows += [
         (
             model.name,
@@ -70,10 +70,13 @@ def _table(found: "tuple[PublishedModel, ...]") -> str:
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    note = (
-        "Accuracies are quoted; `convzoo models NAME` says from where. Without @ it is the newest."
+    notes = (
+        "Accuracies of our own folders were measured here, the others are quoted: `convzoo models "
+        "NAME`\nsays from where. What has no @ is taken in its newest version. To start from one:",
+        "convzoo finetune FOLDER --from NAME",
+        "convzoo convert NAME OUTPUT",
     )
-    return "\n".join([*lines, "", note])
+    return "\n".join([*lines, "", *notes])
 
 
 def _short(count: int) -> str:

@@ -359,7 +359,9 @@ def draw(
     for axes, weight, when in zip(panels[:2], weights, ("before", "after"), strict=True):
         axes.imshow(weight, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
         axes.set(
-            title=f"weights {when}", xlabel="channel of the stream", ylabel="channel of the product"
+            title=f"last stage, {when}",
+            xlabel="channel of the stream",
+            ylabel="weights to the product's channel",
         )
     _draw_changes(panels[2], report)
     shown = np.stack([each.flatten().numpy() for each in logits])
