@@ -222,7 +222,9 @@ def _build_trainable_model(
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # a wrapped method
     if settings.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+        # Transformers up to 5.20 have the older name alone, which later ones deprecate.
+        newer = getattr(model, "activation_checkpointing_enable", None)
+        (newer or model.gradient_checkpointing_enable)()
     if settings.batch_norm_statistics == "sync" and accelerator.num_processes > 1:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         freeze(model, recipe.finetune.frozen_stages)
