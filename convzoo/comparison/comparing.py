@@ -233,7 +233,8 @@ def _views(model: Evaluated) -> str:
     protocol = model.table.facts.protocol
     views = protocol.get("views", 1)
     text = "one view" if views == 1 else f"{views} views"
-    return text + (", turned as EXIF says" if protocol.get("exif_rotation") else "")
+    text += ", turned as EXIF says" if protocol.get("exif_rotation") else ""
+    return text + (", fast decoding" if protocol.get("fast_decoding") else "")
 
 
 def compare_seeds(paired: Paired) -> dict[str, Any]:
