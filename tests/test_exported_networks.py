@@ -176,6 +176,11 @@ def test_what_is_not_described_or_fits_not_is_refused(change, said, *, folder):
         load_classifier(str(folder))
 
 
+def test_a_file_that_is_not_there_is_named(folder):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*my nets/other.onnx"):
+        load_classifier(str(folder / "other.onnx"))
+
+
 def test_a_network_computes_as_it_was_exported(folder, colour_data):
     for settings in ({"dtype": "bfloat16"}, {"fused": True}, {"compiled": True}):
         with pytest.raises(ValueError, match="computes as it was exported"):

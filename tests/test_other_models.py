@@ -88,6 +88,11 @@ def test_a_card_shows_baselines_of_the_same_images_and_a_push_takes_them(
     stage_model(model, tmp_path / "stage", "user/name")
     staged = [each.name for each in (tmp_path / "stage" / "baselines").rglob("*")]
     assert staged == ["colours.json"]
+
+
+@pytest.mark.slow
+def test_a_verification_says_that_it_trusts_baselines(export, model, colour_data):
+    baseline(model, export, colour_data)
     found = verify(str(model), Measuring(data=[str(colour_data)], num_workers=0))
     (check,) = [check for check in found.checks if check.name == "baseline"]
     assert check.about.startswith("colours on") and check.detail.startswith("trusted: ")

@@ -109,9 +109,12 @@ def find_exported(name: str) -> Path | None:
             on the Hub that `convzoo export` wrote.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if a folder has several.
     """
     path = Path(name)
+    if path.suffix in FORMS and not path.exists():
+        raise FileNotFoundError(f"a network in a file must exist; there is no {path.absolute()}")
     if path.is_file():
         return path if path.suffix in FORMS else None
     if not path.is_dir():
