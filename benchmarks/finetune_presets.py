@@ -1,23 +1,26 @@
 """The presets of `convzoo finetune` against their neighbours: one setting changed at a time.
 
-    python benchmarks/finetune_presets.py --cifar10 FOLDER --seeds 3
+    python benchmarks/finetune_presets.py --cifar10 FOLDER --seeds 3 --first FOLDER
 
-FOLDER holds CIFAR-10 as parquet. A small CNN learns five of its classes; from there it is
-fine-tuned on 250 and on 2,500 images of the other five, and measured on 2,000 of their test images.
-Fresh networks learn the embedded photographs, of which a fifth measures (22 images: a difference of
-one is 4.5 points). Each training is a process of its own, with the recipe that
-`convzoo finetune --only-recipe` writes. The result file is written after each of them, and what it
-has is not repeated.
+FOLDER of --cifar10 holds CIFAR-10 as parquet. A small CNN learns five of its classes (it is kept in
+the folder of --first); from there it is fine-tuned on 250 and on 2,500 images of the other five,
+and measured on 2,000 of their test images. Fresh networks learn the embedded photographs, of which
+a fifth measures (22 images: a difference of one is 4.5 points). Each training is a process of its
+own, with the recipe that `convzoo finetune --only-recipe` writes; what is compared is set in all of
+them, so the results stay what they are when a preset changes. The result file is written after each
+of them, and what it has is not repeated.
 """
 
 import argparse
 import json
 import os
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from convzoo.environment import command_line, describe_environment, now
@@ -37,28 +40,36 @@ PRETRAINING = [
     *("preprocessing.resize=32", "preprocessing.crop=32", "train.global_batch_size=128"),
     *("preprocessing.mean=[0.4914, 0.4822, 0.4465]", "preprocessing.std=[0.247, 0.2435, 0.2616]"),
 ]
-# The preset had this learning rate until the first runs of this benchmark.
-OLD_RATE = "optimizer.learning_rate=0.01"
-# What is changed in the preset, for each start; "preset" changes nothing.
-TRAINED = {
-    "preset": [],
-    "learning_rate=0.003": ["optimizer.learning_rate=0.003"],
-    "learning_rate=0.01": [OLD_RATE],
-    "learning_rate=0.1": ["optimizer.learning_rate=0.1"],
-    "learning_rate=0.01 frozen_stages=0": [OLD_RATE, "finetune.frozen_stages=0"],
-    "learning_rate=0.01 frozen_stages=2": [OLD_RATE, "finetune.frozen_stages=2"],
-    "learning_rate=0.01 frozen_stages=-1": [OLD_RATE, "finetune.frozen_stages=-1"],
-    "learning_rate=0.01 layer_decay=1": [OLD_RATE, "finetune.layer_decay=1.0"],
-    "learning_rate=0.01 layer_decay=0.5": [OLD_RATE, "finetune.layer_decay=0.5"],
-    "learning_rate=0.01 half the epochs": [OLD_RATE, "EPOCHS*0.5"],
-    "learning_rate=0.01 twice the epochs": [OLD_RATE, "EPOCHS*2"],
+# What all trainings of a start have in common, and what each changes of it.
+TRAINED = {"learning_rate": 0.03, "layer_decay": 0.7}
+COMMON: dict[tuple[str, str], dict[str, float]] = {
+    ("fresh", "photographs"): {"learning_rate": 0.05, "epochs": 120},
+    ("trained", "250 of CIFAR-10"): TRAINED | {"frozen_stages": 1, "epochs": 24},
+    ("trained", "2500 of CIFAR-10"): TRAINED | {"frozen_stages": 0, "epochs": 3},
 }
-FRESH = {
-    "preset": [],
-    "learning_rate=0.02": ["optimizer.learning_rate=0.02"],
-    "learning_rate=0.1": ["optimizer.learning_rate=0.1"],
-    "half the epochs": ["EPOCHS*0.5"],
-    "twice the epochs": ["EPOCHS*2"],
+EPOCHS: list[dict[str, float]] = [{}, {"epochs": 10}, {"epochs": 30}, {"epochs": 60}]
+NEIGHBOURS: list[dict[str, float]] = [{}, {"learning_rate": 0.1}, {"layer_decay": 1}]
+CHANGES: dict[tuple[str, str], list[dict[str, float]]] = {
+    ("fresh", "photographs"): EPOCHS,
+    ("trained", "250 of CIFAR-10"): [
+        {"frozen_stages": 2, "layer_decay": 1},
+        *NEIGHBOURS,
+        {"learning_rate": 0.01},
+        {"frozen_stages": 0},
+        {"epochs": 12},
+        {"epochs": 48},
+    ],
+    ("trained", "2500 of CIFAR-10"): [
+        {"epochs": 6, "layer_decay": 1},
+        {"epochs": 6},
+        *NEIGHBOURS,
+    ],
+}
+KEYS = {
+    "learning_rate": "optimizer.learning_rate",
+    "layer_decay": "finetune.layer_decay",
+    "frozen_stages": "finetune.frozen_stages",
+    "epochs": "train.epochs",
 }
 
 
@@ -66,69 +77,63 @@ def main() -> None:
     """Measure what the result file does not have yet."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--cifar10", required=True, help="folder with CIFAR-10 as parquet")
+    parser.add_argument("--first", required=True, help="folder for the network that others go from")
     parser.add_argument("--seeds", type=int, default=3, help="number of runs of each")
     args = parser.parse_args()
     known = json.loads(RESULTS.read_text(encoding="utf-8"))["runs"] if RESULTS.is_file() else []
+    first = pretrain(args.cifar10, Path(args.first))
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        first = pretrain(args.cifar10, work)
-        for start, images, change, seed in experiments(range(42, 42 + args.seeds)):
-            case = {"start": start, "images": images, "change": change, "seed": seed}
+        for case in experiments(range(42, 42 + args.seeds)):
             if not any(case.items() <= run.items() for run in known):
-                known.append(case | measure(case, args.cifar10, first=first, work=work))
+                known.append(case | measure(case, args.cifar10, first=first, work=Path(folder)))
                 write_json(RESULTS, record(known, first["top1_accuracy"]))
 
 
-def experiments(seeds: range):
-    """Start, images, changed setting and seed of each training."""
-    yield from (("trained", "250 of CIFAR-10", change, s) for s in seeds for change in TRAINED)
-    yield from (("fresh", "photographs", change, s) for s in seeds for change in FRESH)
-    yield from (("trained", "photographs", "preset", s) for s in seeds)
-    yield from (("trained", "2500 of CIFAR-10", change, s) for s in seeds for change in TRAINED)
+def experiments(seeds: range) -> Iterator[dict]:
+    """Start, images, changed settings, all settings and seed of each training."""
+    for seed in seeds:
+        for (start, images), changes in CHANGES.items():
+            for change in changes:
+                yield {
+                    "start": start,
+                    "images": images,
+                    "change": " ".join(f"{key}={value:g}" for key, value in change.items()),
+                    "settings": COMMON[start, images] | change,
+                    "seed": seed,
+                }
 
 
 def pretrain(data: str, work: Path) -> dict:
-    """Train the network that the others start from."""
-    recipe = work / "first.toml"
-    recipe.write_text("")
-    settings = [f"data.path={data}", *NETWORK, *PRETRAINING, *ONCE, "data.eval_split=test"]
-    settings += ["train.label_smoothing=0.1", "optimizer.nesterov=true", "schedule.warmup_epochs=1"]
-    return train(recipe, [*settings, "optimizer.weight_decay=5e-4"], work=work)
+    """Train the network that the others start from, unless it is there."""
+    folder = work / "first"
+    if not (folder / "model").is_dir():
+        work.mkdir(parents=True, exist_ok=True)
+        recipe = work / "first.toml"
+        recipe.write_text("")
+        settings = [f"data.path={data}", *NETWORK, *PRETRAINING, *ONCE, "data.eval_split=test"]
+        settings += ["train.label_smoothing=0.1", "optimizer.nesterov=true"]
+        settings += ["schedule.warmup_epochs=1", "optimizer.weight_decay=5e-4"]
+        train(recipe, [*settings, "run.name=first"], work=work)
+    return last_evaluation(folder) | {"model": folder / "model"}
 
 
 def measure(case: dict, data: str, *, first: dict, work: Path) -> dict:
     """Write the recipe of a case, train with it, and return what came of it."""
     photographs = case["images"] == "photographs"
-    settings = [
-        f"run.seed={case['seed']}",
-        *ONCE,
-        *([] if photographs else ["data.eval_limit=2000"]),
-    ]
     if not photographs:  # the preset must see how many images there are
         data = few_images(data, int(case["images"].split()[0]), seed=case["seed"], work=work)
-    name = "case"
+    name = f"{case['start']}-{case['images'].split()[0]}-{case['seed']}"
     command = ["finetune", "data/photos" if photographs else data, "--only-recipe", "--quiet"]
-    command += ["--output", str(work), f"run.name={name}", *settings]
+    command += ["--output", str(work), f"run.name={name}", f"run.seed={case['seed']}", *ONCE]
+    if not photographs:
+        command += ["data.eval_limit=2000"]
     if case["start"] == "trained":
         command += ["--from", str(first["model"])]
     recipe = work / f"{name}.toml"
-    recipe.unlink(missing_ok=True)
-    run("-m", "convzoo", *command)
-    changes = (TRAINED if case["start"] == "trained" else FRESH)[case["change"]]
-    overrides = []
-    for each in changes:
-        if each.startswith("EPOCHS*"):
-            each = f"train.epochs={epochs_of(recipe) * float(each[7:]):g}"
-        overrides.append(each)
-    trained = train(recipe, [*overrides, f"run.name={name}-run"], work=work)
-    return {key: trained[key] for key in ("top1_accuracy", "loss", "epochs", "seconds")}
-
-
-def epochs_of(recipe: Path) -> float:
-    """Epochs that a written recipe says."""
-    import tomllib
-
-    return float(tomllib.loads(recipe.read_text())["train"]["epochs"])
+    if not recipe.is_file():
+        run("-m", "convzoo", *command)
+    settings = [f"{KEYS[key]}={value}" for key, value in case["settings"].items()]
+    return train(recipe, [*settings, f"run.name={name}-run"], work=work)
 
 
 def few_images(data: str, count: int, *, seed: int, work: Path) -> str:
@@ -166,23 +171,26 @@ def few_images(data: str, count: int, *, seed: int, work: Path) -> str:
 
 
 def train(recipe: Path, overrides: list[str], *, work: Path) -> dict:
-    """Train; returns the last evaluation, the epochs, the seconds of CPU and the model's folder."""
-    import shutil
-
-    started = time.perf_counter()
+    """Train; return the last evaluation, the epochs and the seconds on the processors."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run("train_accelerate.py", str(recipe), *overrides, f"run.output_dir={work}")
-    name = next((o.partition("=")[2] for o in overrides if o.startswith("run.name=")), recipe.stem)
-    folder = work / name
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    folder = work / overrides[-1].removeprefix("run.name=")
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    found = last_evaluation(folder) | {"processor_seconds": round(used, 1)}
+    if folder.name != "first":
+        shutil.rmtree(folder)
+    return found
+
+
+def last_evaluation(folder: Path) -> dict:
+    """Accuracy, loss and epochs at the end of a run."""
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     last = [line for line in lines if "eval_top1_accuracy" in line][-1]
-    if name != "first":
-        shutil.rmtree(folder)
     return {
         "top1_accuracy": last["eval_top1_accuracy"],
         "loss": last["eval_loss"],
         "epochs": last["epoch"],
-        "seconds": round(time.perf_counter() - started, 1),
-        "model": folder / "model",
     }
 
 
@@ -194,20 +202,22 @@ def run(*arguments: str) -> None:
 
 def record(runs: list[dict], first_accuracy: float) -> dict:
     """The result file."""
-    cases = {}
+    cases: dict[tuple, list[dict]] = {}
     for each in runs:
         case = (each["start"], each["images"], each["change"])
-        cases.setdefault(case, []).append(each["top1_accuracy"])
+        cases.setdefault(case, []).append(each)
     summary = [
         {
-            **dict(zip(("start", "images", "change"), case, strict=True)),
+            **{key: found[0][key] for key in ("start", "images", "change", "settings")},
             "n": len(found),
-            "top1_accuracy_mean": round(statistics.mean(found), 4),
-            "top1_accuracy_standard_deviation": (
-                round(statistics.stdev(found), 4) if len(found) > 1 else None
-            ),
+            "top1_accuracy_mean": round(statistics.mean(accuracies), 4),
+            "top1_accuracy_standard_deviation": round(statistics.stdev(accuracies), 4),
+            "processor_seconds_mean": round(statistics.mean(seconds), 1),
         }
-        for case, found in cases.items()
+        for found in cases.values()
+        if len(found) > 1
+        for accuracies in [[run["top1_accuracy"] for run in found]]
+        for seconds in [[run["processor_seconds"] for run in found]]
     ]
     return {
         "what": "settings of convzoo finetune against their neighbours; accuracy on images that "

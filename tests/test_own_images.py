@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ from convzoo.own_images.starting_point import read_starting_point
 from convzoo.recipe.files import load_recipe, recipe_from_tables
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import ENVIRONMENT, ROOT, run
+from tests.support.documents import result_file
 from tests.support.images import COLOURS, coloured_images, write_image_folder, write_split
 
 
@@ -75,6 +78,33 @@ def test_a_recipe_fits_any_folder(num_images, side):
 def test_more_images_are_seen_less_often():
     epochs = [resolve(findings(count)).train.epochs for count in (50, 500, 5_000, 50_000)]
     assert epochs == sorted(epochs, reverse=True) and epochs[0] > epochs[-1]
+
+
+@pytest.mark.parametrize(("epochs", "every"), [("8", 1), ("1", 1), ("200", 20)])
+def test_evaluations_are_spread_over_the_epochs_that_a_person_asked_for(epochs, every):
+    asked = [f"train.epochs={epochs}"]
+    text = recipe_text(findings(), None, file=Path("runs/pets.toml"), overrides=asked)
+    train = recipe_from_tables(tomllib.loads(text)).train
+    assert train.epochs == float(epochs)
+    assert train.evaluate_every_epochs == train.checkpoint_every_epochs == every
+
+
+def test_the_presets_are_rows_of_what_was_measured(trained):
+    """And no row of the same images is better by more than the spread of the seeds."""
+    measured_network = replace(read_starting_point(trained), num_stages=4)
+    rows = result_file("finetune_presets")["summary"]
+    for start, images, found in (
+        ("fresh", "photographs", findings(112)),
+        ("trained", "250 of CIFAR-10", findings(250, num_validation=2_000)),
+        ("trained", "2500 of CIFAR-10", findings(2_500, num_validation=2_000)),
+    ):
+        preset = choose(found, measured_network if start == "trained" else None)
+        own = {key: setting.value for keys in preset.values() for key, setting in keys.items()}
+        measured = [row for row in rows if (row["start"], row["images"]) == (start, images)]
+        (chosen,) = [row for row in measured if row["settings"].items() <= own.items()]
+        best = max(measured, key=lambda row: row["top1_accuracy_mean"])
+        worse = best["top1_accuracy_mean"] - chosen["top1_accuracy_mean"]
+        assert worse <= max(row["top1_accuracy_standard_deviation"] for row in (best, chosen))
 
 
 def test_a_validation_split_is_used_and_a_test_split_left_alone():

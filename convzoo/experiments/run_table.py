@@ -149,4 +149,6 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _setting(value: Any) -> str:
-    return "-" if value is None else str(value)
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -37,11 +37,17 @@ class Length:
         return min(max(round(self.images / num_images), self.fewest), self.most)
 
 
-FRESH, TRAINED = Length(images=24_000, fewest=4, most=120), Length(images=6_000, fewest=3, most=30)
+FRESH, TRAINED = Length(images=24_000, fewest=4, most=60), Length(images=15_000, fewest=3, most=24)
 
 
-def choose(findings: Findings, start: StartingPoint | None) -> Settings:
-    """Choose all settings that differ from their defaults or that one may want to change."""
+def choose(findings: Findings, start: StartingPoint | None, *, epochs: Any = None) -> Settings:
+    """Choose all settings that differ from their defaults or that one may want to change.
+
+    Args:
+        findings: what is in the dataset.
+        start: the pretrained model, or None for fresh weights.
+        epochs: of the training, if a person has chosen: evaluations are spread over them.
+    """
     share = _eval_fraction(findings)
     num_training = max(1, round(findings.num_images * (1 - share)))
     few = num_training < FEW
@@ -49,7 +55,7 @@ def choose(findings: Findings, start: StartingPoint | None) -> Settings:
     return {
         **network,
         "data": _data(findings, share),
-        "train": _train(num_training, length=TRAINED if start else FRESH),
+        "train": _train(num_training, length=TRAINED if start else FRESH, epochs=epochs),
     }
 
 
@@ -79,8 +85,9 @@ def _data(findings: Findings, share: float) -> dict[str, Setting]:
     return data
 
 
-def _train(num_training: int, *, length: Length) -> dict[str, Setting]:
-    epochs = length.epochs(num_training)
+def _train(num_training: int, *, length: Length, epochs: Any) -> dict[str, Setting]:
+    if not isinstance(epochs, int | float) or not 0 < epochs < 2**53:  # refused with the recipe
+        epochs = length.epochs(num_training)
     every = max(1, round(epochs / EVALUATIONS))
     batch = 64
     while batch > 8 and batch * 8 > num_training:
@@ -138,7 +145,7 @@ def _trained_network(start: StartingPoint, *, few: bool) -> Settings:
     seen = start.preprocessing
     whose = "the model's own" if start.has_processor else "the model says none: ImageNet's"
     frozen = Setting(
-        start.num_stages // 2 if few else 0,
+        max(1, start.num_stages // 4) if few else 0,
         f"of {start.num_stages} stages; -1 trains the last layer only",
     )
     network: Settings = {
@@ -146,7 +153,7 @@ def _trained_network(start: StartingPoint, *, few: bool) -> Settings:
             "pretrained": Setting(start.path, "the last layer is new"),
             **({"revision": Setting(start.revision)} if start.revision else {}),
             "frozen_stages": frozen,
-            "layer_decay": Setting(0.7, "earlier stages take smaller steps"),
+            "layer_decay": Setting(1.0, "below 1 earlier stages take smaller steps"),
         },
         "preprocessing": {
             "resize": Setting(seen.resize, whose),

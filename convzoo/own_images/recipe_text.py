@@ -50,16 +50,17 @@ def recipe_text(
     Raises:
         ValueError: if an override is no assignment.
     """
+    asked = [parse_override(override) for override in overrides]
+    lengths = [value for *name, value in asked if name == ["train", "epochs"]]
     settings: Settings = {
         "run": {
             "name": Setting(file.stem),
             "output_dir": Setting(str(file.parent), "the model will lie in NAME/model below it"),
             "seed": Setting(42, "another one: another share, order and start"),
         },
-        **choose(findings, start),
+        **choose(findings, start, epochs=lengths[-1] if lengths else None),
     }
-    for override in overrides:
-        section, key, value = parse_override(override)
+    for section, key, value in asked:
         settings.setdefault(section, {})[key] = Setting(value, "as you asked")
     known = list(sections())
     order = sorted(settings, key=lambda name: known.index(name) if name in known else len(known))
