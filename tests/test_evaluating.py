@@ -300,8 +300,14 @@ def test_a_model_that_learnt_from_turned_images_is_not_quietly_measured_on_other
 def test_other_classes_are_refused(model_folder, tmp_path):
     images, labels = coloured_images(6, seed=2)
     write_split(tmp_path / "four", "test", images, labels, files=1, names="abcd")
-    with pytest.raises(ValueError, match="the model has 3, .*four has 4. --classes"):
+    with pytest.raises(ValueError, match="4 of the 4 .*four are none .* 'a'; .*--label-map"):
         evaluate(model_folder, tmp_path / "four")
+    with pytest.raises(ValueError, match="the model has 3, .*four has 4. --label-map"):
+        evaluate(model_folder, tmp_path / "four", match_by="number")
+    more = ["red", "green", "blue", "grey"]
+    write_split(tmp_path / "more", "test", images, labels, files=1, names=more)
+    with pytest.raises(ValueError, match="1 of the 4 .*'grey'; .* --classes evaluates"):
+        evaluate(model_folder, tmp_path / "more")
     write_split(tmp_path / "three", "test", images, labels, files=1, names="abc")
     with pytest.raises(ValueError, match="3 of the 3 .*three are none of the model's, as 'a'"):
         evaluate(model_folder, tmp_path / "three")
@@ -350,7 +356,7 @@ def test_classes_of_imagenet_are_matched_though_lists_call_them_otherwise(tmp_pa
     ]
     assert matching == {"by": "name", "num_model_classes": 1000, "num_data_classes": 3}
     for model in (names[:-1], [*names[:-1], "cat"]):  # which is not ImageNet
-        with pytest.raises(ValueError, match="must have the same classes"):
+        with pytest.raises(ValueError, match="must name their classes alike"):
             match_classes(source, model)
 
 

@@ -169,7 +169,10 @@ def _numbers(source: Split, names: Sequence[str], *, by: MatchBy) -> np.ndarray 
     if by == "name":
         return _numbers_by_name(source, names)
     if len(theirs) != len(names):
-        raise ValueError(_sizes_differ(source, names))
+        raise ValueError(
+            f"model and data must have equally many classes to be compared by number; the model "
+            f"has {len(names)}, {source.path} has {len(theirs)}. {_advice(theirs, names)}"
+        )
     return None
 
 
@@ -179,13 +182,11 @@ def _numbers_by_name(source: Split, names: Sequence[str]) -> np.ndarray:
     if unknown := [name for name in theirs if name not in names]:
         if (of_imagenet := _numbers_in_imagenet(theirs, names)) is not None:
             return of_imagenet
-        if len(theirs) != len(names):
-            raise ValueError(_sizes_differ(source, names))
         raise ValueError(
             f"model and data must name their classes alike; {len(unknown)} of the {len(theirs)} "
             f"classes of {source.path} are none of the model's, as {unknown[0]!r}; the model has "
-            f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}. If the classes "
-            f"are the same in the same order, --match-classes number compares them by number"
+            f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}. "
+            f"{_advice(theirs, names)}"
         )
     if len(set(theirs)) < len(theirs) or len(set(names)) < len(names):
         raise ValueError(
@@ -211,9 +212,12 @@ def _numbers_in_imagenet(theirs: Sequence[str], names: Sequence[str]) -> np.ndar
     return np.array([places[number] for number in numbers])
 
 
-def _sizes_differ(source: Split, names: Sequence[str]) -> str:
-    return (
-        f"model and data must have the same classes; the model has {len(names)}, {source.path} has "
-        f"{len(source.label_names)}. --classes evaluates a model of some classes on its part of "
-        f"the data"
-    )
+def _advice(theirs: Sequence[str], names: Sequence[str]) -> str:
+    if set(names) < set(theirs):
+        return "--classes evaluates a model of some classes on its part of the data"
+    if len(theirs) == len(names):
+        return (
+            "If the classes are the same in the same order, --match-classes number compares them "
+            "by number; else --label-map FILE says which is which"
+        )
+    return "--label-map FILE says which class of the model each class of the data is"
