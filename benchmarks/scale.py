@@ -127,10 +127,10 @@ def main() -> None:
     content |= {
         "what": "very large datasets measured (seconds, megabytes beyond the libraries'), and what "
         "8, 64 and 512 GPUs take by arithmetic",
-        "command": command_line("PYTHONPATH=. python benchmarks/scale.py"),
     }
     for part in args.parts:
         content[part] = PARTS[part](args.runs) | {
+            "command": command_line("PYTHONPATH=. python benchmarks/scale.py"),
             "date": now(),
             "environment": describe_environment(),
         }

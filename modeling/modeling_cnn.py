@@ -55,7 +55,7 @@ class CNNStem(nn.Module):
         kernel, stride = (7, 2) if imagenet else (3, 1)
         self.conv = nn.Conv2d(config.num_channels, size, kernel, stride, kernel // 2, bias=bias)
         self.bn = batch_norm(config, size)
-        self.act = activation(config, size, norm=self.bn)
+        self.act = activation(config, size, (self, "bn"))
         self.pool = nn.MaxPool2d(3, 2, padding=1) if imagenet else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,10 +95,10 @@ class CNNBlock(GradientCheckpointingLayer):
         width, bias = out_channels // config.bottleneck_expansion, config.conv_bias
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=bias)
         self.bn1 = batch_norm(config, width)
-        self.act1 = activation(config, width, norm=self.bn1)
+        self.act1 = activation(config, width, (self, "bn1"))
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=bias)
         self.bn2 = batch_norm(config, width)
-        self.act2 = activation(config, width, norm=self.bn2)
+        self.act2 = activation(config, width, (self, "bn2"))
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=bias)
         self.bn3 = batch_norm(config, out_channels)
         self.residual_scale = nn.Parameter(torch.zeros(1))
@@ -265,7 +265,9 @@ def batch_norm(config: CNNConfig, channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, config.batch_norm_eps, config.batch_norm_momentum)
 
 
-def activation(config: CNNConfig, channels: int, norm: nn.Module | None = None) -> nn.Module:
+def activation(
+    config: CNNConfig, channels: int, norm: tuple[nn.Module, str] | None = None
+) -> nn.Module:
     """Make a PReLU or ReLU, as configured, of the output of a batch norm or of an addition."""
     if not config.use_prelu:
         return ReLU(norm)
@@ -276,18 +278,20 @@ class ReLU(nn.ReLU):
     """ReLU that overwrites its input in training, where nobody else can have it.
 
     Args:
-        norm: batch norm whose output it takes; None where that is a sum.
+        norm: module and name of its batch norm, which may be replaced, whose output this takes;
+            None where that is a sum.
     """
 
-    def __init__(self, norm: nn.Module | None = None):
+    def __init__(self, norm: tuple[nn.Module, str] | None = None):
         super().__init__()
-        self.norms = [norm] if norm else []  # in a list: no child of this module
+        self.norm = norm  # a tuple, so that it is no child of this module
 
     def forward(self, x: Tensor) -> Tensor:
         graph = torch.compiler.is_compiling() or is_tracing()
         if graph or not self.training or not torch.is_grad_enabled() or x._is_view():
             return F.relu(x)  # a view is what a backward hook gave
-        hooked = any(module._forward_hooks for module in self.norms) or self._forward_pre_hooks
+        norm = getattr(*self.norm) if self.norm else None
+        hooked = self._forward_pre_hooks or (norm is not None and norm._forward_hooks)
         return F.relu(x, inplace=not hooked)
 
 

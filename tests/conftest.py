@@ -1,6 +1,7 @@
 """Fixtures of several test files; what they are made of lies in tests/support/."""
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
@@ -11,7 +12,22 @@ from tests.support.images import coloured_images, write_split
 
 # Indexes of tars that tests make go there; huggingface_hub looks at its import.
 os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="convzoo-assets-")
+QUIET = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _as_talkative_as_before():
+    """Undo what a command with --quiet, run in the process of the tests, says to later ones."""
+    before = {name: os.environ.get(name) for name in QUIET}
+    logger = logging.getLogger("convzoo")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session")

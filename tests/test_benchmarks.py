@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import tomllib
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def test_what_a_benchmark_takes_from_the_project_is_there(path):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             module = modules.get(node.value.id)
             assert module is None or hasattr(module, node.attr), f"{node.value.id}.{node.attr}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/results/*.json")), ids=str)
+def test_results_name_no_folder_of_a_machine(path):
+    assert not re.search(r"[ \"=](/|~|[A-Z]:\\)(?!dev/|proc/)\w", path.read_text(encoding="utf-8"))
 
 
 def taken_from(module, name):

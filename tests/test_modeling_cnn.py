@@ -609,7 +609,8 @@ def test_hooks_see_what_a_batch_norm_gives_although_relus_work_in_place():
     plain = CNN(CNNConfig(use_prelu=False, stem="small", bottleneck_expansion=2, **shape)).train()
     model, images, kept = copy.deepcopy(plain), torch.randn(4, 3, 8, 8, requires_grad=True), []
     plain(images).logits.sum().backward()
-    norm = model.stages[0][0].bn1
+    block = model.stages[0][0]
+    block.bn1 = norm = copy.deepcopy(block.bn1)  # replaced, as by convert_sync_batchnorm
     handle = norm.register_forward_hook(lambda module, args, output: kept.append(output))
     model(images).logits.sum().backward()
     assert (kept[0] < 0).any()

@@ -23,6 +23,7 @@ from modeling.modeling_convzoo import WRAPPERS
 DICTIONARIES = ("state_dict_ema", "model_ema", "state_dict", "model")
 SHOWN = 12  # names that an error message lists
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+STATES = re.compile("optimizer|scheduler|scaler|training_|rng_|random_")  # of trainings: no weights
 
 
 def read_weights(source: Path) -> tuple[Path, str, dict[str, Tensor]]:
@@ -51,7 +52,7 @@ def _weights_file(source: Path) -> Path:
         if (source / name).is_file():
             return source / name
     files = sorted(path.name for path in source.iterdir())
-    weights = [name for name in files if name.endswith(WEIGHTS)]
+    weights = [name for name in files if name.endswith(WEIGHTS) and not STATES.match(name)]
     if len(weights) == 1:
         return source / weights[0]
     raise FileNotFoundError(

@@ -113,9 +113,7 @@ def _write_total(file: IO[bytes], total: int) -> None:
 
 def _count(folder: Path) -> int:
     """Sum the stored tables: what another process is writing it adds itself, under the lock."""
-    return sum(
-        entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".arrow")
-    )
+    return sum(_size(path) for path in folder.glob("*.arrow"))
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -127,5 +125,8 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    """Size of a file; 0 if there is none."""
-    return path.stat().st_size if path.exists() else 0
+    """Size of a file; 0 if there is none, which another process may have removed."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -5,12 +5,17 @@ import math
 import os
 import shutil
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    gather_object,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from convzoo.data.examples import save_examples
@@ -241,7 +246,11 @@ def start_processes(recipe: Recipe) -> Accelerator:
         mixed_precision=settings.mixed_precision,
         dynamo_backend="no",
         # The gradients that are sent are those that the optimizer reads, not copies of them.
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            # All wait for one that opens a large dataset, or compares its images.
+            InitProcessGroupKwargs(timeout=timedelta(hours=12)),
+        ],
     )
     if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:
         raise ValueError(

@@ -227,7 +227,7 @@ def _open_once(dataset: DatasetReference, split: str, accelerator: Accelerator) 
     if accelerator.is_main_process and not Path(dataset.path).expanduser().exists():
         try:
             told = [open_split(dataset, split)]
-        except (OSError, ValueError) as error:
+        except Exception as error:
             broadcast_object_list([ValueError(str(error))])  # other kinds may not be sent
             raise
     broadcast_object_list(told)
