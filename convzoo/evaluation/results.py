@@ -7,6 +7,7 @@ are written; keys that are not named here stay as they are.
 """
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -21,6 +22,7 @@ from convzoo.layers import NetworkFacts
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+logger = logging.getLogger(__name__)
 FILE = "eval_results.json"
 LINE = 110  # columns: a class or a bin fits
 MOST_WITHOUT_TOP5 = 5  # classes of a model whose top-5 accuracy is 1 whatever it has learnt
@@ -56,7 +58,8 @@ class ClassMatching(TypedDict):
         restricted: True where it chose among those of the data only, else absent.
         file: name of the file that says which classes are the same.
         sha256: of that file.
-        map: class of the data -> classes of the model, whose probabilities are added up.
+        map: class of the data -> classes of the model, whose probabilities are added up, by name;
+            by number where several of them have this name.
     """
 
     by: Literal["name", "number", "file"]
@@ -65,7 +68,7 @@ class ClassMatching(TypedDict):
     restricted: NotRequired[bool]
     file: NotRequired[str]
     sha256: NotRequired[str]
-    map: NotRequired[dict[str, list[str]]]
+    map: NotRequired[dict[str, list[str | int]]]
 
 
 class DatasetFacts(TypedDict):
@@ -441,7 +444,8 @@ def record_result(model_folder: Path, result: EvalResult) -> None:
     """Put a result into the file of a model folder, replacing one of the same data and protocol.
 
     Results of other weights than those of the new one are dropped: they would not be true any more.
-    Predictions files of what is replaced or dropped are removed.
+    Predictions files of what is replaced or dropped are removed. Accuracy by reassessed labels that
+    only the old result has is kept where all answers are the same.
 
     Raises:
         OSError: if the file cannot be written.
@@ -449,17 +453,37 @@ def record_result(model_folder: Path, result: EvalResult) -> None:
     """
     check_result(result, "the result")
     before = read_results(model_folder)
-    kept = [
-        old
-        for old in before
-        if old["model"]["sha256"] == result["model"]["sha256"]
-        and _what_was_measured(old) != _what_was_measured(result)
-    ]
+    asked = what_was_measured(result["dataset"], result["protocol"])
+    kept = []
+    for old in before:
+        if old["model"]["sha256"] != result["model"]["sha256"]:
+            continue
+        if what_was_measured(old["dataset"], old["protocol"]) != asked:
+            kept.append(old)
+        else:
+            result = _with_real_labels(result, old)
     content = {"schema_version": SCHEMA_VERSION, "results": [*kept, result]}
     model_folder.mkdir(exist_ok=True)  # FILE.results
     write_text(model_folder / FILE, readable_json(content) + "\n")
     for file in _predictions_files(before) - _predictions_files([*kept, result]):
         (model_folder / file).unlink(missing_ok=True)
+
+
+def _with_real_labels(result: EvalResult, old: EvalResult) -> EvalResult:
+    """A result with the accuracy by reassessed labels of the one that it replaces."""
+    if "real_labels" not in old or "real_labels" in result:
+        return result
+    counted = ("metrics", "classes", "confusions", "unreadable")  # the loss tells single answers
+    if "loss" in old["metrics"] and all(old.get(key) == result.get(key) for key in counted):
+        return {**result, "real_labels": old["real_labels"]}
+    logger.warning(
+        "the accuracy by reassessed labels of %s [%s], %.2f%%, is dropped: it was measured with "
+        "other predictions. Evaluate with --real-labels again",
+        old["dataset"]["name"],
+        old["dataset"]["split"],
+        100 * old["real_labels"]["top1_accuracy"],
+    )
+    return result
 
 
 def _predictions_files(results: Sequence[EvalResult]) -> set[str]:
@@ -493,8 +517,10 @@ def readable_json(value: object, indent: int = 0) -> str:
     return f"{opening}\n{inside}\n{' ' * indent}{closing}"
 
 
-def _what_was_measured(result: EvalResult) -> tuple[str, str, ProtocolFacts, bool, object]:
-    dataset = result["dataset"]
+def what_was_measured(
+    dataset: DatasetFacts, protocol: ProtocolFacts
+) -> tuple[str, str, ProtocolFacts, bool, object]:
+    """What two results of a model must have in common for one to replace the other."""
     matching: dict[str, Any] = {**dataset.get("class_matching", {})}
     chosen = matching.get("restricted", False), matching.get("map")
-    return dataset["fingerprint"], dataset["split"], result["protocol"], *chosen
+    return dataset["fingerprint"], dataset["split"], protocol, *chosen

@@ -18,6 +18,7 @@ from convzoo.evaluation.results import (
     ProtocolFacts,
     UnreadableFacts,
     readable_json,
+    what_was_measured,
 )
 from convzoo.files import SCHEMA_VERSION, write_text
 
@@ -194,11 +195,12 @@ def record_robustness(path: Path, result: RobustnessResult) -> None:
         ValueError: as `read_robustness`.
     """
     _adapter().validate_python([result], strict=True)
+    asked = what_was_measured(result["dataset"], result["protocol"])
     kept = [
         old
         for old in read_robustness(path)
         if old["model"]["sha256"] == result["model"]["sha256"]
-        and _what_was_measured(old) != _what_was_measured(result)
+        and what_was_measured(old["dataset"], old["protocol"]) != asked
     ]
     content = {"schema_version": SCHEMA_VERSION, "results": [*kept, result]}
     write_text(path, readable_json(content) + "\n")
@@ -225,10 +227,6 @@ def robustness_table(result: RobustnessResult) -> tuple[list[str], list[list[str
         rows.append([name.replace("_", " "), *row])
     header = ["corruption", *map(str, severities), "mean", *(["of AlexNet's error"] * with_ce)]
     return header, rows
-
-
-def _what_was_measured(result: RobustnessResult) -> tuple[str, str, ProtocolFacts]:
-    return result["dataset"]["fingerprint"], result["dataset"]["split"], result["protocol"]
 
 
 @cache
