@@ -17,7 +17,7 @@ from convzoo.cli.evaluate import where_it_is_kept
 from convzoo.data.opening import open_split
 from convzoo.evaluation import evaluating
 from convzoo.evaluation.class_matching import match_classes
-from convzoo.evaluation.evaluating import METRIC, result_sentence
+from convzoo.evaluation.evaluating import result_sentence
 from convzoo.evaluation.predicting import Kept, predict_split
 from convzoo.evaluation.protocols import Computation, EvaluationProtocol
 from convzoo.files import file_sha256
@@ -37,7 +37,7 @@ def metric():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries that evaluate imports
         import evaluate
-    return evaluate.load(str(METRIC))
+    return evaluate.load(str(ROOT / "convzoo/evaluation/metrics/topk_accuracy"))
 
 
 def test_the_metric_agrees_with_counting_by_hand(metric):

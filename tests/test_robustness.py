@@ -238,3 +238,17 @@ def test_images_that_cannot_be_read_count_as_wrong_if_told(model, tmp_path, caps
     measure(model, tmp_path / "bad", *options, "--unreadable", "wrong")
     (result,) = read_robustness(model / FILE)
     assert result["unreadable"]["num_images"] == 1 and result["dataset"]["num_samples"] == 6
+
+
+def test_a_model_that_chose_among_fewer_classes_has_a_result_of_its_own(model, data, capsys):
+    """Of the same images, without ramps, which the model may answer in one of the two only."""
+    options = ["--corruptions", "fog", "--severities", "1", "--classes", "stripes", "noise"]
+    measure(model, data, *options)
+    measure(model, data, *options, "--restrict-logits")
+    whole, restricted = read_robustness(model / FILE)
+    assert whole["dataset"]["fingerprint"] == restricted["dataset"]["fingerprint"]
+    measure(model, data, *options, "--restrict-logits")
+    assert len(read_robustness(model / FILE)) == 2
+    for result, said in ((whole, ""), (restricted, " among 2 classes")):
+        sentence = robustness.robustness_sentence("m", "d", result)
+        assert sentence.startswith(f"m on 16 images{said} of d [test]: top-1 ")

@@ -71,6 +71,20 @@ def test_the_card_has_accuracies_mean_errors_and_curves(full, tmp_path):
     assert not (full / "robustness.png").exists()
 
 
+def test_the_card_says_among_how_few_classes_the_model_chose(full):
+    assert "among" not in section(render_with(full), "Robustness")
+    matching = {"by": "name", "num_model_classes": 1200, "num_data_classes": 1200}
+    matching["restricted"] = True
+    dataset = put(full)["dataset"]
+    part = section(render_with(full, dataset=dataset | {"class_matching": matching}), "Robustness")
+    assert "(among 1,200 classes, those of the data only): 90.00% as they are" in part
+
+
+def render_with(folder, **changes):
+    put(folder, **changes)
+    return write_card(folder).read_text()
+
+
 def test_an_unfinished_measurement_is_not_shown(full):
     put(full, complete=False)
     assert read_evidence(full).robustness_results == ()

@@ -13,7 +13,6 @@ result are computed from what that file holds.
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import cast
 
 from accelerate import Accelerator
@@ -41,8 +40,6 @@ from convzoo.evaluation.results import (
 from convzoo.evaluation.statistics import break_down, compute_metrics, unreadable_facts
 
 logger = logging.getLogger(__name__)
-METRIC = Path(__file__).parent / "metrics" / "topk_accuracy"
-
 
 DEFAULT_KEPT = Kept()
 OF_WEIGHTS = ("file", "sha256", "num_parameters")  # what a predictions file says of the model
@@ -177,6 +174,7 @@ def _evaluate(
         told = [finished_sizes.find(task.identity(accelerator))]
         if told[0]:
             logger.info("size %s is done already", task.protocol.crop.size)
+            _record_again(task, told[0])
     broadcast_object_list(told)
     if told[0]:
         return told[0]
@@ -193,6 +191,15 @@ def _evaluate(
             told = [result]
         broadcast_object_list(told)
     return cast(EvalResult, told[0])
+
+
+def _record_again(task: Task, result: EvalResult) -> None:
+    """Put a finished result into a file that has lost it; one with a temperature has not."""
+    folder = task.classifier.folder
+    if folder and result.get("predictions") not in [
+        each.get("predictions") for each in read_results(folder)
+    ]:
+        record_result(folder, result)
 
 
 def plan_evaluation(
@@ -274,9 +281,7 @@ def result_sentence(model: str, data: str, result: EvalResult) -> str:
         images = f"{dataset['num_samples']} of {chosen['of']} images"
         if any(step.get("part") == "validation" for step in chosen["taken"]):
             images = f"the validation share, {images},"
-    matching = dataset.get("class_matching", {})
-    if matching.get("restricted") or "map" in matching:
-        images += f" among {matching['num_model_classes']} classes"
+    images += chosen_among(dataset)
     top5 = metrics.get("top5_accuracy")
     real = result.get("real_labels")
     by_real = f", ReaL {real['top1_accuracy']:.2%}" if real else ""
@@ -287,6 +292,14 @@ def result_sentence(model: str, data: str, result: EvalResult) -> str:
         f" top-1 {metrics['top1_accuracy']:.2%}{'' if top5 is None else f', top-5 {top5:.2%}'},"
         f" loss {metrics['loss']:.4f}{by_real}{unread}"
     )
+
+
+def chosen_among(dataset: DatasetFacts) -> str:
+    """Say among how many classes the model chose; "" where among all of its own."""
+    matching = dataset.get("class_matching", {})
+    if matching.get("restricted") or "map" in matching:
+        return f" among {matching['num_model_classes']} classes"
+    return ""
 
 
 def _shown(protocol: ProtocolFacts) -> str:

@@ -24,7 +24,7 @@ from convzoo.environment import describe_environment, now
 from convzoo.evaluation.chosen_images import WHOLE_SPLIT, Choice
 from convzoo.evaluation.classifiers import Classifier, prepare_classifier
 from convzoo.evaluation.corrupting import CorruptingProcessor
-from convzoo.evaluation.evaluating import plan_evaluation
+from convzoo.evaluation.evaluating import chosen_among, plan_evaluation
 from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.predicting_to_file import Finished, Task, predict_to_file
 from convzoo.evaluation.prediction_file import FOLDER
@@ -288,7 +288,8 @@ def robustness_sentence(model: str, data: str, result: RobustnessResult) -> str:
             f"(without {', '.join(summary['without'])})"
         )
     return (
-        f"{model} on {dataset['num_samples']} images of {data} [{dataset['split']}]: top-1 "
+        f"{model} on {dataset['num_samples']} images{chosen_among(dataset)} of {data} "
+        f"[{dataset['split']}]: top-1 "
         f"{result['clean']['top1_accuracy']:.2%} clean, {mean:.2%} on average under "
         f"{len(accuracies)} corruptions and severities{mce}"
     )

@@ -76,12 +76,12 @@ def describe_protocol(published: Record, result: Record) -> str:
             "batch norms folded" if protocol.get("fused") else "",
             "fast decoding" if protocol.get("fast_decoding") else "",
             settings(changed if published else protocol.get("crop") or {}),
-            _chosen_among(result["dataset"].get("class_matching") or {}),
+            chosen_among(result["dataset"].get("class_matching") or {}),
         ]
     )
 
 
-def _chosen_among(matching: Record) -> str:
+def chosen_among(matching: Record) -> str:
     """Tell among how many classes the model chose, where not among all of its own."""
     among = f"among {matching.get('num_model_classes', 0):,} classes"
     if matching.get("restricted"):

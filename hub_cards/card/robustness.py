@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub_cards.card.evaluation_facts import chosen_among
 from hub_cards.card.formatting import dataset_link, dataset_name
 from hub_cards.evidence.folder import Evidence
 from hub_cards.files import Record, replace_bytes
@@ -31,10 +32,12 @@ def largest_robustness(evidence: Evidence) -> Record | None:
 def robustness_sentence(result: Record) -> str:
     """Say of which images the table is, and what the mean corruption error is."""
     summary, images = result["summary"], result["dataset"]["num_samples"]
+    among = chosen_among(result["dataset"].get("class_matching") or {})
     text = (
         f"Top-1 accuracy on {images:,} images of {dataset_link(result['dataset'])} "
-        f"[{result['dataset']['split']}]: {result['clean']['top1_accuracy']:.2%} as they are, and "
-        f"under corruptions of severity 1 (weak) to 5. The corruptions: {result['definition']}."
+        f"[{result['dataset']['split']}]{f' ({among})' if among else ''}: "
+        f"{result['clean']['top1_accuracy']:.2%} as they are, and under "
+        f"corruptions of severity 1 (weak) to 5. The corruptions: {result['definition']}."
     )
     if "mce" in summary:
         text += (
