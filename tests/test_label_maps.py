@@ -1,6 +1,7 @@
 """Which class of a model a class of the data is: by file, by number, restricted, of several."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -10,7 +11,13 @@ from convzoo.cli import main
 from convzoo.data.opening import open_split
 from convzoo.evaluation.chosen_images import Choice
 from convzoo.evaluation.class_matching import ChosenClasses, match_classes
-from convzoo.evaluation.label_maps import LabelMap, read_label_map, recorded_classes, resolve
+from convzoo.evaluation.label_maps import (
+    LabelMap,
+    read_label_map,
+    record_classes,
+    recorded_classes,
+    resolve,
+)
 from convzoo.evaluation.prediction_file import read_recorded_predictions
 from convzoo.evaluation.results import read_results
 from convzoo.files import file_sha256
@@ -73,6 +80,8 @@ def test_json_and_csv_say_the_same(name, content, tmp_path):
     ("name", "content"),
     [
         ("m.json", "[1]"),
+        ("m.json", "5"),
+        ("m.json", "{}"),
         ("m.json", '{"a": 1.5}'),
         ("m.json", '{"a": true}'),
         ("m.json", '{"a": "x", "a": "y"}'),
@@ -112,8 +121,9 @@ def folders(path, names, images):
     return path
 
 
-def test_folders_called_by_numbers_mean_these_numbers_and_not_their_order(tmp_path):
+def test_folders_called_by_numbers_mean_these_numbers_and_not_their_order(tmp_path, caplog):
     """ImageNet-V2 has folders 0 to 999, which are sorted 0, 1, 10, 100, 101, ..."""
+    caplog.set_level(logging.INFO, "convzoo")
     count = len(imagenet_names())
     grey = encode(np.full((4, 4, 3), 128, np.uint8), "PNG")
     folders(tmp_path / "v2", [*map(str, range(count))], [grey] * count)
@@ -125,8 +135,45 @@ def test_folders_called_by_numbers_mean_these_numbers_and_not_their_order(tmp_pa
             labels = matched.source.read_labels()
             folder = [matched.source.image_name(row).split("/")[-2] for row in range(count)]
             assert labels.tolist() == [*map(int, folder)]
+            assert matched.facts["by"] == "number"
+    assert "v2 are taken as the numbers of the model's classes" in caplog.text
     with pytest.raises(ValueError, match="called by numbers, which must be .* 0 to 98, each once"):
         match_classes(source, IDS[:99])
+
+
+@pytest.mark.parametrize("model", ["abcd", [f"LABEL_{n}" for n in range(4)]])
+@pytest.mark.parametrize("called", ["123", "02", ["01", "02", "03"]])
+def test_numbers_that_may_count_otherwise_are_taken_only_if_told(called, model, tmp_path):
+    """Data that counts from 1 would have all labels shifted by one."""
+    grey = encode(np.full((4, 4, 3), 128, np.uint8), "PNG")
+    source = open_split(str(folders(tmp_path / "some", called, [grey] * len(called))), "test")
+    missing = min({0, 1} - {*map(int, called)})
+    with pytest.raises(ValueError, match=f"{missing} is missing: .*--match-classes number; else"):
+        match_classes(source, model)
+    matched = match_classes(source, model, by="number")
+    assert matched.source.read_labels().tolist() == [*map(int, called)]
+    assert matched.facts["by"] == "number"
+
+
+def test_a_number_that_is_there_twice_is_named(tmp_path):
+    grey = encode(np.full((4, 4, 3), 128, np.uint8), "PNG")
+    source = open_split(str(folders(tmp_path / "some", ["0", "01", "1"], [grey] * 3)), "test")
+    for by in ("name", "number"):
+        with pytest.raises(ValueError, match="each once; got 1 twice"):
+            match_classes(source, "abcd", by=by)
+
+
+def test_some_classes_of_data_that_is_called_by_numbers(network, tmp_path):
+    """What was chosen has a gap, the data has none; a name of the model is no number."""
+    images, labels = coloured_images(24, seed=3)
+    data = tmp_path / "numbered"
+    write_split(data, "test", images, labels, names="012")
+    for restricted in (False, True):
+        result = evaluate(network, data, classes=["1", "2"], restricted=restricted)
+        assert result["dataset"]["class_matching"]["by"] == "number"
+        assert [row["class"] for row in result["classes"]] == [1, 2]
+    with pytest.raises(ValueError, match="1 of the 3 classes of .* as '0'"):
+        match_classes(open_split(str(data), "test"), "123")
 
 
 def test_data_of_some_wordnet_ids_restricts_the_logits(tmp_path):
@@ -235,3 +282,18 @@ def test_a_map_and_numbers_exclude_each_other(tmp_path):
     label_map = LabelMap(file="m", sha256="", classes={})
     with pytest.raises(ValueError, match="by number or by --label-map; got both"):
         Choice(label_map=label_map, match_by="number")
+
+
+def test_classes_that_share_a_name_are_recorded_by_number():
+    """As crane, the bird and the machine, where a model calls both so."""
+    names = ["crane", "tench", "crane", "2"]
+    label_map = LabelMap(file="m", sha256="", classes={"machine": ("2",), "bird": ("0", "tench")})
+    same = resolve(label_map, ["machine", "bird", "two"], [*names[:3], "two"])
+    assert same.classes == {"machine": (2,), "bird": (0, 1), "two": (3,)}
+    record = record_classes(same, names)
+    assert record == {"machine": [2], "bird": [0, "tench"], "two": ["2"]}  # a name, no number
+    recorded = {"map": json.loads(json.dumps(record)), "file": "m", "sha256": ""}
+    assert recorded_classes(recorded, names).classes == same.classes
+    for wrong in ("crane", "carp", 4):
+        with pytest.raises(ValueError, match=f"must name one class of the model; got {wrong!r}"):
+            recorded_classes(recorded | {"map": {"bird": [wrong]}}, names)

@@ -9,7 +9,7 @@ import numpy as np
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
 from convzoo.data.subset import subset
-from convzoo.evaluation.class_matching import Matched, match_classes
+from convzoo.evaluation.class_matching import Matched, match_by_all_numbers, match_classes
 from convzoo.evaluation.classifiers import Classifier
 from convzoo.evaluation.label_maps import LabelMap, SameClasses, resolve
 from convzoo.evaluation.real_labels import RealLabels
@@ -44,6 +44,11 @@ class Choice:
         if self.label_map and self.match_by == "number":
             raise ValueError(
                 "classes must be matched by number or by --label-map; got both. Leave one away"
+            )
+        if self.label_map and self.real_labels:
+            raise ValueError(
+                "--real-labels count answers that are single classes of ImageNet, and --label-map "
+                "makes answers of several; got both. Leave one away"
             )
 
 
@@ -83,7 +88,7 @@ def open_images(
     matched = match_classes(
         source,
         names,
-        by=choice.match_by,
+        by="number" if match_by_all_numbers(theirs, names) else choice.match_by,
         same=same and same.of(source.label_names),
         restricted=choice.restricted,
     )

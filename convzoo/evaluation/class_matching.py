@@ -1,7 +1,9 @@
 """Match the classes of a dataset with those of a model, by their names."""
 
 import dataclasses
+import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,9 +14,11 @@ from transformers import PreTrainedConfig
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from convzoo.data.split import Split
-from convzoo.evaluation.label_maps import SameClasses
+from convzoo.evaluation.label_maps import SameClasses, record_classes
 from convzoo.evaluation.results import ClassMatching, MatchBy
 from convzoo.imagenet_classes import imagenet_names, imagenet_numbers
+
+logger = logging.getLogger(__name__)
 
 
 def class_names(config: PreTrainedConfig) -> list[str]:
@@ -53,13 +57,14 @@ def match_classes(
     A model whose classes are called LABEL_0, LABEL_1, ... has no names to compare: its classes are
     matched by number. Those of ImageNet-1k are found by WordNet id or any word of their entries, if
     a list calls them otherwise. Data whose classes are called 0, 1, ... means the numbers of the
-    model's: as names, these are sorted 0, 1, 10, 100. Data may have some of the model's classes
-    only: the model still chooses among all of them, unless it is restricted.
+    model's: as names, these are sorted 0, 1, 10, 100. Where one is missing, they may be counted
+    otherwise, from 1 for instance, and mean it only if `by` is "number". Data may have some of the
+    model's classes only: the model still chooses among all of them, unless it is restricted.
 
     Args:
         source: the split.
         names: name of each class of the model.
-        by: "number" trusts the numbers although the names differ.
+        by: "number" trusts the numbers although the names differ, or some are missing.
         same: what a file says of it, for these classes of the data and no others.
         restricted: let the model choose among the classes of the data only.
 
@@ -73,8 +78,12 @@ def match_classes(
         if restricted:
             raise ValueError(ALL_CLASSES.format(len(names)))
         return Matched(source=source, facts=None)
-    if not same and all(re.fullmatch(r"LABEL_\d+", name) for name in names):
-        by = "number"
+    numbers: np.ndarray | None = None
+    if not same:
+        if _called_by_numbers(theirs, names, by=by):
+            numbers, by = _numbers_that_are_names(source, names, by=by), "number"
+        elif all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+            by = "number"
     facts: ClassMatching = {
         "by": "file" if same else by,
         "num_model_classes": len(names),
@@ -82,15 +91,16 @@ def match_classes(
     }
     answers = None
     if same:
-        numbers: np.ndarray | None = np.array([same.classes[name][0] for name in theirs])
+        numbers = np.array([same.classes[name][0] for name in theirs])
         answers = {members[0]: members for members in same.classes.values()}
         facts |= {
             "file": same.file,
             "sha256": same.sha256,
-            "map": {name: [names[n] for n in found] for name, found in same.classes.items()},
+            "map": record_classes(same, names),
         }
     else:
-        numbers = _numbers(source, names, by=by)
+        if numbers is None:
+            numbers = _numbers(source, names, by=by)
         if restricted:
             answers = {n: (n,) for n in _all_numbers(numbers, len(names))}
     if answers is not None:
@@ -154,18 +164,50 @@ class ChosenClasses(nn.Module):
         return ImageClassifierOutput(logits=chosen)
 
 
+def match_by_all_numbers(theirs: Sequence[str], names: Sequence[str]) -> bool:
+    """Tell whether classes of data are called 0, 1, ... without a gap, and mean these numbers.
+
+    Args:
+        theirs: name of each class of the whole data: of some of its classes it cannot be told.
+        names: name of each class of the model.
+    """
+    called = _called_by_numbers(theirs, names, by="name")
+    return called and sorted(map(int, theirs)) == [*range(len(theirs))]
+
+
+def _called_by_numbers(theirs: Sequence[str], names: Sequence[str], *, by: MatchBy) -> bool:
+    """Whether names of classes are numbers, and not names that the model has, too."""
+    shared = set(theirs) & set(names)
+    known = len(shared) == len(set(theirs)) if by == "number" else bool(shared)
+    return bool(theirs) and not known and all(re.fullmatch(r"\d+", name) for name in theirs)
+
+
+def _numbers_that_are_names(source: Split, names: Sequence[str], *, by: MatchBy) -> np.ndarray:
+    """The numbers that the classes of the data are called by."""
+    numbers = [*map(int, source.label_names)]
+    twice = [number for number, times in Counter(numbers).items() if times > 1]
+    if twice or max(numbers) >= len(names):
+        got = f"{twice[0]} twice" if twice else str(max(numbers))
+        raise ValueError(
+            f"classes of {source.path} are called by numbers, which must be those of the model's, "
+            f"0 to {len(names) - 1}, each once; got {got}. Say with --label-map FILE which class "
+            f"each of them is"
+        )
+    missing = set(range(max(numbers))) - set(numbers)
+    if by != "number" and missing:
+        raise ValueError(
+            f"classes of {source.path} are called by numbers, of which {min(missing)} is missing: "
+            f"they may count otherwise than the model, whose first class, 0, is {names[0]!r}. If "
+            f"they are its numbers, say --match-classes number; else --label-map FILE says which "
+            f"is which"
+        )
+    logger.info("class folders of %s are taken as the numbers of the model's classes", source.path)
+    return np.array(numbers)
+
+
 def _numbers(source: Split, names: Sequence[str], *, by: MatchBy) -> np.ndarray | None:
     """The model's number of each class of the data; None where they are the same."""
     theirs = source.label_names
-    if not set(theirs) <= set(names) and all(re.fullmatch(r"\d+", name) for name in theirs):
-        numbers = np.array([*map(int, theirs)])
-        if len({*numbers.tolist()}) < len(numbers) or numbers.max() >= len(names):
-            raise ValueError(
-                f"classes of {source.path} are called by numbers, which must be those of the "
-                f"model's, 0 to {len(names) - 1}, each once; got {int(numbers.max())}. Say with "
-                f"--label-map FILE which class each of them is"
-            )
-        return numbers
     if by == "name":
         return _numbers_by_name(source, names)
     if len(theirs) != len(names):

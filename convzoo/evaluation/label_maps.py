@@ -67,7 +67,7 @@ def _of_json(text: str) -> dict[str, tuple[str, ...]]:
 
     content = json.loads(text, object_pairs_hook=once)
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"got {type(content).__name__} of {len(content)}")
+        raise ValueError(f"got {'nothing' if content == {} else type(content).__name__}")
     found = {}
     for name, given in content.items():
         several = given if isinstance(given, list) else [] if given is None else [given]
@@ -199,6 +199,20 @@ def resolve(label_map: LabelMap, theirs: Sequence[str], names: Sequence[str]) ->
     return SameClasses(file=label_map.file, sha256=label_map.sha256, classes=classes)
 
 
+def record_classes(same: SameClasses, names: Sequence[str]) -> dict[str, list[str | int]]:
+    """Say by names which classes of a model those of the data are; by number where two share one.
+
+    Args:
+        same: which they are.
+        names: name of each class of the model.
+    """
+    times = Counter(names)
+    return {
+        name: [names[n] if times[names[n]] == 1 else n for n in found]
+        for name, found in same.classes.items()
+    }
+
+
 def recorded_classes(matching: Mapping[str, Any], names: Sequence[str]) -> SameClasses | None:
     """Return what a result recorded of such a file; None where it had none.
 
@@ -207,11 +221,19 @@ def recorded_classes(matching: Mapping[str, Any], names: Sequence[str]) -> SameC
         names: name of each class of the model.
 
     Raises:
-        ValueError: if the model has no class of a recorded name.
+        ValueError: if the model has no class of a recorded name or number, or several.
     """
     if "map" not in matching:
         return None
-    classes = {
-        name: tuple(names.index(each) for each in given) for name, given in matching["map"].items()
-    }
+    places = {name: n for n, name in enumerate(names)}
+    times = Counter(names)
+    classes = {}
+    for name, given in matching["map"].items():
+        for each in given:
+            if (times[each] if isinstance(each, str) else each in range(len(names))) != 1:
+                raise ValueError(
+                    f"a recorded label map must name one class of the model; got {each!r}, of "
+                    f"which there are {times[each]}. Evaluate again"
+                )
+        classes[name] = tuple(each if isinstance(each, int) else places[each] for each in given)
     return SameClasses(file=matching["file"], sha256=matching["sha256"], classes=classes)
