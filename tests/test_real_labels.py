@@ -9,8 +9,10 @@ import pytest
 
 from convzoo.cli import main
 from convzoo.data.opening import open_split
+from convzoo.evaluation.chosen_images import Choice
+from convzoo.evaluation.label_maps import LabelMap
 from convzoo.evaluation.real_labels import RealLabels, plan_real, read_real_labels
-from convzoo.evaluation.results import read_results
+from convzoo.evaluation.results import read_results, record_result
 from convzoo.files import file_sha256
 from convzoo.imagenet_classes import imagenet_names
 from tests.support.exported_files import write_onnx_of_imagenet
@@ -82,3 +84,31 @@ def test_other_files_are_refused(content, tmp_path):
         read_real_labels(tmp_path / "real.json")
     with pytest.raises(FileNotFoundError, match="there is no"):
         read_real_labels(tmp_path / "other.json")
+
+
+def test_the_same_answers_keep_their_accuracy_and_other_ones_do_not(tmp_path, caplog):
+    network, real = tmp_path / "net", tmp_path / "real.json"
+    write_onnx_of_imagenet(network)
+    real.write_text(json.dumps(LISTS))
+    data = write_images(tmp_path / "val", [1, 2, 3, 5, 6])
+    command = ["evaluate", str(network), "--data", str(data), "--split", "validation"]
+    assert main([*command, "--real-labels", str(real)]) == 0
+    (before,) = read_results(network)
+    assert main([*command, "--logits"]) == 0
+    (after,) = read_results(network)
+    assert after["predictions"]["logits"] and after["real_labels"] == before["real_labels"]
+    assert "is dropped" not in caplog.text
+    other = after | {"metrics": after["metrics"] | {"loss": after["metrics"]["loss"] + 1}}
+    other.pop("real_labels")
+    record_result(network, other)
+    (dropped,) = read_results(network)
+    assert "real_labels" not in dropped
+    assert "val [validation], 66.67%, is dropped: it was measured with other predictions" in (
+        caplog.text
+    )
+
+
+def test_a_label_map_is_refused_since_an_answer_may_be_several_classes():
+    label_map = LabelMap(file="m", sha256="", classes={})
+    with pytest.raises(ValueError, match="single classes of ImageNet, and --label-map .* got both"):
+        Choice(label_map=label_map, real_labels=RealLabels(file="", sha256="", lists=LISTS))
