@@ -11,7 +11,11 @@ from transformers import ConvNextImageProcessor
 
 from convzoo.cli import main
 from convzoo.data.opening import open_split
-from convzoo.evaluation.fast_decoding import check_fast_decoding, fast_processor
+from convzoo.evaluation.fast_decoding import (
+    FastImageProcessor,
+    check_fast_decoding,
+    fast_processor,
+)
 from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.remeasuring import Request, reevaluate
 from convzoo.evaluation.views import Views
@@ -123,3 +127,20 @@ def test_processors_of_other_steps_are_refused(colour_data):
     Moved.__name__ = "ConvZooImageProcessor"
     said = refused(Moved(18, crop_size=16))
     assert "those of the image processor to a level of 255" in said and "row 0" in said
+
+
+def test_a_comparison_of_no_image_is_none_and_one_that_fails_names_the_image(tmp_path, monkeypatch):
+    for name in ("red", "green"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        (tmp_path / "test" / name / "a.jpg").write_bytes(b"no image")
+    processor = ConvZooImageProcessor(18, crop_size=16)
+    with pytest.raises(ValueError, match="one at least must be readable; none is"):
+        check_fast_decoding(open_split(str(tmp_path), "test"), processor, FAST)
+    (tmp_path / "test/red/a.jpg").write_bytes(jpeg(smooth_image(30, 30)))
+
+    def fail(self, image):
+        raise ValueError("cannot crop")
+
+    monkeypatch.setattr(FastImageProcessor, "_crop", fail)
+    with pytest.raises(ValueError, match=r"red/a.jpg: cannot crop. Leave out --fast-decoding"):
+        check_fast_decoding(open_split(str(tmp_path), "test"), processor, FAST)

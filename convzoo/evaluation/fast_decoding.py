@@ -97,13 +97,14 @@ def check_fast_decoding(
     """Compare the pixels of some images of a split, evenly spaced, with those of the processor.
 
     Raises:
-        ValueError: if they differ too much, or as `fast_processor`. Images that cannot be read are
-            passed over.
+        ValueError: if they differ too much, fast decoding fails, none of the images can be read,
+            or as `fast_processor`. Single images that cannot be read are passed over.
     """
     exact, fast = Views(processor, protocol), Views(fast_processor(processor), protocol)
     assert isinstance(fast.processor, FastImageProcessor)
     scale, _ = fast.processor._scale_and_offset()
     few = subset(source, limit=min(CHECKED, source.num_rows), spaced=True)
+    compared = 0
     for row in range(few.num_rows):
         data, num_channels = few.read_row(row)[0], fast.processor.num_channels
         turned = {"exif_rotation": protocol.exif_rotation}
@@ -113,8 +114,21 @@ def check_fast_decoding(
             expected = exact.show([opened])
         except ValueError:
             continue
-        found = fast.show([decode_rgb(data, num_channels, **turned)])
+        try:
+            found = fast.show([decode_rgb(data, num_channels, **turned)])
+        except ValueError as error:
+            raise ValueError(
+                f"fast decoding must show what the image processor shows; {few.where_is(row)}: "
+                f"{error}. Leave out --fast-decoding"
+            ) from error
         _compare(expected, found, torch.from_numpy(scale), where=few.where_is(row))
+        compared += 1
+    if not compared:
+        raise ValueError(
+            f"fast decoding is compared with the image processor on {few.num_rows} images of "
+            f"{source.path} [{source.name}] first, of which one at least must be readable; none "
+            f"is. Leave out --fast-decoding"
+        )
 
 
 def _compare(
