@@ -61,6 +61,14 @@ def test_an_export_is_verified_by_measuring_it_again(export, colour_data):
         read_export(export)
 
 
+def test_an_export_without_its_file_does_not_hold(export):
+    (export / "eval_results.json").unlink()
+    (export / "model.onnx").unlink()
+    evidence, *_ = verify(str(export), Measuring()).checks
+    assert (evidence.name, evidence.verdict) == ("evidence", "does not hold")
+    assert "model.onnx, which export.json names, does not exist" in evidence.detail
+
+
 def test_exports_and_baselines_have_rows_in_an_index(export, model, colour_data):
     path = baseline(model, export, colour_data, "--size", "14", name="at 14")
     rows = read_rows([str(export), str(path), str(model)])

@@ -252,7 +252,7 @@ def _check_export(folder: Path) -> list[Check]:
     """Check whether the files of an export are of each other."""
     try:
         export = read_export(folder)
-    except ValueError as error:
+    except (FileNotFoundError, ValueError) as error:
         return [Check("evidence", FAILS, str(error))]
     detail = f"{export.description['file']} is the file that {DESCRIPTION} and results are of"
     return [
