@@ -1,8 +1,10 @@
 """Say in our own words why a model cannot be loaded; the libraries' words name other things."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -34,6 +36,19 @@ def loading_model(name: str) -> Iterator[None]:
         if name in str(error):
             raise
         raise OSError(f"the model {name} cannot be loaded. {error}") from error
+
+
+def refuse_misfit(said: Mapping[str, Any]) -> None:
+    """Refuse a model whose weights are not all of its tensors and no others.
+
+    Args:
+        said: the loading info of `from_pretrained`: kind of problem -> names of tensors.
+
+    Raises:
+        ValueError: if there is a problem.
+    """
+    if wrong := {kind: sorted(map(str, names)) for kind, names in said.items() if names}:
+        raise ValueError(f"weights and model do not fit: {json.dumps(wrong)}")
 
 
 def is_path(name: str) -> bool:

@@ -12,9 +12,14 @@ from typing import Any
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from convzoo.imagenet_classes import imagenet_names
+from convzoo.model_names import refuse_misfit
 
 PREFIX = "timm:"  # before the name of a network, as in timm.create_model
 FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+
+
+class MissingLibraryError(ValueError):
+    """A library must be installed, or be newer, to load a model."""
 
 
 def hub_name(name: str) -> str:
@@ -40,14 +45,17 @@ def is_of_timm(name: str) -> bool:
 
 
 def load_timm(name: str) -> tuple[PreTrainedModel, BaseImageProcessor, tuple[str, ...]]:
-    """Load a network of timm, what prepares images for it, and its class names.
+    """Load a network of timm strictly, what prepares images for it, and its class names.
+
+    Weights come from model.safetensors, all of them and no others.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if timm is not installed.
+        ValueError: if weights and network do not fit.
+        MissingLibraryError: if timm is not installed.
     """
     if importlib.util.find_spec("timm") is None:
-        raise ValueError(
+        raise MissingLibraryError(
             f"{name} is a network of timm, which must be installed to load it; it is not. Install "
             f"it: pip install timm"
         )
@@ -58,7 +66,15 @@ def load_timm(name: str) -> tuple[PreTrainedModel, BaseImageProcessor, tuple[str
     config: Any = AutoConfig.from_pretrained(name)
     # Folders that timm saved have it a second time there, which Transformers (5.23) trips over.
     (config.model_args or {}).pop("num_classes", None)
-    model: Any = AutoModelForImageClassification.from_pretrained(name, config=config)
+    models: Any = AutoModelForImageClassification
+    model, said = models.from_pretrained(
+        name,
+        config=config,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are in what it says, too
+    )
+    refuse_misfit(said)
     settings = processor_settings(model.timm_model.pretrained_cfg)
     loader: Any = AutoImageProcessor
     processor = ConvZooImageProcessor(**settings) if settings else loader.from_pretrained(name)
