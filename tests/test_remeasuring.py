@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
@@ -269,6 +270,57 @@ def test_weights_load_strictly_or_not_at_all(folder):
     torch.save(weights, folder / "pytorch_model.bin")  # a pickle, which could run anything
     facts, model, _ = load_strictly(folder)
     assert "model.safetensors" in facts["error"] and model is None
+
+
+def stock_model(folder):
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], id2label=dict(enumerate(COLOURS))
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ConvNextImageProcessor(size={"shortest_edge": 32}).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "words"),
+    [
+        (None, "holds", "loaded strictly by Transformers itself"),
+        ("weights", "does not hold", "weights and model do not fit"),
+        ("no weights", "does not hold", "model.safetensors"),
+        ({"model_type": "newnet"}, "not checked", "got 'newnet'. A newer version may know it"),
+        ({"pretrained_cfg": {}}, "not checked", "pip install timm"),
+    ],
+)
+def test_a_stock_model_fails_unless_a_library_is_missing(change, verdict, words, tmp_path):
+    stock_model(tmp_path)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    if change == "weights":
+        tensors = load_file(weights)
+        tensors.pop("classifier.1.bias")
+        save_file(tensors, weights, {"format": "pt"})
+    elif change == "no weights":
+        weights.unlink()
+    elif change:
+        config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    (check,) = check_loading(load_strictly(tmp_path)[0], trusted=False)
+    assert check.verdict == verdict and words in check.detail
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_model_of_ours_without_code_is_measured_with_this_package(trusted, folder):
+    for name in ("config.json", "preprocessor_config.json"):
+        settings = json.loads((folder / name).read_text())
+        del settings["auto_map"]
+        (folder / name).write_text(json.dumps(settings))
+    loaded, model, processor = load_strictly(folder, trust_remote_code=trusted)
+    assert type(model) is CNN and type(processor) is ConvZooImageProcessor
+    code, weights = check_loading(loaded, trusted=trusted)
+    assert (code.verdict, weights.verdict) == ("holds", "holds")
+    assert code.detail == "the repository has none; this package's ran (modeling.modeling_cnn.CNN)"
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("classifier.bias")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    _, weights = check_loading(load_strictly(folder)[0], trusted=False)
+    assert weights.verdict == "does not hold" and "classifier.bias" in weights.detail
 
 
 def test_other_weights_than_those_of_the_hash_are_not_loaded(folder):

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, NotRequired, cast
 
-from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
+import transformers
+from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import (
     get_class_from_dynamic_module,
     get_relative_import_files,
@@ -13,8 +14,9 @@ from typing_extensions import TypedDict
 
 import modeling
 from convzoo.evaluation.exported_networks import find_exported, load_exported
-from convzoo.evaluation.timm_models import is_of_timm, load_timm
+from convzoo.evaluation.timm_models import MissingLibraryError, is_of_timm, load_timm
 from convzoo.files import file_sha256
+from convzoo.model_names import refuse_misfit
 
 AUTO_CLASSES = {
     "config.json": ("AutoConfig", "AutoModelForImageClassification"),
@@ -36,6 +38,7 @@ class Loading(TypedDict):
         error: why the model could not be loaded, or None.
         unknown_family: whether that is because this package has no such model.
         stock: True for a model of Transformers or timm, else absent.
+        library_missing: True if such a model needs a library that is not here, else absent.
         exported: of a network in a file of another format: name of the file -> its SHA-256.
     """
 
@@ -44,6 +47,7 @@ class Loading(TypedDict):
     error: str | None
     unknown_family: bool
     stock: NotRequired[bool]
+    library_missing: NotRequired[bool]
     exported: NotRequired[dict[str, str]]
 
 
@@ -69,25 +73,15 @@ def load_strictly(
             return _load_exported(exported, facts, trust_remote_code=trust_remote_code)
         if _is_stock(folder):
             return _load_stock(folder, facts)
-        references: dict[str, str] = {}
-        named: set[str] = set()
-        for name, keys in AUTO_CLASSES.items():
-            auto_map = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"]
-            references |= {key: auto_map[key] for key in keys}
-            named |= set(auto_map.values())  # also what other classes of Transformers would run
-        if any("--" in reference for reference in named):
-            raise ValueError(f"auto_map must name code of this folder only; got {sorted(named)}")
-        files = {f"{each.partition('.')[0]}.py" for each in named}
-        for name in sorted(files):  # and what these would import
-            files |= {Path(path).name for path in get_relative_import_files(folder / name)}
-        facts["files"] = {name: _is_ours(folder, name) for name in sorted(files)}
-        if trust_remote_code:
+        references, facts["files"] = _code_of(folder)
+        if trust_remote_code and references:
             config_class, model_class, processor_class = (
-                cast(Any, get_class_from_dynamic_module(each, folder))
-                for each in references.values()
+                cast(Any, get_class_from_dynamic_module(each, folder)) for each in references
             )
         else:
             config_class, model_class, processor_class = _our_classes(folder)
+            if not references:  # then no code says that images are prepared by ours
+                processor_class = AutoImageProcessor
         facts["code"] = f"{model_class.__module__}.{model_class.__qualname__}"
         config = config_class.from_pretrained(folder)
         if getattr(config, "transformers_weights", None) or (folder / ADAPTER).exists():
@@ -98,46 +92,65 @@ def load_strictly(
             use_safetensors=True,
             output_loading_info=True,
         )
-        wrong = {key: sorted(map(str, value)) for key, value in said.items() if value}
-        if wrong:
-            raise ValueError(f"weights and model do not fit: {json.dumps(wrong)}")
+        refuse_misfit(said)
         processor = processor_class.from_pretrained(folder)
     except Exception as error:  # the code may be anybody's
         facts["error"] = f"{type(error).__name__}: {error}"
         facts["unknown_family"] = isinstance(error, UnknownFamilyError)
+        if "stock" in facts and isinstance(error, MissingLibraryError | ImportError):
+            facts["library_missing"] = True
         return facts, None, None
     return facts, model, processor
 
 
 def _is_stock(folder: Path) -> bool:
     """Tell whether a model is one of Transformers or timm, which needs no code of its own."""
-    from transformers import CONFIG_MAPPING
-
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    family = config.get("model_type")
     ours = {each.model_type for each in modeling.FAMILIES}
-    known = family in CONFIG_MAPPING and family not in ours
-    return "auto_map" not in config and (known or "pretrained_cfg" in config)
+    return "auto_map" not in config and config.get("model_type") not in ours
+
+
+def _code_of(folder: Path) -> tuple[list[str], dict[str, bool]]:
+    """Find the code of a folder: its classes, and whether each file is ours; neither if none."""
+    references: list[str] = []
+    named: set[str] = set()
+    if "auto_map" not in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+        return [], {}
+    for name, keys in AUTO_CLASSES.items():
+        auto_map = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"]
+        references += [auto_map[key] for key in keys]
+        named |= set(auto_map.values())  # also what other classes of Transformers would run
+    if any("--" in reference for reference in named):
+        raise ValueError(f"auto_map must name code of this folder only; got {sorted(named)}")
+    files = {f"{each.partition('.')[0]}.py" for each in named}
+    for name in sorted(files):  # and what these would import
+        files |= {Path(path).name for path in get_relative_import_files(folder / name)}
+    return references, {name: _is_ours(folder, name) for name in sorted(files)}
 
 
 def _load_stock(folder: Path, facts: Loading) -> tuple[Loading, Any, BaseImageProcessor]:
     """Load a model of Transformers itself, or of timm through it."""
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
+    from transformers import CONFIG_MAPPING, AutoModelForImageClassification
 
     facts["stock"] = True
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "transformers_weights" in config or (folder / ADAPTER).exists():
         raise ValueError(ONE_FILE)
+    family = config.get("model_type")
     model: Any
     if is_of_timm(str(folder)):
         model, processor, _ = load_timm(str(folder))
+    elif family and family not in CONFIG_MAPPING:
+        raise MissingLibraryError(
+            f"Transformers {transformers.__version__} must know the model_type of a model without "
+            f"code; got {family!r}. A newer version may know it"
+        )
     else:
         loader: Any = AutoModelForImageClassification
         model, said = loader.from_pretrained(
             str(folder), use_safetensors=True, output_loading_info=True
         )
-        if wrong := {key: sorted(map(str, value)) for key, value in said.items() if value}:
-            raise ValueError(f"weights and model do not fit: {json.dumps(wrong)}")
+        refuse_misfit(said)
         processor = AutoImageProcessor.from_pretrained(str(folder))
     facts["code"] = f"{type(model).__module__}.{type(model).__qualname__}"
     return facts, model, processor

@@ -141,13 +141,12 @@ def check_text(evidence: Evidence, card: str, *, repo_id: str | None) -> Check:
     return Check(name, FAILS, f"edited by hand since hub_cards wrote it; gone is: {absent[0]}")
 
 
-def check_loading(loaded: Record, *, trusted: bool, stock: bool = False) -> list[Check]:
+def check_loading(loaded: Record, *, trusted: bool) -> list[Check]:
     """Judge weights and code by what the evaluating process says of them.
 
     Args:
         loaded: see `convzoo.evaluation.strict_loading.load_strictly`.
         trusted: whether the repository's code was allowed to run.
-        stock: whether it is a model of Transformers itself, which needs no code of its own.
     """
     if exported := loaded.get("exported"):
         ((file, sha256),) = exported.items()
@@ -155,9 +154,10 @@ def check_loading(loaded: Record, *, trusted: bool, stock: bool = False) -> list
             return [Check("weights", OPEN, f"{file} was not run; {loaded['error']}")]
         detail = f"{file}, SHA-256 {sha256}, was run by {loaded['code']}"
         return [Check("weights", HOLDS, detail)]
+    stock = loaded.get("stock")
     if stock and loaded["error"]:
-        detail = f"a model of Transformers itself, which cannot be loaded here; {loaded['error']}"
-        return [Check("weights", OPEN, detail)]
+        verdict = OPEN if loaded.get("library_missing") else FAILS
+        return [Check("weights", verdict, f"cannot be loaded; {loaded['error']}")]
     if stock:
         detail = f"loaded strictly by Transformers itself ({loaded['code']})"
         return [Check("weights", HOLDS, detail)]
@@ -165,7 +165,11 @@ def check_loading(loaded: Record, *, trusted: bool, stock: bool = False) -> list
         return [Check("weights", FAILS, f"there is no code to load them with; {loaded['error']}")]
     others = [name for name, is_ours in loaded["files"].items() if not is_ours]
     files = ", ".join(loaded["files"])
-    if trusted:
+    if not files:
+        code = Check(
+            "code", HOLDS, f"the repository has none; this package's ran ({loaded['code']})"
+        )
+    elif trusted:
         code = Check("code", HOLDS, f"the repository's own code ran: {loaded['code']}")
     elif others:
         code = Check(

@@ -176,11 +176,8 @@ def _measure(folder: Path, measuring: Measuring) -> tuple[list[Check], Record | 
             f"{answer['loaded']['error']}. To run the repository's own code add "
             "--trust-remote-code."
         )
-    config = _read_settings(folder, "config.json")
-    trusted, stock = measuring.trust_remote_code, "auto_map" not in config
-    stock = stock and not is_export(folder)
     return [
-        *check_loading(answer["loaded"], trusted=trusted, stock=stock),
+        *check_loading(answer["loaded"], trusted=measuring.trust_remote_code),
         *check_results(results, answer["results"], labels=_labels(folder)),
     ], answer["environment"]
 
