@@ -474,15 +474,15 @@ def test_the_command_shows_its_plan_and_never_the_token(hub, folder, tmp_path):
 def unreachable(folder, hub, tmp_path_factory):
     """A push to where nobody listens, under way while the other tests run."""
     home = tmp_path_factory.mktemp("unreachable")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        nowhere = {"HF_ENDPOINT": f"http://127.0.0.1:{free.getsockname()[1]}"}
-    command = [sys.executable, "-m", "hub_cards", "push", str(folder), "user/model"]
-    environment = hub.environment(home, "hf_SecretOfUser") | nowhere
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as client:
-        yield client, nowhere["HF_ENDPOINT"]
+    with socket.socket() as held:  # bound, so that nobody else listens there meanwhile
+        held.bind(("127.0.0.1", 0))
+        nowhere = {"HF_ENDPOINT": f"http://127.0.0.1:{held.getsockname()[1]}"}
+        command = [sys.executable, "-m", "hub_cards", "push", str(folder), "user/model"]
+        environment = hub.environment(home, "hf_SecretOfUser") | nowhere
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as client:
+            yield client, nowhere["HF_ENDPOINT"]
 
 
 LOADS = """
