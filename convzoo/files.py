@@ -22,6 +22,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def json_sha256(content: Any) -> str:
+    """Hash what JSON can write, whatever the order of its keys; returns the hexadecimal sha256."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that a reader never sees half of it."""
     write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,10 +1,15 @@
-"""Say in our own words why a model cannot be loaded; the libraries' words name other things."""
+"""Find the files of a model by its name, and say in our own words why it cannot be loaded.
+
+The libraries' words name other things.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from convzoo.files import file_sha256
 
 
 @contextmanager
@@ -36,6 +41,35 @@ def loading_model(name: str) -> Iterator[None]:
         if name in str(error):
             raise
         raise OSError(f"the model {name} cannot be loaded. {error}") from error
+
+
+def file_of_model(name: str, file: str) -> Path | None:
+    """Find a file of a model; on the Hub it is downloaded, unless it is cached.
+
+    Args:
+        name: model folder or Hub id.
+        file: its name there.
+
+    Returns:
+        None where the model has no such file.
+
+    Raises:
+        OSError: if there is no such model, or the Hub cannot be reached.
+    """
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+    return Path(found) if found else None
+
+
+def weights_sha256(name: str) -> str | None:
+    """Hash the model.safetensors of a model folder or Hub id; None where it has none.
+
+    Raises:
+        OSError: as `file_of_model`.
+    """
+    path = file_of_model(name, "model.safetensors")
+    return file_sha256(path) if path else None
 
 
 def refuse_misfit(said: Mapping[str, Any]) -> None:

@@ -376,8 +376,7 @@ def test_numbers_out_of_range_are_refused_at_once(option, value, least):
     assert f"{option}: must be a whole number of at least {least}; got '{value}'" in done.stderr
 
 
-def test_evaluation_shows_neither_bars_of_loading_nor_missing_cards(tmp_path, monkeypatch):
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)  # of a test with --quiet before
+def test_evaluation_shows_neither_bars_of_loading_nor_missing_cards(tmp_path):
     write_split(tmp_path / "data", "test", *coloured_images(9, seed=0))
     (tmp_path / "data" / "README.md").write_text("Three colours.\n")  # a card without front matter
     save_model(tmp_path / "model")

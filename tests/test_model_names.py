@@ -1,9 +1,10 @@
+import hashlib
 import re
 
 import pytest
 
 from convzoo.__main__ import main
-from convzoo.model_names import loading_model
+from convzoo.model_names import file_of_model, loading_model, weights_sha256
 
 COMMANDS = {
     "evaluate": ["--data", "data/fashion-mnist"],
@@ -53,3 +54,11 @@ def test_each_command_refuses_a_mistyped_folder(command, capsys):
     assert main([command, "runs/no/model", *COMMANDS[command]]) == 1
     said = capsys.readouterr().err
     assert re.fullmatch(r"error: a model must be a folder .* no folder .*\n", said)
+
+
+def test_a_file_of_a_folder_is_found_or_is_not_there(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"abc")
+    assert file_of_model(str(tmp_path), "model.safetensors") == tmp_path / "model.safetensors"
+    assert weights_sha256(str(tmp_path)) == hashlib.sha256(b"abc").hexdigest()
+    (tmp_path / "model.safetensors").unlink()
+    assert file_of_model(str(tmp_path), "config.json") is None is weights_sha256(str(tmp_path))

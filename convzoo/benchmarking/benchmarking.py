@@ -24,9 +24,10 @@ from convzoo.benchmarking.contestants import (
 )
 from convzoo.benchmarking.timing import peak_bytes, ratios, time_in_turns
 from convzoo.environment import command_line, describe_environment, now
-from convzoo.files import SCHEMA_VERSION, file_sha256, write_json
+from convzoo.files import SCHEMA_VERSION, write_json
 from convzoo.inference import has_bfloat16_instructions
 from convzoo.layers import image_shape
+from convzoo.model_names import weights_sha256
 from convzoo.prediction.classifier import load_classifier
 
 FILE = "speed_results.json"
@@ -85,7 +86,7 @@ def benchmark_model(name: str, options: BenchmarkOptions) -> dict[str, Any]:
     rows = list(_rows(networks, shape, options=options))
     result = {
         "schema_version": SCHEMA_VERSION,
-        "model": {"sha256": _weights_hash(name), **asdict(costs[0])},
+        "model": {"sha256": weights_sha256(name), **asdict(costs[0])},
         "peers": {
             network.name: asdict(cost)
             for network, cost in zip(networks[1:], costs[1:], strict=True)
@@ -222,10 +223,3 @@ def _check_options(options: BenchmarkOptions) -> None:
         )
     if len(set(options.against)) < len(options.against):
         raise ValueError(f"--against must name each network once; got {list(options.against)}")
-
-
-def _weights_hash(name: str) -> str | None:
-    from transformers.utils.hub import cached_file
-
-    found = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-    return file_sha256(Path(found)) if found else None

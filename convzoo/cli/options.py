@@ -160,13 +160,9 @@ def start(quiet: bool) -> None:
     """Set up log lines and progress bars, before a command imports its libraries."""
     import logging
 
-    logging.basicConfig(format="%(message)s")
-    for library in ("huggingface_hub", "datasets"):  # they print their own lines
-        logging.getLogger(library).propagate = False
-    # HTTP clients log each request at INFO.
-    logging.getLogger("convzoo").setLevel(logging.WARNING if quiet else logging.INFO)
-    # A dataset needs no card, and each of its splits would be told so.
-    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
+    from convzoo.log_lines import show_log_lines
+
+    show_log_lines("convzoo", level=logging.WARNING if quiet else logging.INFO)
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

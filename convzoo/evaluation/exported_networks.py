@@ -22,7 +22,7 @@ from convzoo.evaluation.results import ModelFacts
 from convzoo.files import file_sha256
 from convzoo.imagenet_classes import imagenet_names
 from convzoo.layers import image_shape
-from convzoo.model_names import loading_model
+from convzoo.model_names import file_of_model, loading_model
 
 logger = logging.getLogger(__name__)
 DESCRIPTION = "export.json"
@@ -135,16 +135,13 @@ def find_exported(name: str) -> Path | None:
 
 
 def _on_the_hub(name: str) -> Path | None:
-    from transformers.utils.hub import cached_file
-
-    def fetch(file: str) -> Path | None:
-        found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-        return Path(found) if found else None
-
-    if fetch("config.json") or not (description := fetch(DESCRIPTION)):
+    if file_of_model(name, "config.json"):
         return None
-    fetch("preprocessor_config.json")
-    return fetch(Path(str(_read(description).get("file", "model.onnx"))).name)
+    if not (description := file_of_model(name, DESCRIPTION)):
+        return None
+    file_of_model(name, "preprocessor_config.json")
+    file = Path(str(_read(description).get("file", "model.onnx"))).name
+    return file_of_model(name, file)
 
 
 def describe_exported(path: Path) -> ExportedFile:

@@ -4,7 +4,6 @@ One size is an evaluation, which goes on by itself where it was interrupted. A s
 interrupted takes the results of the sizes before; one that was finished measures all again.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 from convzoo.evaluation.prediction_file import FOLDER
 from convzoo.evaluation.results import EvalResult, check_result
-from convzoo.files import SCHEMA_VERSION, write_json
+from convzoo.files import SCHEMA_VERSION, json_sha256, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +26,8 @@ class FinishedSizes:
     """
 
     def __init__(self, home: Path | None, asked: Mapping[str, Any]):
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         self.home = home
-        self.path = home / FOLDER / f".{digest[:8]}.sizes.json" if home else None
+        self.path = home / FOLDER / f".{json_sha256(asked)[:8]}.sizes.json" if home else None
         self.results: dict[str, EvalResult] = self._read()
 
     def _read(self) -> dict[str, EvalResult]:
@@ -48,7 +46,7 @@ class FinishedSizes:
         Args:
             identity: everything that predictions depend on, see `Task.identity`.
         """
-        result = self.results.get(_hash(identity))
+        result = self.results.get(json_sha256(identity))
         if result is None or self.home is None or "predictions" not in result:
             return None
         return result if (self.home / result["predictions"]["file"]).is_file() else None
@@ -60,14 +58,10 @@ class FinishedSizes:
             OSError: if the file cannot be written.
         """
         if self.path is not None:
-            self.results[_hash(identity)] = result
+            self.results[json_sha256(identity)] = result
             write_json(self.path, {"schema_version": SCHEMA_VERSION, "results": self.results})
 
     def clear(self) -> None:
         """Forget all of it: the sweep is done."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-
-
-def _hash(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,6 @@
 """Predict a whole split into a predictions file; an interrupted evaluation is taken up."""
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -27,7 +26,7 @@ from convzoo.evaluation.prediction_table import PredictionFacts, PredictionTable
 from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.results import PredictionsRecord
 from convzoo.evaluation.unfinished import SUFFIX, Parts, PartWriter, others, take_up
-from convzoo.files import file_sha256, remove_folder
+from convzoo.files import file_sha256, json_sha256, remove_folder
 
 logger = logging.getLogger(__name__)
 PREDICTIONS = "predictions.parquet"  # in the folder of the parts, until it has its name
@@ -73,8 +72,7 @@ class Task:
         settings = asdict(self.protocol) | asdict(self.kept)
         asked = {key: value for key, value in settings.items() if key not in NO_PART_OF_NAME}
         model = "" if self.classifier.folder else self.classifier.name
-        text = json.dumps([model, self.asked, asked], sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = json_sha256([model, self.asked, asked])
         return home / FOLDER / f".{self.stem}-{digest[:8]}{SUFFIX}"
 
     def identity(self, accelerator: Accelerator) -> dict[str, Any]:

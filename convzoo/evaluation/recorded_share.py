@@ -7,6 +7,7 @@ from typing import Any
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
 from convzoo.data.validation_share import repeat_choices
+from convzoo.model_names import file_of_model
 from convzoo.training import checkpointing
 
 TRAIN_RESULTS = "train_results.json"
@@ -45,12 +46,9 @@ def open_recorded_share(model: str, data: str | DatasetReference) -> Split:
 
 def _read_record(model: str) -> dict[str, Any]:
     """Read what the training wrote of its validation images; {} where it wrote nothing."""
-    from transformers.utils.hub import cached_file
-
     folder = Path(model)
     if (folder / checkpointing.STATE).is_file():
         return dict(checkpointing.load_state(folder).get("validation") or {})
-    found = cached_file(model, TRAIN_RESULTS, _raise_exceptions_for_missing_entries=False)
-    if found is None:
+    if not (found := file_of_model(model, TRAIN_RESULTS)):
         return {}
-    return dict(json.loads(Path(found).read_text(encoding="utf-8")).get("validation") or {})
+    return dict(json.loads(found.read_text(encoding="utf-8")).get("validation") or {})

@@ -7,8 +7,6 @@ processes, taken up where it was interrupted. The file is written after each of 
 """
 
 import contextlib
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +40,7 @@ from convzoo.evaluation.robustness_results import (
     summarize,
 )
 from convzoo.evaluation.statistics import unreadable_facts, wilson_interval
+from convzoo.files import json_sha256
 from convzoo.imagenet_classes import imagenet_names, imagenet_numbers
 from convzoo.images.corruptions import CORRUPTIONS, SEVERITIES, check_corruption
 
@@ -191,8 +190,7 @@ class _Record:
         """Find what is recorded; return on every process what is missing, None for clean images."""
         missing: list[Any] = [None]
         if accelerator.is_main_process:
-            text = json.dumps(self.task.identity(accelerator), sort_keys=True)
-            self.identity = hashlib.sha256(text.encode()).hexdigest()
+            self.identity = json_sha256(self.task.identity(accelerator))
             recorded = read_robustness(self.path) if self.path else []
             self.result = next((x for x in recorded if x["identity"] == self.identity), None)
             missing = [self._missing()]

@@ -103,9 +103,14 @@ def load_strictly(
     return facts, model, processor
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
 def _is_stock(folder: Path) -> bool:
     """Tell whether a model is one of Transformers or timm, which needs no code of its own."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _config(folder)
     ours = {each.model_type for each in modeling.FAMILIES}
     return "auto_map" not in config and config.get("model_type") not in ours
 
@@ -114,7 +119,7 @@ def _code_of(folder: Path) -> tuple[list[str], dict[str, bool]]:
     """Find the code of a folder: its classes, and whether each file is ours; neither if none."""
     references: list[str] = []
     named: set[str] = set()
-    if "auto_map" not in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+    if "auto_map" not in _config(folder):
         return [], {}
     for name, keys in AUTO_CLASSES.items():
         auto_map = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"]
@@ -133,7 +138,7 @@ def _load_stock(folder: Path, facts: Loading) -> tuple[Loading, Any, BaseImagePr
     from transformers import CONFIG_MAPPING, AutoModelForImageClassification
 
     facts["stock"] = True
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _config(folder)
     if "transformers_weights" in config or (folder / ADAPTER).exists():
         raise ValueError(ONE_FILE)
     family = config.get("model_type")
@@ -176,7 +181,7 @@ def _is_ours(folder: Path, name: str) -> bool:
 def _our_classes(
     folder: Path,
 ) -> tuple[type[PreTrainedConfig], type[PreTrainedModel], type[BaseImageProcessor]]:
-    model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    model_type = _config(folder)["model_type"]
     families = {each.model_type: (each, model) for each, model in modeling.FAMILIES.items()}
     if model_type not in families:
         raise UnknownFamilyError(

@@ -6,13 +6,12 @@ do it: its steps are those of timm's evaluation transform, and it knows other cr
 
 import importlib.util
 import json
-from pathlib import Path
 from typing import Any
 
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from convzoo.imagenet_classes import imagenet_names
-from convzoo.model_names import refuse_misfit
+from convzoo.model_names import file_of_model, refuse_misfit
 
 PREFIX = "timm:"  # before the name of a network, as in timm.create_model
 FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
@@ -33,13 +32,10 @@ def is_of_timm(name: str) -> bool:
     Raises:
         OSError: if it is on the Hub, and cannot be read.
     """
-    from transformers.utils.hub import cached_file
-
-    found = cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False)
-    if not found:
+    if not (path := file_of_model(name, "config.json")):
         return False
     try:
-        return "pretrained_cfg" in json.loads(Path(found).read_text(encoding="utf-8"))
+        return "pretrained_cfg" in json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, TypeError):
         return False  # Transformers says what is wrong with it
 

@@ -27,6 +27,7 @@ from convzoo.exporting.programs import FILES, quantize, trace, write_onnx, write
 from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json
 from convzoo.images.decoding import open_rgb
 from convzoo.layers import image_shape
+from convzoo.model_names import file_of_model, weights_sha256
 from convzoo.prediction.classifier import Classifier, load_classifier
 from convzoo.prediction.image_names import find_images
 
@@ -339,7 +340,7 @@ def _facts(
             "model_type": config.model_type,
             "base_model": options.base_model or (None if is_folder else classifier.name),
             "commit": getattr(config, "_commit_hash", None),
-            "sha256": _weights_hash(classifier.name),
+            "sha256": weights_sha256(classifier.name),
         },
         "input": {"name": "pixel_values", "type": "float32", "shape": shape},
         "output": {"name": "logits", "type": "float32", "shape": ["batch", config.num_labels]},
@@ -351,24 +352,12 @@ def _facts(
     }
 
 
-def _weights_hash(name: str) -> str | None:
-    path = _file_of(name, "model.safetensors")
-    return file_sha256(path) if path else None
-
-
 def _license(name: str) -> dict[str, Any]:
     """Read what the card of the model says of its licence."""
     from huggingface_hub import ModelCard
 
-    if not (path := _file_of(name, "README.md")):
+    if not (path := file_of_model(name, "README.md")):
         return {}
     card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
     data: Any = card.data
     return {key: value for key, value in data.to_dict().items() if key.startswith("license")}
-
-
-def _file_of(name: str, file: str) -> Path | None:
-    from transformers.utils.hub import cached_file
-
-    found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-    return Path(found) if found else None

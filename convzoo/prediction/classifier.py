@@ -3,16 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from convzoo.evaluation.results import FILE, is_plain, read_results
-from convzoo.files import file_sha256
 from convzoo.inference import Precision, prepare
-from convzoo.model_names import loading_model
+from convzoo.model_names import file_of_model, loading_model, weights_sha256
 
 Guess = tuple[str, float]  # name of a class, and its score
 
@@ -114,15 +112,9 @@ def read_temperature(name: str) -> float:
         OSError: if the model cannot be read.
         ValueError: if it has none.
     """
-    from transformers.utils.hub import cached_file
-
-    results, weights = (
-        cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-        for file in (FILE, "model.safetensors")
-    )
-    if results and weights:
-        sha256 = file_sha256(Path(weights))
-        for result in read_results(Path(results).parent):
+    results, sha256 = file_of_model(name, FILE), weights_sha256(name)
+    if results and sha256:
+        for result in read_results(results.parent):
             found = result.get("calibration", {}).get("temperature")
             if found and result["model"]["sha256"] == sha256 and is_plain(result["protocol"]):
                 if not 0 < found["value"] < math.inf:

@@ -25,6 +25,7 @@ from convzoo.data.unreadable import UnreadableImages
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json, write_text
 from convzoo.layers import describe_network, image_shape
+from convzoo.log_lines import show_log_lines
 from convzoo.recipe.files import recipe_to_toml
 from convzoo.recipe.settings import Recipe
 from convzoo.training import checkpointing
@@ -258,10 +259,8 @@ def start_processes(recipe: Recipe) -> Accelerator:
             f"CPUs set ACCELERATE_USE_CPU=true"
         )
     disable_progress_bar()  # of Transformers, for each file it writes
-    logging.basicConfig(format="%(message)s")
     level = logging.INFO if accelerator.is_main_process else logging.WARNING
-    for name in ("train", "convzoo", "hub_cards"):  # not all: HTTP clients log each request at INFO
-        logging.getLogger(name).setLevel(level)
+    show_log_lines("train", "convzoo", "hub_cards", level=level)
     if launched not in ("no", settings.mixed_precision) and accelerator.is_main_process:
         logger.warning(
             "the recipe decides on precision: train.mixed_precision is %r; %r of `accelerate` is "
@@ -269,10 +268,6 @@ def start_processes(recipe: Recipe) -> Accelerator:
             settings.mixed_precision,
             launched,
         )
-    for library in ("huggingface_hub", "datasets"):  # they print their own lines
-        logging.getLogger(library).propagate = False
-    # Silence "Repo card metadata block was not found".
-    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
     prepare_device(
         accelerator.device, settings.mixed_precision, deterministic=settings.deterministic
     )
