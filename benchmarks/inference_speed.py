@@ -1,4 +1,4 @@
-"""Images per second of whole networks on a CPU: as loaded, fused, in bfloat16, beside the peers.
+"""Images per second of whole networks on a CPU: as loaded, prepared, in bfloat16, beside the peers.
 
     PYTHONPATH=. python benchmarks/inference_speed.py --peers FOLDER
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from convzoo.allocator import keep_freed_memory
+from convzoo.convolution_kernels import use_kernels
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.files import write_json
 from convzoo.inference import has_bfloat16_instructions
@@ -40,13 +41,13 @@ OURS: dict[str, Callable[[], Any]] = {
     "CNN, ReLU": partial(CNN, CNNConfig(use_prelu=False)),
     "QLNet": partial(QLNet, QLNetConfig()),
 }
-FUSED = {"fused, float32": torch.float32, "fused, bfloat16": torch.bfloat16}
+PREPARED = {"prepared, float32": torch.float32, "prepared, bfloat16": torch.bfloat16}
 ONNX = ("onnxruntime, float32", "onnxruntime, int8")
 EXPORTED = ("CNN, PReLU", "CNN, ReLU")
 PAIRS = [
     (PEER, "as loaded"),
     (PEER, "fused, bfloat16"),
-    *((name, way) for name in OURS for way in ("as loaded", *FUSED)),
+    *((name, way) for name in OURS for way in ("as loaded", *PREPARED)),
     *((name, way) for name in EXPORTED for way in ONNX),
 ]
 Pair = tuple[str, str]
@@ -162,8 +163,9 @@ def build(name: str, way: str, folder: Path) -> Callable[[Tensor], Any]:
         peer: nn.Module = import_module("timm").create_model("resnet50").eval()
         return peer if way == "as loaded" else fold_peer(peer)
     model = OURS[name]().eval()
-    if way in FUSED:  # as convzoo.inference.prepare does, which also tells the allocator
-        model.fuse().to(FUSED[way]).to(memory_format=torch.channels_last)
+    if way in PREPARED:  # as convzoo.inference.prepare does, which also tells the allocator
+        model.fuse().to(PREPARED[way]).to(memory_format=torch.channels_last)
+        use_kernels(model)
     return model
 
 

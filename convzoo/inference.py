@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from convzoo.allocator import keep_freed_memory
+from convzoo.convolution_kernels import use_kernels
 
 Precision = Literal["float32", "bfloat16", "auto"]
 
@@ -21,12 +22,14 @@ class Preparation:
         fused: batch norms are folded into convolutions; so outputs differ by rounding.
         dtype: of the weights, and what images must be cast to.
         channels_last: memory format of the weights.
+        kernels: convolutions also add and activate: see `convzoo.convolution_kernels`.
         keeps_freed_memory: the C library's allocator was told so.
     """
 
     fused: bool
     dtype: str
     channels_last: bool
+    kernels: bool
     keeps_freed_memory: bool
 
 
@@ -62,6 +65,7 @@ def prepare(model: torch.nn.Module, *, precision: Precision = "float32") -> Prep
         fused=bool(getattr(model, "fused", False)),
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
         channels_last=True,
+        kernels=use_kernels(model),
         keeps_freed_memory=device.type == "cpu" and keep_freed_memory(),
     )
 

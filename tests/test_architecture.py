@@ -64,6 +64,7 @@ ROOMS = {
     "convzoo": (
         *("allocator", "errors", "labels", "imagenet_classes", "health", "layers", "files"),
         *("environment", "signals", "model_names", "log_lines"),
+        "convolution_kernels",
         "inference",
         *("conversion", "recipe", "images", "data", "training", "evaluation"),
         *("resizing", "inspection", "report", "comparison"),

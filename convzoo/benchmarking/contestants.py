@@ -12,6 +12,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from convzoo.convolution_kernels import use_kernels
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PREPARATIONS = ("loaded", "fused", "compiled", "fused+compiled")
 ARITHMETIC = {
@@ -139,6 +141,8 @@ def made_ready(module: nn.Module, preparation: str, dtype: str, *, device: str) 
     ready = ready.to(device=device, dtype=DTYPES[dtype])
     if preparation != "loaded":
         ready = ready.to(memory_format=torch.channels_last)
+    if preparation == "fused":
+        use_kernels(ready)
     if "compiled" in preparation:
         ready.compile()
     module_ready: nn.Module = ready.eval()

@@ -1,0 +1,272 @@
+"""Convolutions of fused networks that also add and activate, on CPUs.
+
+PyTorch has operators of oneDNN for its compiler: a convolution that adds another map to its output
+and writes ReLU of the sum, with its weight in the layout that the processor reads. Called from
+here they save passes over memory, and nothing is compiled: docs/inference-speed.md.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling import CNN, QLNet
+from modeling.modeling_cnn import CNNBlock, CNNStem, PReLU, ReLU
+from modeling.modeling_convzoo import PointwiseConv2d, computes_alone
+from modeling.modeling_qlnet import QLNetBlock, hardball
+
+OPERATORS: Any = torch.ops.mkldnn  # PyTorch has no types there
+LAYERS = (
+    *(nn.Conv2d, PointwiseConv2d, PReLU, ReLU, nn.MaxPool2d),
+    *(nn.Identity, nn.Sequential, nn.ParameterList),
+)
+
+
+def use_kernels(model: nn.Module) -> bool:
+    """Let the convolutions of a fused CNN or QLNet add and activate.
+
+    Stem and blocks compute layer by layer, as before, wherever the operators do not serve: for
+    gradients, autocast, traces, hooks, other devices and precisions.
+
+    Args:
+        model: any; all others stay as they are.
+
+    Returns:
+        Whether the convolutions of the model do so now.
+    """
+    if not isinstance(model, CNN | QLNet) or not model.fused or not has_kernels(torch.float32):
+        return False
+    if isinstance(model.stem, CNNStem):
+        model.stem = StemOfKernels(model.stem)
+    for stage in model.stages:
+        previous = None
+        for name, block in list(stage.named_children()):
+            if isinstance(block, CNNBlock):
+                previous = CNNBlockOfKernels(block, previous)
+                setattr(stage, name, previous)
+            elif isinstance(block, QLNetBlock):
+                setattr(stage, name, QLNetBlockOfKernels(block))
+    return True
+
+
+class OfKernels(nn.Module):
+    """Part of a network that computes by kernels where nobody sees it, else layer by layer.
+
+    Args:
+        layers: the part; its output is the same but for rounding.
+    """
+
+    def __init__(self, layers: nn.Module):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the part: (N, C, H, W) -> (N, C', H', W')."""
+        if x.device.type == "cpu" and self.is_alone() and has_kernels(x.dtype):
+            return self.compute(x)
+        return cast(Tensor, self.layers(x))
+
+    def is_alone(self) -> bool:
+        """Say whether nobody sees what the layers make, but for the output."""
+        hooks = self.layers._forward_hooks or self.layers._forward_pre_hooks
+        return not hooks and computes_alone(self.layers, LAYERS)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """Compute the part by kernels."""
+        raise NotImplementedError
+
+
+class StemOfKernels(OfKernels):
+    """Stem of a CNN."""
+
+    def __init__(self, layers: CNNStem):
+        super().__init__(layers)
+        self.conv = Kernel.of(layers.conv)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """Compute convolution and ReLU at once."""
+        layers = cast(CNNStem, self.layers)
+        pooled: Tensor = layers.pool(self.conv(x, layers.act))
+        return pooled
+
+
+class CNNBlockOfKernels(OfKernels):
+    """Block of a CNN.
+
+    Args:
+        layers: the block.
+        previous: block of the same stage whose output is the input, which may be overwritten.
+    """
+
+    def __init__(self, layers: CNNBlock, previous: "CNNBlockOfKernels | None"):
+        super().__init__(layers)
+        self.conv1, self.conv2, self.conv3 = map(
+            Kernel.of, (layers.conv1, layers.conv2, layers.conv3)
+        )
+        self.shortcut = None
+        if isinstance(layers.shortcut, nn.Sequential):
+            self.shortcut = Kernel.of(layers.shortcut.conv)
+        self.previous = (previous,)  # a tuple, so that it is no child of this module
+
+    def compute(self, x: Tensor) -> Tensor:
+        """Compute each convolution and its ReLU, and the addition, at once."""
+        layers = cast(CNNBlock, self.layers)
+        branch = self.conv1(x, layers.act1)  # (N, width, H, W)
+        branch = self.conv2(branch, layers.act2)  # (N, width, H / stride, W / stride)
+        if self.shortcut:
+            return self.conv3(branch, layers.final_act, plus=self.shortcut(x), overwrite=True)
+        (previous,) = self.previous
+        shared = previous is None or previous._forward_hooks or not previous.is_alone()
+        overwrite = not shared and not self._forward_pre_hooks
+        return self.conv3(branch, layers.final_act, plus=x, overwrite=overwrite)
+
+
+class QLNetBlockOfKernels(OfKernels):
+    """Block of a QLNet."""
+
+    def __init__(self, layers: QLNetBlock):
+        super().__init__(layers)
+        first, first_bias, second, second_bias, *tensors = cast(nn.ParameterList, layers.folded)
+        self.factors = (Kernel(first, first_bias), Kernel(second, second_bias))
+        strides = [layers.stride] * 2
+        self.shortcut = None
+        if not isinstance(layers.shortcut, nn.Identity):
+            *tensors, weight, bias = tensors
+            self.shortcut = Kernel(weight, bias, stride=strides)
+        *tensors, last_bias = tensors
+        self.parts = []
+        for weight, bias, last in zip(tensors[::3], tensors[1::3], tensors[2::3], strict=True):
+            part = Kernel(weight, bias, stride=strides, padding=[1, 1], groups=len(first))
+            self.parts.append((part, Kernel(last, None if self.parts else last_bias)))
+
+    def compute(self, x: Tensor) -> Tensor:
+        """Compute as `QLNetBlock.forward_folded`; convolutions add."""
+        first, second = self.factors
+        product = first(x).mul_(second(x))  # (N, width, H, W)
+        output = self.shortcut(x) if self.shortcut else x
+        for number, (part, last) in enumerate(self.parts):
+            overwrite = bool(self.shortcut) or number > 0
+            output = last(part(product), plus=output, overwrite=overwrite)
+        return hardball(output) if self.shortcut else output
+
+
+class Kernel:
+    """A convolution with its weight in the layout of the processor.
+
+    Args:
+        weight: (out_channels, in_channels / groups, height, width).
+        bias: (out_channels,).
+        stride: of height and width, as all that follow.
+        padding: zeros on each side.
+        dilation: 1 where the pixels of the kernel are neighbours.
+        groups: of channels.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        stride: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0),
+        dilation: Sequence[int] = (1, 1),
+        groups: int = 1,
+    ):
+        self.weight = weight
+        self.bias = bias
+        self.geometry = (list(padding), list(stride), list(dilation), groups)
+        self.packed: tuple[Any, Tensor] | None = None  # what it is for, and the weight
+
+    @classmethod
+    def of(cls, conv: nn.Module) -> "Kernel":
+        """Make the kernel of a layer."""
+        layer: Any = conv
+        return cls(
+            layer.weight,
+            layer.bias,
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+        )
+
+    def __call__(
+        self,
+        x: Tensor,
+        act: nn.Module | None = None,
+        *,
+        plus: Tensor | None = None,
+        overwrite: bool = False,
+    ) -> Tensor:
+        """Compute act(convolution(x) + plus).
+
+        Args:
+            x: (N, in_channels, H, W).
+            act: ReLU is computed by the same operator.
+            plus: of the shape of the result.
+            overwrite: whether the result may take the memory of `plus`.
+
+        Returns:
+            (N, out_channels, ...), channels last.
+        """
+        relu = "relu" if isinstance(act, nn.ReLU) else None
+        layer = (self.packed_for(x), self.bias, *self.geometry)
+        output: Tensor
+        if plus is None:
+            output = OPERATORS._convolution_pointwise(x, *layer, relu or "none", [], "")
+        elif overwrite and plus.is_contiguous(memory_format=torch.channels_last):  # or they fail
+            output = OPERATORS._convolution_pointwise_(plus, x, *layer, "add", 1.0, relu, [], "")
+        else:
+            output = OPERATORS._convolution_pointwise(x, plus, *layer, "add", 1.0, relu, [], "")
+        return output if act is None or relu else act(output)
+
+    def packed_for(self, x: Tensor) -> Tensor:
+        """Lay the weight out for maps of this size; one for others can be many times slower.
+
+        PyTorch's convolution does so at each call, here once for all maps of a size.
+        """
+        weight = self.weight
+        # What was made in inference mode does not tell whether it was changed.
+        version = None if weight.is_inference() else weight._version
+        key = (x.shape[2:], x.dtype, weight.data_ptr(), version)
+        packed = self.packed  # threads may share it
+        if packed is None or packed[0] != key or version is None:
+            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+            laid_out = reorder(weight.detach().to_mkldnn(), *self.geometry, list(x.shape))
+            packed = self.packed = (key, laid_out)
+        return packed[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the packed weight out of copies: it cannot be copied."""
+        return {**self.__dict__, "packed": None}
+
+
+@cache
+def has_kernels(dtype: torch.dtype) -> bool:
+    """Ask whether this build of PyTorch and this processor have the operators.
+
+    Nothing documents them, so small convolutions are compared with PyTorch's.
+    """
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+        return False
+    x = torch.linspace(-1, 1, 8 * 25).view(1, 8, 5, 5).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    weight = torch.linspace(-1, 1, 8 * 72).view(8, 8, 3, 3).to(dtype)
+    kernel, relu = Kernel(weight, None, padding=(1, 1)), nn.ReLU()
+    wanted = F.conv2d(x, weight, padding=1)
+    rounding = 0.02 if dtype == torch.bfloat16 else 1e-5  # of the largest value
+    try:
+        if dtype == torch.bfloat16 and not OPERATORS._is_mkldnn_bf16_supported():
+            return False
+        pairs = [
+            (kernel(x), wanted),
+            (kernel(x, relu), relu(wanted)),
+            (kernel(x, plus=x), wanted + x),
+            (kernel(x, relu, plus=x.clone(), overwrite=True), relu(wanted + x)),
+        ]
+    except (AttributeError, RuntimeError, TypeError):  # in another version of PyTorch
+        return False
+    return all((a - b).abs().max() < rounding * b.abs().max() for a, b in pairs)

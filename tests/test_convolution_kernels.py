@@ -1,0 +1,177 @@
+"""Convolutions that add and activate: the same maps as layer by layer, and nothing overwritten."""
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+from convzoo.convolution_kernels import Kernel, OfKernels, has_kernels, use_kernels
+from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
+
+SIZES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 3], "num_labels": 5}
+BUILDERS = {
+    "PReLU": lambda: CNN(CNNConfig(**SIZES)),
+    "ReLU": lambda: CNN(CNNConfig(use_prelu=False, conv_bias=False, **SIZES)),
+    "one slope, small": lambda: CNN(CNNConfig(stem="small", prelu_channel_wise=False, **SIZES)),
+    "grey, pyramid": lambda: CNN(
+        CNNConfig(stem="small", num_channels=1, pyramid_levels=[1, 2], **SIZES)
+    ),
+    "QLNet": lambda: QLNet(QLNetConfig(**SIZES)),
+    "QLNet, small": lambda: QLNet(QLNetConfig(stem="small", depthwise_multiplier=3, **SIZES)),
+}
+
+
+def trained(name):
+    """A network whose batch norms, slopes and residual scales are not as initialised."""
+    torch.manual_seed(0)
+    model = BUILDERS[name]().eval()
+    for key, value in (*model.named_parameters(), *model.named_buffers()):
+        if value.is_floating_point() and value.ndim < 2:
+            value.data.uniform_(0.5, 1.5) if "var" in key else value.data.normal_(0.3)
+    return model
+
+
+@pytest.fixture(params=BUILDERS)
+def pair(request):
+    """A fused network, and one that computes by kernels."""
+    model = trained(request.param).fuse().to(memory_format=torch.channels_last)
+    kernels = copy.deepcopy(model)
+    assert use_kernels(kernels)
+    return model, kernels
+
+
+def images(model, *shape):
+    return torch.randn(shape[0], model.config.num_channels, *shape[1:])
+
+
+def test_processors_of_these_tests_have_the_operators():
+    assert has_kernels(torch.float32)
+    assert not has_kernels(torch.float64)
+
+
+def test_maps_are_those_of_the_layers_at_each_size_and_nothing_is_overwritten(pair):
+    model, kernels = pair
+    assert any(isinstance(part, OfKernels) for part in kernels.modules())
+    with torch.inference_mode():
+        for shape in ((3, 32, 32), (1, 48, 40), (3, 32, 32), (2, 33, 57)):
+            x = images(model, *shape)
+            kept = x.clone()
+            outputs = [each(x, output_hidden_states=True) for each in (model, kernels)]
+            maps = [(*output.hidden_states, output.logits) for output in outputs]
+            for number, (wanted, got) in enumerate(zip(*maps, strict=True)):
+                error = (wanted - got).abs().max() / wanted.abs().max()
+                assert error < 1e-5, f"map {number} at {shape}: {error}"
+            assert torch.equal(x, kept)
+
+
+def test_operators_are_called_and_bfloat16_rounds_once_instead_of_thrice(pair, monkeypatch):
+    model, kernels = pair
+    if not has_kernels(torch.bfloat16):
+        assert not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return
+    exact = copy.deepcopy(model).double()
+    model, kernels = model.bfloat16(), kernels.bfloat16()
+    with torch.inference_mode():
+        x = images(model, 2, 64, 64).bfloat16()
+        wanted, *logits = (each(x.to(each.dtype)).logits for each in (exact, model, kernels))
+        errors = [((each - wanted).abs().max() / wanted.abs().max()).item() for each in logits]
+        assert errors[1] < max(1.5 * errors[0], 0.02)
+    calls = count_calls(kernels, x, monkeypatch)
+    if isinstance(kernels, CNN):
+        assert calls == sum(isinstance(part, nn.Conv2d) for part in kernels.modules())
+    assert calls > 10
+
+
+def count_calls(model, x, monkeypatch):
+    calls, compute = [], Kernel.__call__
+
+    def counted(self, *args, **kwargs):
+        calls.append(self)
+        return compute(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, torch.inference_mode():
+        patch.setattr(Kernel, "__call__", counted)
+        model(x)
+    return len(calls)
+
+
+@pytest.mark.parametrize("name", ["PReLU", "QLNet"])
+def test_layers_compute_where_somebody_looks(name, monkeypatch):
+    model = trained(name).fuse()
+    kernels = copy.deepcopy(model)
+    use_kernels(kernels)
+    x = images(model, 2, 32, 32)
+    assert count_calls(kernels, x, monkeypatch) > 10
+
+    gradients = []
+    for each in (model, kernels):
+        entered = x.clone().requires_grad_()
+        each(entered).logits.sum().backward()
+        gradients.append(entered.grad)
+    torch.testing.assert_close(*gradients)
+
+    with torch.inference_mode():
+        half = [each(x.double()).logits for each in (model.double(), kernels.double())]
+        torch.testing.assert_close(*half, rtol=0, atol=0)
+        model.float(), kernels.float()
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(model(x).logits, kernels(x).logits, rtol=0, atol=0)
+
+        seen = []
+        last = kernels.stages[1][1].layers
+        parts = [kernels.stages[0][0], kernels.stages[1][0].layers]
+        for part in [*parts, last.final_act] if name == "PReLU" else parts:
+            part.register_forward_hook(lambda *given: seen.append(given[2]))
+        kernels(x)
+        first = model.stages[0][0](model.stem(x))
+        second = model.stages[1][0](model.stages[0][1](first))
+        wanted = [first, second, model.stages[1][1](second)]
+        torch.testing.assert_close(seen, wanted[: len(seen)], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ReLU", "QLNet"])
+def test_weights_that_change_later_count(name):
+    kernels = trained(name).fuse()
+    use_kernels(kernels)
+    x = images(kernels, 2, 32, 32)
+    with torch.no_grad():
+        before = kernels(x).logits
+        weights = [value for value in kernels.parameters() if value.ndim == 4]
+        weights[3].mul_(1.5)
+        changed = kernels(x).logits
+        assert not torch.allclose(before, changed)
+        weights[3].div_(1.5)
+        torch.testing.assert_close(kernels(x).logits, before, rtol=1e-4, atol=1e-4)
+    again = copy.deepcopy(kernels)
+    with torch.inference_mode(), ThreadPoolExecutor(4) as threads:  # of a demo
+        results = list(threads.map(lambda size: again(x[:, :, :size, :size]).logits, [32, 16] * 8))
+        for size, result in zip([32, 16] * 8, results, strict=True):
+            wanted = kernels(x[:, :, :size, :size]).logits
+            torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_traces_and_exports_hold_the_layers():
+    model = trained("PReLU").fuse()
+    kernels = copy.deepcopy(model)
+    use_kernels(kernels)
+    x = images(model, 2, 32, 32)
+    with torch.inference_mode(False), torch.no_grad():
+        program = torch.export.export(kernels, (x,))
+        assert "_convolution_pointwise" not in str(program.graph)
+        torch.testing.assert_close(program.module()(x).logits, model(x).logits)
+
+
+def test_any_other_model_stays_as_it_is():
+    assert not use_kernels(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    assert not use_kernels(trained("PReLU"))  # with batch norms
+    alexnet = AlexNet(AlexNetConfig(stem="small", hidden_sizes=[8] * 5, classifier_hidden_size=8))
+    assert not use_kernels(alexnet.eval().fuse())
+    model = trained("QLNet").fuse()
+    assert use_kernels(model) and use_kernels(model)  # a second time changes nothing
+    assert not any(
+        isinstance(part.layers, OfKernels)
+        for part in model.modules()
+        if isinstance(part, OfKernels)
+    )
