@@ -37,9 +37,10 @@ def prepare(model: torch.nn.Module, *, precision: Precision = "float32") -> Prep
     """Make a model ready for fast inference on the device where it is, in place.
 
     Batch norms are folded if the model has `fuse`, weights are laid out channels last, and on CPUs
-    the process keeps freed memory. bfloat16 changes probabilities, by a hundredth or
-    two, and now and then an answer, so it must be asked for: "bfloat16" takes it wherever the model
-    is, "auto" only where the device multiplies in it (CPUs with AVX512-BF16 or AMX).
+    convolutions add and activate, and the process keeps freed memory. bfloat16 changes
+    probabilities, by a hundredth or two, and now and then an answer, so it must be asked for:
+    "bfloat16" takes it wherever the model is, "auto" only where the device multiplies in it (CPUs
+    with AVX512-BF16 or AMX).
 
     Args:
         model: in evaluation mode; it can neither be trained nor saved afterwards.
