@@ -108,7 +108,7 @@ class CNNBlockOfKernels(OfKernels):
         )
         self.shortcut = None
         if isinstance(layers.shortcut, nn.Sequential):
-            self.shortcut = Kernel.of(layers.shortcut.conv)
+            self.shortcut = Kernel.of(cast(nn.Module, layers.shortcut.conv))
         self.previous = (previous,)  # a tuple, so that it is no child of this module
 
     def compute(self, x: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class QLNetBlockOfKernels(OfKernels):
             *tensors, weight, bias = tensors
             self.shortcut = Kernel(weight, bias, stride=strides)
         *tensors, last_bias = tensors
-        self.parts = []
+        self.parts: list[tuple[Kernel, Kernel]] = []
         for weight, bias, last in zip(tensors[::3], tensors[1::3], tensors[2::3], strict=True):
             part = Kernel(weight, bias, stride=strides, padding=[1, 1], groups=len(first))
             self.parts.append((part, Kernel(last, None if self.parts else last_bias)))

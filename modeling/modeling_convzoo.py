@@ -247,7 +247,8 @@ class ConvZooModel(PreTrainedModel):
                     cast(Any, module).fuse_norms()
                     self.fused = True
         if self.fused:
-            self.requires_grad_(False).eval()  # what stands for batch norms, too
+            self.requires_grad_(False)
+            super().train(False)  # what stands for batch norms, too
         return self
 
     def train(self, mode: bool = True) -> Self:
