@@ -119,6 +119,10 @@ def test_layers_compute_where_somebody_looks(name, monkeypatch):
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(model(x).logits, kernels(x).logits, rtol=0, atol=0)
 
+        assert kernels(x[:0]).logits.shape == model(x[:0]).logits.shape
+        with pytest.raises(RuntimeError, match="type"):
+            kernels(x.bfloat16())
+
         seen = []
         last = kernels.stages[1][1].layers
         parts = [kernels.stages[0][0], kernels.stages[1][0].layers]

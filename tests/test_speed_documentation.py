@@ -166,6 +166,21 @@ def test_the_table_of_processes_is_that_of_the_result_file():
     ]
 
 
+def test_the_bound_of_two_processes_is_that_of_the_result_file():
+    content = result_file("two_processes_2cpu")
+    cells = {
+        key: "{:.2f} [{:.2f}, {:.2f}]".format(*value)
+        for key, value in content["median_and_range"].items()
+    }
+    for sentence in (
+        f"for an image, median of {content['n']} rounds [least, most]",
+        f"training takes {cells['training_of_1']} in one process and {cells['training_of_2']} in",
+        f"decoding takes {cells['workers_of_1']} and {cells['workers_of_2']}.",
+        f"bounds the gain from a second process to {cells['bound']} times",
+    ):
+        assert sentence in PAGE.sentences
+
+
 def test_the_cost_of_monitors_is_that_of_the_result_file():
     look = result_file("monitor_overhead")["results"]["all"]
     low, high = (f"{100 * (value - 1):.1f}" for value in look["quartiles"])
