@@ -3,13 +3,21 @@
 The libraries' words name other things.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from convzoo.files import file_sha256
+
+# What Transformers calls tensors that do not fit, and how a sentence says it.
+MISFITS = {
+    "missing_keys": "missing",
+    "unexpected_keys": "not of this model",
+    "mismatched_keys": "of another size",
+    "error_msgs": "errors",
+}
+MOST_NAMED = 3  # tensors of each kind
 
 
 @contextmanager
@@ -76,13 +84,29 @@ def refuse_misfit(said: Mapping[str, Any]) -> None:
     """Refuse a model whose weights are not all of its tensors and no others.
 
     Args:
-        said: the loading info of `from_pretrained`: kind of problem -> names of tensors.
+        said: the loading info of `from_pretrained`: kind of problem -> names of tensors; those of
+            another size with the size in the file and that of the model.
 
     Raises:
         ValueError: if there is a problem.
     """
-    if wrong := {kind: sorted(map(str, names)) for kind, names in said.items() if names}:
-        raise ValueError(f"weights and model do not fit: {json.dumps(wrong)}")
+    wrong = []
+    for kind, found in said.items():
+        tensors = sorted(map(_tensor, found))
+        more = f" and {len(tensors) - MOST_NAMED} more" if len(tensors) > MOST_NAMED else ""
+        if tensors:
+            listed = ", ".join(tensors[:MOST_NAMED])
+            wrong.append(f"{MISFITS.get(kind, kind)}: {listed}{more}")
+    if wrong:
+        raise ValueError(f"weights and model do not fit; {'; '.join(wrong)}")
+
+
+def _tensor(found: str | tuple[str, Sequence[int], Sequence[int]]) -> str:
+    """Name a tensor that does not fit."""
+    if isinstance(found, str):
+        return found
+    name, size, wanted = found
+    return f"{name} is {tuple(size)} and must be {tuple(wanted)}"
 
 
 def is_path(name: str) -> bool:

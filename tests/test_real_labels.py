@@ -12,6 +12,7 @@ from convzoo.data.opening import open_split
 from convzoo.evaluation.chosen_images import Choice
 from convzoo.evaluation.label_maps import LabelMap
 from convzoo.evaluation.real_labels import RealLabels, plan_real, read_real_labels
+from convzoo.evaluation.remeasuring import Request, reevaluate
 from convzoo.evaluation.results import read_results, record_result
 from convzoo.files import file_sha256
 from convzoo.imagenet_classes import imagenet_names
@@ -106,6 +107,37 @@ def test_the_same_answers_keep_their_accuracy_and_other_ones_do_not(tmp_path, ca
     assert "val [validation], 66.67%, is dropped: it was measured with other predictions" in (
         caplog.text
     )
+
+
+def test_they_are_counted_again_from_predictions_or_from_images(tmp_path):
+    network, real, other = tmp_path / "net", tmp_path / "real.json", tmp_path / "other.json"
+    write_onnx_of_imagenet(network)
+    real.write_text(json.dumps(LISTS))
+    other.write_text(json.dumps(LISTS[::-1]))
+    data = write_images(tmp_path / "val", [1, 2, 3, 5, 6])
+    command = ["evaluate", str(network), "--data", str(data), "--split", "validation"]
+    assert main([*command, "--real-labels", str(real)]) == 0
+    (result,) = read_results(network)
+
+    def again(labels="", data=()):
+        request = Request(
+            folder=str(network),
+            results=[result],
+            data=[*map(str, data)],
+            real_labels=str(labels),
+            num_workers=0,
+        )
+        (answer,) = reevaluate(request)["results"]
+        return answer["real"]
+
+    sha256 = f"real.json of SHA-256 {file_sha256(real)}"
+    assert again() == {"reason": f"to count it again, --real-labels must name {sha256}"}
+    assert f"must name {sha256}; {other} has" in again(other)["reason"]
+    counted, file = {"num_samples": 3, "num_correct": 2}, result["predictions"]["file"]
+    assert again(real) == again(real, [data]) == counted | {"predictions": file}
+    (network / file).unlink()
+    assert again(real)["reason"] == "neither predictions nor images are here"
+    assert again(real, [data]) == counted | {"predictions": ""}
 
 
 def test_a_label_map_is_refused_since_an_answer_may_be_several_classes():

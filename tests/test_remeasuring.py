@@ -285,6 +285,12 @@ def stock_model(folder):
     [
         (None, "holds", "loaded strictly by Transformers itself"),
         ("weights", "does not hold", "weights and model do not fit"),
+        (
+            "size",
+            "does not hold",
+            "ValueError: weights and model do not fit; of another size: classifier.1.bias is (4,) "
+            "and must be (3,)",
+        ),
         ("no weights", "does not hold", "model.safetensors"),
         ({"model_type": "newnet"}, "not checked", "got 'newnet'. A newer version may know it"),
         ({"pretrained_cfg": {}}, "not checked", "pip install timm"),
@@ -297,12 +303,49 @@ def test_a_stock_model_fails_unless_a_library_is_missing(change, verdict, words,
         tensors = load_file(weights)
         tensors.pop("classifier.1.bias")
         save_file(tensors, weights, {"format": "pt"})
+    elif change == "size":
+        save_file(load_file(weights) | {"classifier.1.bias": torch.zeros(4)}, weights)
     elif change == "no weights":
         weights.unlink()
     elif change:
         config.write_text(json.dumps(json.loads(config.read_text()) | change))
     (check,) = check_loading(load_strictly(tmp_path)[0], trusted=False)
     assert check.verdict == verdict and words in check.detail
+
+
+OTHER_CODE = """
+from transformers import ConvNextImageProcessor
+
+
+class OtherProcessor(ConvNextImageProcessor):
+    pass
+"""
+
+
+@pytest.mark.parametrize("kind", ["OtherProcessor", "ConvNextImageProcessor"])
+def test_code_that_prepares_the_images_of_a_stock_model_runs_only_if_it_may(kind, tmp_path):
+    stock_model(tmp_path)
+    (tmp_path / "image_processing_other.py").write_text(OTHER_CODE)
+    path, reference = tmp_path / "preprocessor_config.json", "image_processing_other.OtherProcessor"
+    code = {"image_processor_type": kind, "auto_map": {"AutoImageProcessor": reference}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | code))
+    facts, model, _ = load_strictly(tmp_path)
+    code, weights = check_loading(facts, trusted=False)
+    assert (code.verdict, weights.verdict) == ("not checked", "holds")
+    assert "--trust-remote-code" in code.detail
+    if kind == "OtherProcessor":  # else Transformers' own class is there, and is what users get
+        assert model is None and reference in code.detail
+        (answer,) = reevaluate(Request(folder=str(tmp_path), results=[{}], data=[]))["results"]
+        assert answer["reason"].startswith("ValueError: results[0] must be as")
+    facts, model, processor = load_strictly(tmp_path, trust_remote_code=True)
+    assert model is not None and type(processor).__name__ == "OtherProcessor"
+    code, weights = check_loading(facts, trusted=True)
+    assert (code.verdict, weights.verdict) == ("holds", "holds")
+    assert "own code ran: transformers_modules." in code.detail
+    reference = {"AutoImageProcessor": "another/place--image_processing_other.OtherProcessor"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": reference}))
+    facts, model, _ = load_strictly(tmp_path, trust_remote_code=True)
+    assert "auto_map must name code of this folder only" in facts["error"] and model is None
 
 
 @pytest.mark.parametrize("trusted", [False, True])

@@ -530,6 +530,39 @@ def test_predictions_are_compared_with_the_numbers_and_with_the_model(derived, v
     assert check.verdict == verdict and said in check.detail
 
 
+REAL = {"file": "real.json", "num_samples": 1900, "num_correct": 1710, "top1_accuracy": 0.9}
+FROM_FILE = "follow from predictions/a.parquet and real.json"
+
+
+@pytest.mark.parametrize(
+    ("again", "seen", "verdict", "said"),
+    [
+        (None, 2000, "not checked", "trusted: 90.00 %; they were not counted again"),
+        ({"reason": "no file"}, 2000, "not checked", "trusted: 90.00 %; no file"),
+        (
+            (1710, 1900, "predictions/a.parquet"),
+            500,
+            "holds",
+            f"1,710 of 1,900 images, {FROM_FILE}",
+        ),
+        ((1709, 1900, "predictions/a.parquet"), 500, "does not hold", FROM_FILE),
+        ((1710, 1899, "predictions/a.parquet"), 500, "does not hold", "1,899 have labels in real"),
+        ((1708, 1900, ""), 2000, "holds", "measured 89.89 %, 2 images apart"),
+        ((1707, 1900, ""), 2000, "does not hold", "measured 89.84 %"),
+        ((1710, 1899, ""), 2000, "does not hold", "1,899 have labels in real.json"),
+        ((425, 475, ""), 500, "holds", "so in ["),
+        ((390, 475, ""), 500, "does not hold", "so in ["),
+    ],
+)
+def test_reassessed_labels_are_counted_again(again, seen, verdict, said):
+    if isinstance(again, tuple):
+        again = dict(zip(("num_correct", "num_samples", "predictions"), again, strict=True))
+    measured = answer(seen * 4 // 5, seen) | ({"real": again} if again else {})
+    checks = check_results([RESULT | {"real_labels": REAL}], [measured])
+    (check,) = [check for check in checks if check.name == "ReaL labels"]
+    assert check.verdict == verdict and said in check.detail
+
+
 def test_one_line_says_what_was_measured_derived_and_trusted():
     results = [RESULT | {"dataset": RESULT["dataset"] | {"name": name}} for name in "abc"]
     answers = [

@@ -110,6 +110,39 @@ def plan_real(labels: RealLabels, source: Split, names: Sequence[str]) -> RealTa
         ValueError: if the model has other classes than ImageNet-1k, or an image no file name as
             ILSVRC2012_val_00000001.JPEG.
     """
+    return _plan(labels, _file_names(source), names)
+
+
+def plan_real_of(labels: RealLabels, table: PredictionTable) -> RealTask:
+    """Find the images of predictions in a file by the names that are recorded of them.
+
+    Raises:
+        ValueError: as `plan_real`; so of images in parquet files, where they have row numbers.
+    """
+    return _plan(labels, table.image.tolist(), table.facts.names)
+
+
+def recorded_real_labels(recorded: RealLabelFacts, path: str) -> RealLabels:
+    """Read the file that a result was counted with.
+
+    Args:
+        recorded: what the result says of it.
+        path: where it lies now; "" if nobody said so.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is another one, or none was named.
+    """
+    wanted = f"{recorded['file']} of SHA-256 {recorded['sha256']}"
+    if not path:
+        raise ValueError(f"to count it again, --real-labels must name {wanted}")
+    labels = read_real_labels(Path(path))
+    if labels.sha256 != recorded["sha256"]:
+        raise ValueError(f"--real-labels must name {wanted}; {path} has {labels.sha256}")
+    return labels
+
+
+def _plan(labels: RealLabels, file_names: Sequence[str], names: Sequence[str]) -> RealTask:
     if all(re.fullmatch(r"LABEL_\d+", name) for name in names):
         numbers = [*range(len(names))]
     else:
@@ -123,7 +156,7 @@ def plan_real(labels: RealLabels, source: Split, names: Sequence[str]) -> RealTa
             f"this one has {len(names)}"
         )
     places = []
-    for name in _file_names(source):
+    for name in file_names:
         found = NUMBER.search(name)
         if not found or not 1 <= int(found[1]) <= len(labels.lists):
             raise ValueError(

@@ -42,6 +42,7 @@ from convzoo.evaluation.label_maps import recorded_classes
 from convzoo.evaluation.predicting import content_digest, predict_split
 from convzoo.evaluation.prediction_table import PredictionFacts, PredictionTable
 from convzoo.evaluation.protocols import Computation, recorded_protocol
+from convzoo.evaluation.real_labels import plan_real, plan_real_of, recorded_real_labels
 from convzoo.evaluation.rederiving import Derived, derive_again
 from convzoo.evaluation.results import (
     Calibration,
@@ -73,6 +74,7 @@ class Request:
         root: folder that the paths in lists of images are relative to; that of the list if "".
         sample: images to draw at random, without replacement, for each result; all if 0.
         seed: of the drawing.
+        real_labels: file of reassessed labels, for the results that were counted by it, too.
         trust_remote_code: run the classes of the folder's own code instead of this package's.
         batch_size: images per step.
         num_workers: decoding processes.
@@ -87,9 +89,25 @@ class Request:
     root: str = ""
     sample: int = 0
     seed: int | None = 0
+    real_labels: str = ""
     trust_remote_code: bool = False
     batch_size: int = 64
     num_workers: int = 2
+
+
+class RealAgain(TypedDict, total=False):
+    """The accuracy by reassessed labels, counted again, or only the `reason` why it was not.
+
+    Attributes:
+        predictions: file that the answers are from; "" where the model gave them again.
+        num_samples: images that have labels.
+        num_correct: answers that are among them.
+    """
+
+    reason: str
+    predictions: str
+    num_samples: int
+    num_correct: int
 
 
 class Answer(TypedDict, total=False):
@@ -106,6 +124,7 @@ class Answer(TypedDict, total=False):
             published one does not have: name -> [measured with, published].
         classes, confusions, calibration: as in the result.
         derived: what the predictions file says, where there is one; with or without a reason.
+        real: the accuracy by reassessed labels, if the result has one; with or without a reason.
     """
 
     reason: str
@@ -124,6 +143,7 @@ class Answer(TypedDict, total=False):
     confusions: list[Confusion]
     calibration: Calibration
     derived: Derived
+    real: RealAgain
 
 
 class Answers(TypedDict):
@@ -160,12 +180,16 @@ def reevaluate(request: Request) -> Answers:
     accelerator = Accelerator(mixed_precision="no")
     if model is not None:
         model.to(accelerator.device)
+    reason = "the model could not be loaded"
+    if loaded.get("needs_code"):
+        reason = "the code that prepares the images may not run"
     for number, entry in enumerate(request.results):
-        answer: Answer = {"reason": "the model could not be loaded"}
-        derived = None
+        answer: Answer = {"reason": reason}
+        derived, real = None, None
         try:
             result = check_result(entry, f"results[{number}]")
             derived = derive_again(Path(request.folder), result)
+            real = _count_real(result, request, kept=derived[1] if derived else None)
             if model is not None and processor is not None:
                 answer = _repeat(
                     model,
@@ -179,6 +203,8 @@ def reevaluate(request: Request) -> Answers:
             answer = {"reason": f"{type(error).__name__}: {user_message(error)}"}
         if derived:
             answer["derived"] = derived[0]
+        if real and ("real" not in answer or "reason" not in real):
+            answer["real"] = real
         answers.append(answer)
     return {"environment": environment, "loaded": loaded, "results": answers}
 
@@ -196,14 +222,54 @@ def _repeat(
     found = find_data(result, request, names=class_names(model.config))
     if isinstance(found, str):
         return {"reason": found}
-    answer, predictions = _measure(
+    answer, predictions, drawn = _measure(
         model, processor, result=result, found=found, accelerator=accelerator, request=request
     )
+    if real := _count_real(result, request, measured=(predictions, drawn)):
+        answer["real"] = real
     if derived and (kept := derived[1]) is not None:
         answers = dict(zip(kept.row.tolist(), kept.top_classes[:, 0].tolist(), strict=True))
         again = zip(predictions.row.tolist(), predictions.top_classes[:, 0].tolist(), strict=True)
         derived[0]["same_answers"] = sum(answers.get(row) == first for row, first in again)
     return answer
+
+
+def _count_real(
+    result: EvalResult,
+    request: Request,
+    *,
+    kept: PredictionTable | None = None,
+    measured: tuple[PredictionTable, Split] | None = None,
+) -> RealAgain | None:
+    """Count by reassessed labels again what a result has of them.
+
+    Args:
+        result: an entry of `eval_results.json`.
+        request: has their file.
+        kept: the predictions of the result.
+        measured: those of a repeated measurement, and their images; instead of `kept`.
+
+    Returns:
+        None where the result has no such accuracy.
+    """
+    if not (recorded := result.get("real_labels")):
+        return None
+    try:
+        labels = recorded_real_labels(recorded, request.real_labels)
+        if measured:
+            table, source = measured
+            facts = plan_real(labels, source, table.facts.names).measure(table)
+        elif kept:
+            facts = plan_real_of(labels, kept).measure(kept)
+        else:
+            raise ValueError("neither predictions nor images are here")
+    except (OSError, ValueError) as error:
+        return {"reason": user_message(error)}
+    return {
+        "predictions": result["predictions"]["file"] if kept else "",
+        "num_samples": facts["num_samples"],
+        "num_correct": facts["num_correct"],
+    }
 
 
 def find_data(result: EvalResult, request: Request, *, names: Sequence[str]) -> FoundData | str:
@@ -305,7 +371,7 @@ def _measure(
     found: FoundData,
     accelerator: Accelerator,
     request: Request,
-) -> tuple[Answer, PredictionTable]:
+) -> tuple[Answer, PredictionTable, Split]:
     recorded, source, identified = result["protocol"], found.source, found.identified
     protocol = recorded_protocol(
         recorded,
@@ -334,8 +400,8 @@ def _measure(
         identified = "fingerprint"
     names = tuple(class_names(model.config))
     facts = PredictionFacts(names=names, dataset={**result["dataset"]})
-    details, losses = break_down(replace(predictions, facts=facts)), predictions.loss
-    losses = losses[predictions.readable]
+    predictions = replace(predictions, facts=facts)
+    details, losses = break_down(predictions), predictions.loss[predictions.readable]
     answer: Answer = {
         "data": source.path,
         "split": source.name,
@@ -352,7 +418,7 @@ def _measure(
         "confusions": details["confusions"],
         "calibration": details["calibration"],
     }
-    return answer, predictions
+    return answer, predictions, drawn
 
 
 def _prepared(model: PreTrainedModel, computation: Computation) -> torch.nn.Module:

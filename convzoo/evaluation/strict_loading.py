@@ -39,6 +39,10 @@ class Loading(TypedDict):
         unknown_family: whether that is because this package has no such model.
         stock: True for a model of Transformers or timm, else absent.
         library_missing: True if such a model needs a library that is not here, else absent.
+        processor: the class of the image processor, where code of the folder names one beside a
+            model that has none, else absent.
+        needs_code: True if the weights are loaded, but code of the folder that may not run
+            prepares the images, else absent.
         exported: of a network in a file of another format: name of the file -> its SHA-256.
     """
 
@@ -48,11 +52,17 @@ class Loading(TypedDict):
     unknown_family: bool
     stock: NotRequired[bool]
     library_missing: NotRequired[bool]
+    processor: NotRequired[str]
+    needs_code: NotRequired[bool]
     exported: NotRequired[dict[str, str]]
 
 
 class UnknownFamilyError(ValueError):
     """A model of another family than those of this package."""
+
+
+class NeedsCodeError(ValueError):
+    """A model whose images are prepared by code of its folder, which may not run."""
 
 
 def load_strictly(
@@ -72,7 +82,7 @@ def load_strictly(
         if exported := find_exported(str(folder)):
             return _load_exported(exported, facts, trust_remote_code=trust_remote_code)
         if _is_stock(folder):
-            return _load_stock(folder, facts)
+            return _load_stock(folder, facts, trust_remote_code=trust_remote_code)
         references, facts["files"] = _code_of(folder)
         if trust_remote_code and references:
             config_class, model_class, processor_class = (
@@ -80,8 +90,6 @@ def load_strictly(
             )
         else:
             config_class, model_class, processor_class = _our_classes(folder)
-            if not references:  # then no code says that images are prepared by ours
-                processor_class = AutoImageProcessor
         facts["code"] = f"{model_class.__module__}.{model_class.__qualname__}"
         config = config_class.from_pretrained(folder)
         if getattr(config, "transformers_weights", None) or (folder / ADAPTER).exists():
@@ -93,12 +101,18 @@ def load_strictly(
             output_loading_info=True,
         )
         refuse_misfit(said)
-        processor = processor_class.from_pretrained(folder)
+        processor = (
+            processor_class.from_pretrained(folder)
+            if references  # else no code of the model says that images are prepared by ours
+            else _load_processor(folder, facts, trust_remote_code=trust_remote_code)
+        )
     except Exception as error:  # the code may be anybody's
         facts["error"] = f"{type(error).__name__}: {error}"
         facts["unknown_family"] = isinstance(error, UnknownFamilyError)
         if "stock" in facts and isinstance(error, MissingLibraryError | ImportError):
             facts["library_missing"] = True
+        if isinstance(error, NeedsCodeError):
+            facts["error"], facts["needs_code"] = str(error), True
         return facts, None, None
     return facts, model, processor
 
@@ -125,15 +139,53 @@ def _code_of(folder: Path) -> tuple[list[str], dict[str, bool]]:
         auto_map = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"]
         references += [auto_map[key] for key in keys]
         named |= set(auto_map.values())  # also what other classes of Transformers would run
+    return references, _files_of_code(folder, named)
+
+
+def _files_of_code(folder: Path, named: set[str]) -> dict[str, bool]:
+    """List the files of classes that an auto_map names, and whether each is ours."""
     if any("--" in reference for reference in named):
         raise ValueError(f"auto_map must name code of this folder only; got {sorted(named)}")
     files = {f"{each.partition('.')[0]}.py" for each in named}
     for name in sorted(files):  # and what these would import
         files |= {Path(path).name for path in get_relative_import_files(folder / name)}
-    return references, {name: _is_ours(folder, name) for name in sorted(files)}
+    return {name: _is_ours(folder, name) for name in sorted(files)}
 
 
-def _load_stock(folder: Path, facts: Loading) -> tuple[Loading, Any, BaseImageProcessor]:
+def _load_processor(folder: Path, facts: Loading, *, trust_remote_code: bool) -> BaseImageProcessor:
+    """Load what prepares images for a model that has no code of its own; this may have some.
+
+    Raises:
+        NeedsCodeError: if it is code of the folder, and may not run.
+    """
+    loader: Any = AutoImageProcessor
+    path = folder / "preprocessor_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    code = settings.get("auto_map", {}).get(*AUTO_CLASSES[path.name])
+    # Of several there is one for each library that resizes.
+    named = [each for each in ([code] if isinstance(code, str) else code or []) if each]
+    if not named:
+        return cast(BaseImageProcessor, loader.from_pretrained(str(folder)))
+    facts["files"] = _files_of_code(folder, set(named))
+    allowed = {"trust_remote_code": False}
+    if trust_remote_code:
+        loader, allowed = get_class_from_dynamic_module(named[0], folder), {}
+    try:
+        processor: BaseImageProcessor = loader.from_pretrained(str(folder), **allowed)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise NeedsCodeError(
+            f"code of this folder prepares the images, {named[0]} of {path.name}. Read it, then "
+            f"let it run with --trust-remote-code."
+        ) from error
+    facts["processor"] = f"{type(processor).__module__}.{type(processor).__qualname__}"
+    return processor
+
+
+def _load_stock(
+    folder: Path, facts: Loading, *, trust_remote_code: bool
+) -> tuple[Loading, Any, BaseImageProcessor]:
     """Load a model of Transformers itself, or of timm through it."""
     from transformers import CONFIG_MAPPING, AutoModelForImageClassification
 
@@ -153,10 +205,14 @@ def _load_stock(folder: Path, facts: Loading) -> tuple[Loading, Any, BaseImagePr
     else:
         loader: Any = AutoModelForImageClassification
         model, said = loader.from_pretrained(
-            str(folder), use_safetensors=True, output_loading_info=True
+            str(folder),
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in what it says, too
         )
         refuse_misfit(said)
-        processor = AutoImageProcessor.from_pretrained(str(folder))
+        facts["code"] = f"{type(model).__module__}.{type(model).__qualname__}"
+        processor = _load_processor(folder, facts, trust_remote_code=trust_remote_code)
     facts["code"] = f"{type(model).__module__}.{type(model).__qualname__}"
     return facts, model, processor
 

@@ -286,7 +286,11 @@ def _verify_command(evidence: Evidence, repo_id: str | None) -> str:
     data = dict.fromkeys(filter(None, (each.get("id") or each.get("path") for each in datasets)))
     if not (repo_id and data):
         return ""
-    return f"python -m hub_cards verify {repo_id} --data {shlex.join(data)}"
+    labels = next(
+        (r["real_labels"]["file"] for r in evidence.eval_results if "real_labels" in r), ""
+    )
+    real = f" --real-labels {shlex.quote(labels)}" if labels else ""
+    return f"python -m hub_cards verify {repo_id} --data {shlex.join(data)}{real}"
 
 
 def _sha256(text: str) -> str:

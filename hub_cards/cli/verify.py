@@ -51,6 +51,15 @@ def _verify(  # noqa: PLR0913  # typer makes an option of each
             help="of the drawing (a new one, so that nobody can prepare for it)",
         ),
     ] = None,
+    real_labels: Annotated[
+        str,
+        Option(
+            "--real-labels",
+            metavar="FILE",
+            help="real.json of google-research/reassessed-imagenet, to count accuracies by "
+            "reassessed labels again",
+        ),
+    ] = "",
     result: Annotated[
         str | None, Option("--result", metavar="FILE", help="write all of it here, as JSON")
     ] = None,
@@ -102,6 +111,8 @@ def _verify(  # noqa: PLR0913  # typer makes an option of each
 
     if result and not Path(result).absolute().parent.is_dir():
         raise ValueError(f"--result must lie in a folder that exists; got {result}")
+    if real_labels and not Path(real_labels).is_file():
+        raise ValueError(f"--real-labels must name a file; there is no {real_labels}")
     terminal = Terminal(json=json, quiet=quiet)
     terminal.show_log()
     measuring = Measuring(
@@ -112,6 +123,7 @@ def _verify(  # noqa: PLR0913  # typer makes an option of each
         root=root,
         sample=sample or 0,
         seed=seed,
+        real_labels=real_labels,
         trust_remote_code=trust_remote_code,
         batch_size=batch_size,
         num_workers=num_workers,

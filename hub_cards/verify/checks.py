@@ -19,6 +19,7 @@ from hub_cards.files import Record
 from hub_cards.hub.file_hashes import FileHashes
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not checked"
+ALL_TENSORS = "loaded strictly: no tensor missing, none left over"
 
 
 @dataclass(frozen=True)
@@ -154,34 +155,40 @@ def check_loading(loaded: Record, *, trusted: bool) -> list[Check]:
             return [Check("weights", OPEN, f"{file} was not run; {loaded['error']}")]
         detail = f"{file}, SHA-256 {sha256}, was run by {loaded['code']}"
         return [Check("weights", HOLDS, detail)]
+    if loaded.get("needs_code"):
+        return [Check("code", OPEN, loaded["error"]), Check("weights", HOLDS, ALL_TENSORS)]
     stock = loaded.get("stock")
     if stock and loaded["error"]:
         verdict = OPEN if loaded.get("library_missing") else FAILS
         return [Check("weights", verdict, f"cannot be loaded; {loaded['error']}")]
     if stock:
+        code = [_check_code(loaded, trusted=trusted)] if loaded["files"] else []
         detail = f"loaded strictly by Transformers itself ({loaded['code']})"
-        return [Check("weights", HOLDS, detail)]
+        return [*code, Check("weights", HOLDS, detail)]
     if loaded["code"] is None:
         return [Check("weights", FAILS, f"there is no code to load them with; {loaded['error']}")]
-    others = [name for name, is_ours in loaded["files"].items() if not is_ours]
-    files = ", ".join(loaded["files"])
-    if not files:
-        code = Check(
-            "code", HOLDS, f"the repository has none; this package's ran ({loaded['code']})"
-        )
-    elif trusted:
-        code = Check("code", HOLDS, f"the repository's own code ran: {loaded['code']}")
-    elif others:
-        code = Check(
-            "code",
-            OPEN,
-            f"{', '.join(others)} differ from this package's code, which ran instead "
-            f"({loaded['code']}). Read them, then let them run with --trust-remote-code.",
-        )
-    else:
-        code = Check("code", HOLDS, f"{files}: as in this package, which ran ({loaded['code']})")
+    code_check = _check_code(loaded, trusted=trusted)
     if loaded["error"]:
         # That other code cannot load these weights says nothing about them.
+        others = not all(loaded["files"].values())
         verdict = OPEN if others and not trusted else FAILS
-        return [code, Check("weights", verdict, f"cannot be loaded; {loaded['error']}")]
-    return [code, Check("weights", HOLDS, "loaded strictly: no tensor missing, none left over")]
+        return [code_check, Check("weights", verdict, f"cannot be loaded; {loaded['error']}")]
+    return [code_check, Check("weights", HOLDS, ALL_TENSORS)]
+
+
+def _check_code(loaded: Record, *, trusted: bool) -> Check:
+    """Judge the code of the repository, where it has some."""
+    files = ", ".join(loaded["files"])
+    others = [name for name, is_ours in loaded["files"].items() if not is_ours]
+    ran = loaded.get("processor") or loaded["code"]
+    if not files:
+        return Check("code", HOLDS, f"the repository has none; this package's ran ({ran})")
+    if trusted:
+        return Check("code", HOLDS, f"the repository's own code ran: {ran}")
+    if others:
+        detail = (
+            f"{', '.join(others)} differ from this package's code; {ran} ran instead. Read them, "
+            "then let them run with --trust-remote-code."
+        )
+        return Check("code", OPEN, detail)
+    return Check("code", HOLDS, f"{files}: as in this package, which ran ({ran})")

@@ -39,7 +39,8 @@ def check_results(
         labels: class names of the model, in the order of its logits; () if they are not known.
     """
     sampled = [answer for answer in answers if answer.get("seen", 0) < answer.get("num_images", 0)]
-    alpha = ERROR_RATE / max(1, len(sampled) * len(METRICS))
+    by_real = sum("num_correct" in (answer.get("real") or {}) for answer in sampled)
+    alpha = ERROR_RATE / max(1, len(sampled) * len(METRICS) + by_real)
     checks = []
     for number, (result, answer) in enumerate(zip(results, answers, strict=True)):
         try:
@@ -59,8 +60,7 @@ def _check_result(
     if answer.get("derived"):
         yield _check_predictions(answer, about)
     if real := result.get("real_labels"):
-        detail = f"trusted: {percent(real['top1_accuracy'])} by {real['file']}, which is not here"
-        yield Check("ReaL labels", OPEN, detail, about)
+        yield _check_real(real, answer, about, alpha=alpha)
     if "reason" in answer:
         yield Check("images", OPEN, answer["reason"], about)
         return
@@ -100,6 +100,31 @@ def _check_predictions(answer: Record, about: str) -> Check:
             return Check(name, FAILS, detail, about, facts=facts)
         detail += f"; the model answers {derived['same_answers']:,} of {seen:,} images as it says"
     return Check(name, HOLDS, detail, about, facts=facts)
+
+
+def _check_real(recorded: Record, answer: Record, about: str, *, alpha: float) -> Check:
+    """Judge the accuracy by reassessed labels: exactly by predictions, or by repeated answers."""
+    name, again = "ReaL labels", answer.get("real") or {"reason": "they were not counted again"}
+    claimed, total = recorded["top1_accuracy"], recorded["num_samples"]
+    if "reason" in again:
+        return Check(name, OPEN, f"trusted: {percent(claimed)}; {again['reason']}", about)
+    hits, seen, file = again["num_correct"], again["num_samples"], again["predictions"]
+    all_seen = bool(file) or answer["seen"] == answer["num_images"]
+    facts: Record = {"metric": "real_labels", "recorded": claimed}
+    if (seen != total) if all_seen else (seen > total):
+        detail = f"recorded of {total:,} images, {seen:,} have labels in {recorded['file']}"
+        return Check(name, FAILS, detail, about, facts=facts)
+    if file:
+        holds = (hits, claimed) == (recorded["num_correct"], hits / seen)
+        detail = (
+            f"recorded {percent(claimed)}; {percent(hits / seen)}, {hits:,} of {seen:,} images, "
+            f"follow from {file} and {recorded['file']}"
+        )
+        facts |= {"measured": hits / seen}
+        return Check(name, HOLDS if holds else FAILS, detail, about, facts=facts)
+    counted = {"real_labels": hits, "seen": seen, "num_images": total}
+    verdict, detail, more = _compare_hits(claimed, counted, metric="real_labels", alpha=alpha)
+    return Check(name, verdict, detail, about, facts=facts | more)
 
 
 def _check_preprocessing(others: Record, about: str) -> Check:

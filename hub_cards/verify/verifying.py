@@ -107,6 +107,7 @@ class Measuring:
         root: folder that the paths in lists of images are relative to; that of the list if "".
         sample: images to draw at random for each evaluation; all if 0.
         seed: of the drawing; a new one if None, so that nobody can prepare for it.
+        real_labels: file of reassessed labels, for results that were counted by it, too; or "".
         trust_remote_code: run the repository's own code. Its process is no sandbox, and such code
             could also make up the numbers.
         batch_size: images per step.
@@ -120,6 +121,7 @@ class Measuring:
     root: str = ""
     sample: int = 0
     seed: int | None = None
+    real_labels: str = ""
     trust_remote_code: bool = False
     batch_size: int = 64
     num_workers: int = 2
