@@ -51,12 +51,13 @@ def loading_model(name: str) -> Iterator[None]:
         raise OSError(f"the model {name} cannot be loaded. {error}") from error
 
 
-def file_of_model(name: str, file: str) -> Path | None:
+def file_of_model(name: str, file: str, revision: str = "") -> Path | None:
     """Find a file of a model; on the Hub it is downloaded, unless it is cached.
 
     Args:
         name: model folder or Hub id.
         file: its name there.
+        revision: commit, branch or tag on the Hub; the newest commit if "".
 
     Returns:
         None where the model has no such file.
@@ -66,7 +67,9 @@ def file_of_model(name: str, file: str) -> Path | None:
     """
     from transformers.utils.hub import cached_file
 
-    found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+    found = cached_file(
+        name, file, revision=revision or "main", _raise_exceptions_for_missing_entries=False
+    )
     return Path(found) if found else None
 
 

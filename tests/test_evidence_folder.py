@@ -93,6 +93,10 @@ REFUSED = {
         change_json("train_results.json", num_parameters=7),
         f"num_parameters of train_results.json .* {NUM_PARAMETERS}; got 7",
     ),
+    "other trained weights": (
+        change_json("train_results.json", model_sha256="0" * 64),
+        r"train_results.json .* is of other weights, 000000000000...; model.safetensors is now",
+    ),
     "newer schema": (change_json("eval_results.json", schema_version=2), "schema_version .* be 1"),
     "no list": (change_json("eval_results.json", results=None), "results in .* must be a list"),
     "no split": (

@@ -10,7 +10,7 @@ from PIL import Image
 
 from convzoo.files import write_text
 from convzoo.training.curves import plot_curves
-from convzoo.training.metrics_log import MetricsLog, read_metrics
+from convzoo.training.metrics_log import MetricsLog, read_metrics, set_evaluations_aside
 
 
 def test_a_resumed_log_has_each_step_once(tmp_path):
@@ -26,6 +26,21 @@ def test_a_resumed_log_has_each_step_once(tmp_path):
         {"step": 2, "loss": 0.333333},
         {"step": 3, "loss": 0.25},
     ]
+
+
+def test_evaluations_of_other_images_are_kept_under_another_name(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    set_evaluations_aside(path)
+    assert not path.exists()
+    log = MetricsLog(path, keep_until=0)
+    log.write(step=1, loss=3.0)
+    log.write(step=1, eval_loss=2.0, eval_top1_accuracy=0.5)
+    for _ in range(2):  # a kill after the first time
+        set_evaluations_aside(path)
+        assert read_metrics(path) == [
+            {"step": 1, "loss": 3.0},
+            {"step": 1, "former_eval_loss": 2.0, "former_eval_top1_accuracy": 0.5},
+        ]
 
 
 def test_an_evaluation_that_comes_again_is_logged_once(tmp_path):

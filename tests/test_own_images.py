@@ -23,6 +23,7 @@ from convzoo.own_images.presets import FEW, choose
 from convzoo.own_images.recipe_text import recipe_path, recipe_text
 from convzoo.own_images.starting_point import read_starting_point
 from convzoo.recipe.files import load_recipe, recipe_from_tables
+from convzoo.training.building import build_model
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import ENVIRONMENT, ROOT, run
 from tests.support.documents import result_file
@@ -124,6 +125,29 @@ def test_preprocessing_is_that_of_the_pretrained_model(trained):
     assert recipe.finetune.frozen_stages == 1
     assert resolve(findings(5 * FEW), start).finetune.frozen_stages == 0
     assert recipe.optimizer.learning_rate < resolve(findings()).optimizer.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("conversion.json", '{"license": "cc-by-nc-4.0"}'),
+        ("README.md", "---\nlicense: cc-by-nc-4.0\n---\n# A card\n"),
+        ("recipe.toml", '[run]\nlicense = "cc-by-nc-4.0"\n'),
+    ],
+)
+def test_the_licence_of_the_weights_goes_with_them(trained, name, *, text, tmp_path, caplog):
+    """Without it the card would give away under Apache-2.0 what others gave for no trade."""
+    shutil.copytree(trained, tmp_path / "base")
+    assert resolve(findings(), read_starting_point(trained)).run.license == "apache-2.0"
+    (tmp_path / "base" / name).write_text(text)
+    recipe = resolve(findings(), read_starting_point(str(tmp_path / "base")))
+    assert recipe.run.license == "cc-by-nc-4.0"
+    build_model(recipe, ["cat", "dog"])
+    assert "licence" not in caplog.text
+    pretrained = {"pretrained": str(tmp_path / "base")}
+    by_hand = recipe_from_tables({"data": {"path": "pets"}, "finetune": pretrained})
+    build_model(by_hand, ["cat", "dog"])
+    assert "'cc-by-nc-4.0'; the card of this model will name" in caplog.text
 
 
 def test_a_model_that_is_none_is_refused(tmp_path, capsys):

@@ -6,6 +6,7 @@ The Hub of these tests has no Xet, so the client runs with HF_HUB_DISABLE_XET=1.
 import json
 import math
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 
 from hub_cards.card.rendering import is_generated
+from hub_cards.evidence.weights import read_weights
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
 from tests.support.clients import STRANGER
 from tests.support.golden_weights import checkerboard
@@ -413,6 +415,41 @@ def test_a_card_edited_at_home_is_pushed_as_it_is_if_it_is_a_good_one(hub, folde
         assert len(hub.journal) == journal  # found before anything was asked
     finally:
         (folder / "README.md").unlink()
+
+
+def test_results_of_older_weights_on_the_hub_stop_a_push_that_would_leave_them(
+    hub, folder, push, *, tmp_path
+):
+    """Of a model that was measured, published, trained anew and pushed before it was measured."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(folder, old)
+    weights = read_weights(old)
+    model = {"sha256": weights.sha256, "num_parameters": weights.num_parameters}
+    metrics = {"metrics": {"top1_accuracy": 0.5, "loss": 1.0}, "model": model}
+    dataset = {"name": "Colours", "split": "test", "num_samples": 2}
+    measured = {"task": "image-classification", "dataset": dataset, **metrics}
+    (old / "eval_results.json").write_text(json.dumps({"results": [measured]}))
+    assert push("user/again", folder=old)["reason"] is None
+    before = hub.files("models", "user/again")
+    shutil.copytree(folder, new)
+    torch.manual_seed(1)
+    CNN(CNNConfig(id2label=dict(enumerate(COLOURS)), **STAGES)).save_pretrained(new)
+    for options in ({}, {"dry_run": True}, {"force": True}):
+        refused = push("user/again", folder=new, **options)
+        assert refused["reason"] == "folder" and hub.files("models", "user/again") == before
+        assert "results[0] of eval_results.json in the repository is stale" in refused["message"]
+    assert push("user/again", folder=folder)["reason"] is None  # the weights that were measured
+    model["sha256"] = read_weights(new).sha256
+    (new / "eval_results.json").write_text(json.dumps({"results": [measured]}))
+    assert push("user/again", folder=new)["files"]["eval_results.json"] == "changed"
+    old_file = "notes: weights sha256:" + weights.sha256
+    for name, text in ((".eval_results/user_colours.yaml", old_file), ("sub/recipe.toml", "[")):
+        (tmp_path / "more" / name).parent.mkdir(parents=True)
+        (tmp_path / "more" / name).write_text(text)
+    hub.add_commit("models", "user/again", tmp_path / "more")
+    assert push("user/again", folder=old)["reason"] is None
+    refused = push("user/again", folder=new)
+    assert "user_colours.yaml has results of other weights" in refused["message"]
 
 
 def test_an_incomplete_folder_is_refused_before_the_hub_is_asked(hub, push, tmp_path):

@@ -32,6 +32,27 @@ def test_overrides_are_toml_values_or_words():
     assert recipe.model.config["depths"] == [1, 1, 2]
 
 
+@pytest.mark.parametrize("text", ["2026-11-28", "1.50", "1_000", "true", "07", "v1.0"])
+def test_a_key_of_texts_takes_every_word_as_it_is(text):
+    assert load_recipe(QUICKSTART, [f"run.name={text}"]).run.name == text
+
+
+def test_the_home_folder_is_found_where_no_shell_puts_it(tmp_path, monkeypatch):
+    """Shells expand ~ in the beginning of a word only, and would make a folder of that name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keys = ("data.path", "data.root", "data.cache_dir", "finetune.pretrained", "run.output_dir")
+    recipe = load_recipe(QUICKSTART, [f"{key}=~/a b" for key in keys])
+    data, home = recipe.data, str(tmp_path / "a b")
+    assert [data.path, data.root, data.cache_dir, recipe.finetune.pretrained] == [home] * 4
+    assert recipe.folder == tmp_path / "a b" / "quickstart"
+
+
+def test_a_run_has_the_name_of_its_file_as_far_as_a_folder_can(tmp_path):
+    path = tmp_path / "Meine Gr\u00f6\u00dfe (2).toml"
+    path.write_text(QUICKSTART.read_text())
+    assert load_recipe(path).run.name == "Meine-Gr\u00f6\u00dfe-2"
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -44,6 +44,22 @@ def test_only_named_files_are_staged(full, tmp_path):
     )
 
 
+def test_a_card_edited_by_hand_tells_no_results_of_before(full, tmp_path, caplog):
+    """Of before another evaluation, whose numbers nobody wrote into it."""
+    card = render_card(read_evidence(full)).replace("## How to use", "My words.\n\n## How to use")
+    put(full, "README.md", card)
+    stage(full, tmp_path / "same")
+    assert "lacks what" not in caplog.text
+    metrics = {"top1_accuracy": 80 / 263, "top5_accuracy": 0.75, "loss": 2.25}
+    put_results(full, result(full, metrics=metrics))
+    with pytest.raises(PushError, match="the card says 0.30798.*, eval_results.json 0.30418"):
+        stage(full, tmp_path / "other")
+    before, after = card.split("model-index:")
+    put(full, "README.md", f"{before}---\n{after.partition(chr(10) + '---' + chr(10))[2]}")
+    stage(full, tmp_path / "without")
+    assert "README.md lacks what eval_results.json says: **30.42 % top-1" in caplog.text
+
+
 def test_code_goes_with_what_it_imports_from_beside_it(full, tmp_path):
     put(full, "modeling_cnn.py", "from .modeling_convzoo import Base\nfrom . import shapes\n")
     put(full, "modeling_convzoo.py", "import torch\nfrom .deeper import x\n")

@@ -1,7 +1,9 @@
 import collections
 import dataclasses
 import io
+import math
 import pickle
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,7 @@ from convzoo.data.unreadable import UnreadableImages
 from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.settings import Augmentation, Preprocessing
 from tests.support.image_datasets import WRITERS, contents_of, expected_contents
-from tests.support.images import coloured_images, without, write_split
+from tests.support.images import coloured_images, without, write_image_folder, write_split
 
 BATCH = 12
 TABLES = b"\xff\xdb"  # without them the header of a JPEG can be read, and its pixels cannot
@@ -222,6 +224,37 @@ def test_an_unreadable_image_is_reported_and_replaced_by_another_with_its_own_la
         assert torch.equal(batch["pixels"].float().mean(dim=(1, 2)).argmax(dim=1), batch["labels"])
     shares = [batches(damaged_source, rank, processes=3, stop=2) for rank in range(3)]
     assert_same(whole, [joined(step) for step in zip(*shares, strict=True)])
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder", "list"])
+def test_an_unreadable_image_has_its_name_wherever_the_data_lies(kind, tmp_path):
+    """Else a resumed run whose data was moved would count it twice."""
+    home = tmp_path / "here"
+    if kind == "parquet":
+        damaged(home, lambda data: b"not an image")
+    else:
+        write_image_folder(home / "bad")
+        (home / "bad" / "train" / "green" / "001.jpg").write_bytes(b"not an image")
+    if kind == "list":
+        images = sorted((home / "bad").rglob("*.jpg"))
+        rows = [f"{path.relative_to(home)},{path.parent.name}" for path in images]
+        (home / "list.csv").write_text("\n".join(["path,label", *rows]))
+    found = set()
+    for place in (home, tmp_path / "there"):
+        if place != home:
+            shutil.move(home, place)
+        split = open_split(str(place / ("list.csv" if kind == "list" else "bad")), "train")
+        steps = batches(split, stop=math.ceil(split.num_rows / 12))
+        found |= {name for batch in steps for name, _ in batch["unreadable"]}
+        assert split.image_name(0) and str(tmp_path) not in split.image_name(0)
+    assert (
+        found
+        == {
+            "parquet": {"row 6 of row group 1 of data/train-00000-of-00001.parquet"},
+            "folder": {"train/green/001.jpg"},
+            "list": {"bad/train/green/001.jpg"},
+        }[kind]
+    )
 
 
 def test_damage_that_shows_while_cropping_changes_no_other_draw(damaged_source, tmp_path):

@@ -25,6 +25,17 @@ def test_training_sections_show_recipe_run_and_curve(full):
     assert "](training_curve.png)" in results
 
 
+def test_an_early_end_and_the_step_of_the_published_weights_are_told(full):
+    put(full, "recipe.toml", "[train]\nepochs = 90.0\nglobal_batch_size = 12\n")
+    train = json.loads((full / "train_results.json").read_text())
+    assert ["Length", "90 epochs, 12 images a step"] in cells(render(full))
+    train |= {"stopped_early": True, "epochs": 12.5, "published_step": 1400}
+    put(full, "train_results.json", train | {"optimizer_steps": 1500})
+    rows = {row[0]: row[1] for row in cells(render(full)) if len(row) == 2}
+    assert rows["Length"] == "12.5 of at most 90 epochs, 12 images a step"
+    assert (rows["Optimizer steps"], rows["Published weights"]) == ("1,500", "of step 1,400")
+
+
 ALL_ON = """
 [run]
 seed = 7

@@ -115,9 +115,10 @@ def _write(file: Path, text: str) -> "Recipe":
     from convzoo.files import write_text
     from convzoo.own_images.launching import shown_command
     from convzoo.recipe.files import load_recipe, recipe_from_tables, recipe_to_toml
+    from convzoo.training.run_folder import refuse_a_run_among_the_images
 
     recipe = recipe_from_tables(tomllib.loads(text), source=str(file))
-    _refuse_a_run_among_the_images(recipe)
+    refuse_a_run_among_the_images(recipe)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
@@ -128,17 +129,6 @@ def _write(file: Path, text: str) -> "Recipe":
             f"it, or set run.name for another one"
         )
     return recipe
-
-
-def _refuse_a_run_among_the_images(recipe: "Recipe") -> None:
-    """Raise ValueError if the run would be written into the folder of the images."""
-    images, run = Path(recipe.data.path).expanduser(), recipe.folder.expanduser().resolve()
-    if images.is_dir() and run.is_relative_to(images.resolve()):
-        raise ValueError(
-            f"the folder of the run must not lie among the images of {images}: the next training "
-            f"would take its files for images or classes; got {recipe.folder}. Give another "
-            f"--output, or another run.name"
-        )
 
 
 def _tell_next_commands(recipe: "Recipe", findings: "Findings") -> None:

@@ -137,7 +137,7 @@ def _from_hub(hub_id: str, revision: str, *, published: PublishedModel | None) -
         processor=_read_json(processor),
         hub_id=hub_id,
         commit=commit,
-        license=_license_of_card(card) if card else "",
+        license=license_of_card(card) if card else "",
         published=published if published and published.commit in ("", commit) else None,
     )
 
@@ -170,7 +170,8 @@ def _download(hub_id: str, file: str, revision: str, *, needed: bool) -> Path | 
         ) from error
 
 
-def _license_of_card(card: Path) -> str:
+def license_of_card(card: Path) -> str:
+    """Return the licence in the metadata of a card; "" without one, or with several."""
     from huggingface_hub.repocard import metadata_load
 
     found = (metadata_load(card) or {}).get("license", "")

@@ -4,16 +4,25 @@ Converted weights are kept beside the cache of the Hub, in `convzoo/` of HF_HOME
 each file of weights; they are converted once.
 """
 
+import json
 import os
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import modeling
 from convzoo.conversion.converting import convert
 from convzoo.conversion.published import find_published
-from convzoo.conversion.sources import HUB_ID, Source, find_source, read_settings
+from convzoo.conversion.sources import (
+    HUB_ID,
+    Source,
+    find_source,
+    license_of_card,
+    read_settings,
+)
 from convzoo.files import file_sha256, lock_folder
+from convzoo.model_names import file_of_model
 
 CONVERSION = 1  # grows when conversions change, so that older ones are not taken
 PATIENCE_SECONDS = 600.0  # while another process converts the same
@@ -55,6 +64,24 @@ def starting_folder(name: str, revision: str = "") -> tuple[str, str | None]:
             return hub_id, None
     source = find_source(name, revision)
     return str(_converted(source, name, revision)), source.commit or None
+
+
+def weights_license(place: str, revision: str = "") -> str:
+    """Return the licence that the files of a model name; "" where they name none.
+
+    Args:
+        place: folder or Hub id, as `starting_folder` finds it.
+        revision: commit, branch or tag on the Hub.
+    """
+    conversion, card, recipe = (
+        file_of_model(place, name, revision)
+        for name in ("conversion.json", "README.md", "recipe.toml")
+    )
+    found = json.loads(conversion.read_bytes()).get("license") if conversion else ""
+    found = found or (license_of_card(card) if card else "")
+    if not found and recipe:
+        found = tomllib.loads(recipe.read_text(encoding="utf-8")).get("run", {}).get("license")
+    return str(found or "")
 
 
 def _is_convertible(settings: dict[str, Any]) -> bool:

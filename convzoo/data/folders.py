@@ -179,6 +179,7 @@ def folder_split(
         fingerprint=listed.fingerprint(by_rows=by_rows),
         card=card,
         labels=listed.labels,
+        root=root,
     )
 
 

@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -315,7 +316,7 @@ class Split:
         """Name the image of row `index` by its place in the dataset, wherever the dataset lies."""
         group, row = self.locate(index)
         row = self._first_in_file[group] + (self.chosen[group][row] if self.chosen else row)
-        return f"{self._relative(self.files[self.groups[group][0]])}, row {row}"
+        return f"{self.relative(self.files[self.groups[group][0]])}, row {row}"
 
     def whole_rows(self) -> np.ndarray:
         """Return the row of the whole split, before some were chosen, of every row, int64."""
@@ -344,15 +345,15 @@ class Split:
         rows = self.chosen[number] if self.chosen else np.arange(self.group_rows[number])
         return rows.astype(np.int64)
 
-    def _relative(self, text: str) -> str:
-        """Leave out where the dataset lies in a text that names one of its files."""
+    def relative(self, where: str) -> str:
+        """Leave out where the dataset lies in what `where` says: it may be moved."""
         if self.is_remote:
-            return re.sub(rf"hf://\S*?{re.escape(self.path)}(@[^/]+)?/", "", text)
+            return re.sub(rf"hf://\S*?{re.escape(self.path)}(@[^/]+)?/", "", where)
         for root in (Path(self.path).absolute(), Path(self.path)):
-            short, count = re.subn(rf"(^|(?<= )){re.escape(str(root))}(/| (?=\[))", "", text)
+            short, count = re.subn(rf"(^|(?<= )){re.escape(str(root))}(/| (?=\[))", "", where)
             if count:
                 return short
-        return text
+        return where
 
     def describe(self) -> dict[str, Any]:
         """Describe the split for result files."""
@@ -419,7 +420,7 @@ class ListedSplit(Split):
 
     def image_name(self, index: int) -> str:
         """Name the image of row `index` by its place in the dataset, wherever the dataset lies."""
-        return self._relative(self.where_is(index))
+        return self.relative(self.where_is(index))
 
     def whole_rows(self) -> np.ndarray:
         """Return the row of the whole split, before some were chosen, of every row, int64."""
@@ -433,7 +434,13 @@ class ListedSplit(Split):
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSplit(ListedSplit):
-    """One split of local image files; a row group is 64 files."""
+    """One split of local image files; a row group is 64 files.
+
+    Attributes:
+        root: folder that the paths of a list, or of a folder of images, are relative to.
+    """
+
+    root: str = ""
 
     def read_group(self, number: int) -> Rows:
         """Read the files of row group `number`.
@@ -456,3 +463,7 @@ class FolderSplit(ListedSplit):
     def where(self, number: int, row: int) -> str:
         """Name a row of row group `number`, for messages."""
         return self.files[int(self.rows_of(number)[row])]
+
+    def relative(self, where: str) -> str:
+        """Leave out where the dataset lies in what `where` says."""
+        return where.removeprefix(os.path.join(self.root, ""))

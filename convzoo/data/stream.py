@@ -40,7 +40,8 @@ class TrainStream(IterableDataset[Batch]):
 
     Iterating yields, per step and worker, `pixels` uint8 (n, size, size, C), `labels` int64 (n,),
     `positions` int64 (n,), the sample numbers, `erasing`, the boxes to erase in each, and
-    `unreadable`, (where, reason) of each image that another one had to replace.
+    `unreadable`, (name, reason) of each image that another one had to replace; a name does not say
+    where the dataset lies.
 
     Args:
         split: the training split.
@@ -142,7 +143,7 @@ class TrainStream(IterableDataset[Batch]):
                 crop = self.transform(image, rng, size=size)  # where the pixels may be decoded
             except UnreadableImageError as error:
                 where = self.split.where(*place)
-                unreadable.append((where, str(error)))
+                unreadable.append((self.split.relative(where), str(error)))
             else:
                 return crop, label, self.transform.erasing_boxes(rng, size)
         raise ValueError(f"{where}: none of the {len(window.order)} images around can be read")

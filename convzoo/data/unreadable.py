@@ -24,7 +24,7 @@ class UnreadableImages:
         """Log images that were not met before.
 
         Args:
-            found: (where, reason) of each, as in a batch.
+            found: (name, reason) of each, as in a batch.
 
         Raises:
             ValueError: if there are more than allowed.

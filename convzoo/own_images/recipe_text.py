@@ -57,6 +57,7 @@ def recipe_text(
             "name": Setting(file.stem),
             "output_dir": Setting(str(file.parent), "the model will lie in NAME/model below it"),
             "seed": Setting(42, "another one: another share, order and start"),
+            **_license(start),
         },
         **choose(findings, start, epochs=lengths[-1] if lengths else None),
     }
@@ -69,6 +70,13 @@ def recipe_text(
         lines += ["", f"[{section}]"]
         lines += [_line(key, setting) for key, setting in settings[section].items()]
     return "\n".join(lines) + "\n"
+
+
+def _license(start: StartingPoint | None) -> dict[str, Setting]:
+    """What is made of weights of others has their terms; two names of the Hub say no terms."""
+    if start is None or start.license in ("", "other", "unknown"):
+        return {}
+    return {"license": Setting(start.license, "that of the pretrained weights")}
 
 
 def _header(findings: Findings, start: StartingPoint | None, *, file: Path) -> list[str]:

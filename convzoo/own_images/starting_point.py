@@ -1,12 +1,13 @@
 """The pretrained model that a recipe starts from, as far as it decides over the recipe."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from PIL import Image
 
 import modeling
-from convzoo.conversion.starting_points import listed_place
+from convzoo.conversion.starting_points import listed_place, weights_license
 from convzoo.recipe.settings import Preprocessing
 from convzoo.training.finetuning import find_start, pretrained_config, stage_of
 
@@ -24,6 +25,7 @@ class StartingPoint:
         num_stages: stages that can be frozen: the stem and all up to the head.
         preprocessing: what its images went through.
         has_processor: whether the model says that; else it is the usual one of ImageNet.
+        license: of its weights, as the Hub spells it; "" if its files do not name one.
     """
 
     path: str
@@ -32,6 +34,7 @@ class StartingPoint:
     num_stages: int
     preprocessing: Preprocessing
     has_processor: bool
+    license: str
 
 
 def read_starting_point(path: str) -> StartingPoint:
@@ -57,6 +60,7 @@ def read_starting_point(path: str) -> StartingPoint:
         num_stages=max(stage_of(model).values()),
         preprocessing=preprocessing or Preprocessing(),
         has_processor=preprocessing is not None,
+        license=weights_license(folder, "" if Path(folder).is_dir() else revision),
     )
 
 

@@ -9,6 +9,7 @@ the file and the nearest key. The command line can only override a value: `secti
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,7 +90,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         section, key, value = parse_override(override)
         tables.setdefault(section, {})[key] = value
     run = tables.setdefault("run", {})
-    run["name"] = run.get("name") or path.stem
+    run["name"] = run.get("name") or re.sub(r"[^\w.-]+", "-", path.stem).strip("-.")
     return recipe_from_tables(tables, source=str(path))
 
 
@@ -144,12 +145,7 @@ def recipe_to_toml(recipe: Recipe) -> str:
 def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
     """Settings that change a run's result and differ, as "train.epochs: 6.0 -> 5.0"."""
     old_tables, new_tables = recipe_to_tables(old), recipe_to_tables(new)
-    decided = any(
-        recipe.schedule.name == "plateau"
-        or recipe.keeps_best
-        or recipe.train.early_stopping_patience
-        for recipe in (old, new)
-    )
+    decided = evaluations_decide(old) or evaluations_decide(new)
     differences = []
     for section in old_tables:
         before, after = old_tables[section], new_tables[section]
@@ -160,6 +156,15 @@ def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
             if before.get(key) != after.get(key)
         ]
     return differences
+
+
+def evaluations_decide(recipe: Recipe) -> bool:
+    """Tell whether evaluations decide over the learning rate, what is kept, or the end."""
+    return bool(
+        recipe.schedule.name == "plateau"
+        or recipe.keeps_best
+        or recipe.train.early_stopping_patience
+    )
 
 
 def describe_settings() -> str:
@@ -184,7 +189,7 @@ def describe_settings() -> str:
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
-    """Read `section.key=value`; the value is TOML, or else text.
+    """Read `section.key=value`; the value is TOML, or else text, as it is where a key takes texts.
 
     Raises:
         ValueError: if it is none.
@@ -194,9 +199,13 @@ def parse_override(text: str) -> tuple[str, str, Any]:
     if not (equals and dot and section and key):
         raise ValueError(f"an override must look like section.key=value; got {text!r}")
     try:
-        return section, key, tomllib.loads(f"value = {value}")["value"]
+        found = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return section, key, value.strip()
+    fields = sections()[section].model_fields if section in sections() else {}
+    if key in fields and fields[key].annotation is str and not isinstance(found, str):
+        return section, key, value.strip()  # run.name=2026-11-28
+    return section, key, found
 
 
 def toml_value(value: object) -> str:

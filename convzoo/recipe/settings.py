@@ -6,6 +6,7 @@ where text is (`run.name=2024`); a list becomes a tuple. Rules between keys are 
 """
 
 import math
+import os.path
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -14,6 +15,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 def _text(value: object) -> object:
     return str(value) if type(value) is int else value
+
+
+def _expanded(value: str) -> str:
+    """Put the home folder in the place of "~", which no shell does behind "key="."""
+    return os.path.expanduser(value)
 
 
 def _whole_number(value: object) -> object:
@@ -52,6 +58,7 @@ def _class_weights(value: object) -> object:
 T = TypeVar("T")
 ClassWeights = Annotated[Any, BeforeValidator(_class_weights)]  # a str or a dict[str, float]
 Text = Annotated[str, BeforeValidator(_text)]
+Place = Annotated[Text, AfterValidator(_expanded)]  # of files
 NotNegative = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Side = Annotated[int, Field(ge=1)]  # pixels
@@ -92,7 +99,7 @@ class Run(Section):
         default="",
         description="Folder name of the run below output_dir; '' takes the recipe file's name.",
     )
-    output_dir: Text = Field(default="runs", description="Folder that holds all runs.")
+    output_dir: Place = Field(default="runs", description="Folder that holds all runs.")
     seed: int = Field(
         default=42,
         ge=0,
@@ -142,7 +149,7 @@ class Model(Section):
 class Finetune(Section):
     """Start from trained weights; [model] then holds only what differs from their configuration."""
 
-    pretrained: Text = Field(
+    pretrained: Place = Field(
         default="",
         description="Model folder, Hub id or name of `convzoo models` to start from; '' starts "
         "from fresh weights.",
@@ -164,7 +171,7 @@ class Finetune(Section):
 class Data(Section):
     """The dataset, and how it is read."""
 
-    path: Text = Field(
+    path: Place = Field(
         default="",
         description="Folder of images by class, of parquet files, tars or zips, or of "
         "save_to_disk, a list of images, or a Hub dataset id; must be set.",
@@ -191,7 +198,7 @@ class Data(Section):
         default="",
         description="Column that holds the class numbers; '' takes the only class column.",
     )
-    root: Text = Field(
+    root: Place = Field(
         default="",
         description="Folder that the paths in a list of images are relative to; '' takes that of "
         "the list.",
@@ -237,7 +244,7 @@ class Data(Section):
         description="Number of decoding processes for each training process; 0 decodes in the "
         "training process.",
     )
-    cache_dir: Text = Field(
+    cache_dir: Place = Field(
         default="",
         description="Folder that keeps row groups of a Hub dataset for later epochs; '' keeps "
         "none.",

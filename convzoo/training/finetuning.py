@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 import modeling
-from convzoo.conversion.starting_points import starting_folder
+from convzoo.conversion.starting_points import starting_folder, weights_license
 from convzoo.model_names import loading_model
 from convzoo.recipe.rules import check_fields
 from convzoo.recipe.settings import Preprocessing, Recipe, family_fields, num_channels
@@ -54,6 +54,12 @@ def pretrained_model(recipe: Recipe, names: dict[str, Any]) -> ConvZooModel:
             f"colour channels. Set it to {config.num_channels}, or to 3 to adapt the first layer"
         )
     _warn_of_other_pixels(recipe.preprocessing, path, revision)
+    if (theirs := weights_license(path, revision)) not in ("", recipe.run.license):
+        logger.warning(
+            "the weights of %s have the licence %r; the card of this model will name that of "
+            "run.license, %r. Set run.license to one that theirs allows",
+            *(recipe.finetune.pretrained, theirs, recipe.run.license),
+        )
 
     torch.manual_seed(recipe.run.seed)
     model = modeling.FAMILIES[family](config)

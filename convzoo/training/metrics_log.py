@@ -42,6 +42,16 @@ class MetricsLog:
             raise OSError(f"{self.path} could not be written; {error}") from error
 
 
+def set_evaluations_aside(path: Path) -> None:
+    """Call the evaluations of a log "former": they are of other images than those to come."""
+    lines = [
+        {f"former_{key}" if key.startswith("eval_") else key: value for key, value in line.items()}
+        for line in read_metrics(path)
+    ]
+    if any(key.startswith("former_") for line in lines for key in line):
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}

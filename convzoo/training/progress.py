@@ -117,7 +117,7 @@ class State:
         top1_history: top-1 accuracy of each evaluation.
         eval_history: what a plateau schedule watches, of each evaluation; lower is better.
         evaluation_due: whether the evaluation of this step is still to come.
-        unreadable: where an image that cannot be read is -> why.
+        unreadable: name of an image that cannot be read -> why.
         data_fingerprint: of the training images.
         validation: description of the images that are evaluated on, or {}.
         label_fingerprint: of their labels and the names of the classes; "" where the commit of a

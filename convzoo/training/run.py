@@ -26,7 +26,7 @@ from convzoo.environment import command_line, describe_environment, now
 from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json, write_text
 from convzoo.layers import describe_network, image_shape
 from convzoo.log_lines import show_log_lines
-from convzoo.recipe.files import recipe_to_toml
+from convzoo.recipe.files import evaluations_decide, load_recipe, recipe_to_toml
 from convzoo.recipe.settings import Recipe
 from convzoo.training import checkpointing
 from convzoo.training.batch_transform import BatchTransform
@@ -35,7 +35,7 @@ from convzoo.training.commits import note_commits, stay_on_commits
 from convzoo.training.curves import plot_curves
 from convzoo.training.devices import advise_precision, check_compiler, prepare_device
 from convzoo.training.learner import AFTER_DIVERGENCE, Learner, build_learner
-from convzoo.training.metrics_log import read_metrics
+from convzoo.training.metrics_log import read_metrics, set_evaluations_aside
 from convzoo.training.monitors import Monitors
 from convzoo.training.progress import Plan, State
 from convzoo.training.run_data import RunData, open_run_data, open_stream
@@ -321,9 +321,14 @@ def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
     state = State(data_fingerprint=data.train.fingerprint, label_fingerprint=data.label_fingerprint)
     if checkpoint and saved:
         state = _resume(recipe, data, checkpoint=checkpoint, saved=saved)
+        if not _evaluations_go_on(recipe, data, state, checkpoint=checkpoint):
+            state.best, state.top1_history, state.eval_history = {}, [], []
+            if accelerator.is_main_process:
+                set_evaluations_aside(recipe.folder / "metrics.jsonl")
     state.validation = data.validation.describe() if data.validation else {}
     unreadable = UnreadableImages(int(recipe.data.max_unreadable_share * data.train.num_rows))
-    unreadable.know(state.unreadable)
+    # Checkpoints of before have names with the place of the data.
+    unreadable.know({data.train.relative(name): why for name, why in state.unreadable.items()})
     learner = build_learner(
         pinned, data.label_names, accelerator=accelerator, checkpoint=checkpoint, saved=saved
     )
@@ -384,11 +389,42 @@ def _resume(recipe: Recipe, data: RunData, *, checkpoint: Path, saved: dict[str,
             f"or names of classes have changed. Restore them, or set run.name for a new run"
         )
     state.label_fingerprint = known or labels
-    if recipe.keeps_best and not checkpointing.has_checkpoint(checkpoint.parent, state.best):
-        state.best = {}  # it was not kept so far
+    best = state.best
+    if recipe.keeps_best and best and not checkpointing.has_checkpoint(checkpoint.parent, best):
+        logger.warning(
+            "the best weights are looked for from now on: those of the best evaluation so far, "
+            "%.2f %% after step %d, were not kept",
+            *(100 * best["top1_accuracy"], best["step"]),
+        )
+        state.best = {}
     state.evaluation_due = state.evaluation_due and data.validation is not None
     logger.info("resuming from %s", checkpoint)
     return state
+
+
+def _evaluations_go_on(recipe: Recipe, data: RunData, state: State, *, checkpoint: Path) -> bool:
+    """Tell whether evaluations to come are of the same images and views as those of before.
+
+    Raises:
+        ValueError: if they are not, and evaluations decide something.
+    """
+    images = data.validation.describe()["fingerprint"] if data.validation else None
+    views = load_recipe(checkpoint / "recipe.toml").train.eval_crops
+    same = state.validation.get("fingerprint", images) == images
+    if not state.top1_history or (same and views == recipe.train.eval_crops):
+        return True
+    if evaluations_decide(recipe):
+        raise ValueError(
+            f"the validation images of {recipe.data.path} must be those that {checkpoint} was "
+            f"evaluated on, because evaluations decide in this run; they have changed. Restore "
+            f"them, or set run.name for a new run"
+        )
+    logger.warning(
+        "validation images or views are not those of the evaluations up to step %d, which are "
+        "set aside: the best one is that of those to come",
+        state.step,
+    )
+    return False
 
 
 def _tell_plan(run: Run) -> None:

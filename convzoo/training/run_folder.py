@@ -21,9 +21,10 @@ def claim_folder(recipe: Recipe, accelerator: Accelerator) -> bool:
 
     Raises:
         OSError: if the folder cannot be made.
-        ValueError: if another process or another recipe has it.
+        ValueError: if another process or another recipe has it, or it lies among the images.
     """
     folder = recipe.folder
+    refuse_a_run_among_the_images(recipe)
     if accelerator.is_main_process:
         make_and_lock(folder)
         checkpointing.recover(folder / "checkpoints")
@@ -33,6 +34,17 @@ def claim_folder(recipe: Recipe, accelerator: Accelerator) -> bool:
         logger.info("%s is finished; set run.name for another run, or delete it", folder)
         return False
     return True
+
+
+def refuse_a_run_among_the_images(recipe: Recipe) -> None:
+    """Raise ValueError if the run would be written into the folder of the images."""
+    images, run = Path(recipe.data.path), recipe.folder.resolve()
+    if images.is_dir() and run.is_relative_to(images.resolve()):
+        raise ValueError(
+            f"the folder of the run must not lie among the images of {images}: the next training "
+            f"would take its files for images or classes; got {recipe.folder}. Give another "
+            f"--output or run.output_dir, or another run.name"
+        )
 
 
 def make_and_lock(folder: Path, patience_seconds: float = 15.0) -> int | None:
@@ -64,10 +76,14 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def check_run_folder(folder: Path, recipe: Recipe) -> None:
     """Refuse to mix two recipes, or to start over, in one run folder."""
-    saved = folder / "recipe.toml"
-    began = [*folder.glob("checkpoints/step_*"), *folder.glob("model")]
-    if not saved.is_file() or not (began or read_metrics(folder / "metrics.jsonl")):
+    began = [*folder.glob("model"), *sorted(folder.glob("checkpoints/step_*"), reverse=True)]
+    if not (began or read_metrics(folder / "metrics.jsonl")):
         return  # nothing that another recipe could spoil
+    # Each has its own, where that of the run was deleted or the checkpoints were copied.
+    found = (part / "recipe.toml" for part in (folder, *began))
+    saved = next((path for path in found if path.is_file()), None)
+    if saved is None:
+        return
     if recipe.run.resume == "never":
         raise ValueError(
             f"run.resume='never' needs an empty run folder; {folder} has a run. Delete it, or set "

@@ -57,7 +57,7 @@ def recipe_rows(evidence: Evidence) -> Rows:
     return present(
         [
             ("Start", _start(recipe, base_model(evidence))),
-            ("Length", _length(recipe.get("train", {}))),
+            ("Length", _length(recipe.get("train", {}), evidence.train_results or {})),
             ("Sampling", _balance(recipe.get("data", {}), evidence.train_results or {})),
             ("Optimizer", _optimizer(recipe.get("optimizer", {}))),
             ("Learning rate", _learning_rate(recipe.get("optimizer", {}), recipe.get("schedule"))),
@@ -98,12 +98,13 @@ def _start(recipe: Record, base: str | None) -> str:
     )
 
 
-def _length(train: Record) -> str:
+def _length(train: Record, train_results: Record) -> str:
     epochs, images = train.get("epochs"), train.get("global_batch_size")
+    early = train_results.get("stopped_early") and f"{train_results['epochs']:g} of at most "
     parts = train.get("accumulation_steps", 1)
     return joined(
         [
-            epochs is not None and f"{epochs:g} epochs",
+            epochs is not None and f"{early or ''}{epochs:g} epochs",
             images and f"{images:,} images a step",
             f"gradients accumulated over {parts} micro-batches" if parts > 1 else "",
         ]
@@ -265,8 +266,10 @@ def run_rows(evidence: Evidence) -> Rows:
         line["data_wait_fraction"] for line in evidence.metrics if "data_wait_fraction" in line
     ]
     processes = train.get("num_processes", 1)
+    steps, published = train.get("optimizer_steps"), train.get("published_step")
     rows = [
-        ("Optimizer steps", scalar(train.get("optimizer_steps"))),
+        ("Optimizer steps", scalar(steps)),
+        ("Published weights", "" if published in (None, steps) else f"of step {published:,}"),
         ("Images seen", scalar(train.get("images_seen"))),
         ("Final training loss", scalar(train.get("final_train_loss"))),
         ("Training time", duration(train.get("duration_seconds"))),

@@ -169,6 +169,13 @@ def _check_weights(evidence: Evidence) -> None:
                 f"{result['model']['sha256'][:12]}..., but model.safetensors is now "
                 f"{weights.sha256[:12]}... Evaluate the model again."
             )
+    if train.get("model_sha256", weights.sha256) != weights.sha256:
+        raise ValueError(
+            f"train_results.json in {evidence.folder} is of other weights, "
+            f"{train['model_sha256'][:12]}...; model.safetensors is now {weights.sha256[:12]}... "
+            f"Put those back; or, if no training of convzoo made these, remove train_results.json, "
+            f"metrics.jsonl and training_curve.png."
+        )
     if speed := evidence.speed_results:
         where = evidence.folder / "speed_results.json"
         require(speed, "model.sha256", str, where=where, remedy="Measure the model again.")

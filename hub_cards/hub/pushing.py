@@ -36,6 +36,7 @@ from hub_cards.card.rendering import is_generated
 from hub_cards.card.validation import is_default_space_card
 from hub_cards.hub.access import Account, check_repo_id, log_in, open_hub
 from hub_cards.hub.file_hashes import hash_files, megabytes
+from hub_cards.hub.leftovers import contradiction
 from hub_cards.hub.push_errors import PushError, failure, persist
 from hub_cards.hub.space_staging import written_files
 from hub_cards.hub.staging import stage_model
@@ -207,6 +208,8 @@ class _Push:
         changed = [path for path in changes if states[path] == "changed"]
         if info and ("README.md" in changed or (changed and self.kind == "space")):
             self._check_card(info, changed)
+        if info and self.kind == "model":
+            self._check_leftovers(info)
         if self.options.dry_run:
             return self._result()
         if info is None or base_missing:
@@ -323,7 +326,7 @@ class _Push:
     def _check_card(self, info: RepoInfo, changed: Sequence[str]) -> None:
         """Refuse to replace a card, or a Space, that a person has edited on the Hub."""
         oids = {file.rfilename: file.blob_id for file in info.siblings or []}
-        card = self._read_card(info) if "README.md" in oids else ""
+        card = self._read(info, "README.md").decode(errors="replace") if "README.md" in oids else ""
         written = written_files(card) if is_generated(card) else {}
         edited = any(oids[path] != written.get(path, oids[path]) for path in changed)
         untouched = is_default_space_card(card) and changed == ["README.md"]
@@ -339,17 +342,30 @@ class _Push:
             )
         logger.info(f"{what}; {files}: replaced")
 
-    def _read_card(self, info: RepoInfo) -> str:
+    def _check_leftovers(self, info: RepoInfo) -> None:
+        """Refuse a push after which the repository would contradict itself."""
+        names = [file.rfilename for file in info.siblings or []]
+        others = [name for name in names if name not in self.files]
+        said = contradiction(self.stage, others, lambda name: self._read(info, name))
+        if said:
+            raise PushError(
+                "folder",
+                f"{self.repo_id} has files that the folder lacks and that would contradict it: "
+                f"{said} Measure these weights, too, so that the push replaces such files; or "
+                f"delete them on the Hub, under Files; or choose another name.",
+            )
+
+    def _read(self, info: RepoInfo, path: str) -> bytes:
         address = hf_hub_url(
             self.repo_id,
-            "README.md",
+            path,
             repo_type=self.kind,
             revision=info.sha,
             endpoint=self.api.endpoint,
         )
         answer = get_session().get(address, headers=build_hf_headers(token=self.api.token))
         hf_raise_for_status(answer)
-        return str(answer.content.decode("utf-8", errors="replace"))
+        return bytes(answer.content)
 
     def _create(self, info: RepoInfo | None) -> None:
         """Create the repository or, where there is one, the branch."""

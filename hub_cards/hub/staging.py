@@ -11,12 +11,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from hub_cards.card.agreement import absent_results, compare_index
 from hub_cards.card.eval_result_files import write_eval_result_files
-from hub_cards.card.rendering import is_generated, write_card
+from hub_cards.card.rendering import HASH_LINE, is_generated, write_card
 from hub_cards.card.report_figures import CALIBRATION, CONFUSION
 from hub_cards.card.validation import card_problems, relative_links
 from hub_cards.evidence.code_files import named_code, with_imports
-from hub_cards.evidence.folder import read_evidence
+from hub_cards.evidence.folder import Evidence, read_evidence
 from hub_cards.hub.local_paths import make_publishable, names_home
 from hub_cards.hub.push_errors import PushError
 
@@ -157,10 +158,25 @@ def _add_card(stage: Path, repo_id: str | None) -> None:
     if text is None or is_generated(text):
         write_card(stage, repo_id)
         return
-    if problems := card_problems(text, stage):
+    evidence = read_evidence(stage)
+    if problems := [*card_problems(text, stage), *_untrue(evidence, text)]:
         raise ValueError(
             f"{card} was edited by hand and breaks {len(problems)} rule(s):\n"
             + "\n".join(f"- {problem}" for problem in problems)
         )
-    write_eval_result_files(read_evidence(stage), create=False)
+    write_eval_result_files(evidence, create=False)
     logger.info("README.md was edited by hand and is pushed as it is")
+    if HASH_LINE.search(text) and (absent := absent_results(evidence, text)):
+        logger.warning(
+            "README.md lacks what eval_results.json says: %s. If it has older numbers, mend it, or "
+            "delete it and push again: it is then written anew",
+            absent[0],
+        )
+
+
+def _untrue(evidence: Evidence, card: str) -> list[str]:
+    """Name the numbers of a card's metadata that results contradict: it is older than these."""
+    try:
+        return compare_index(evidence, card).wrong
+    except ValueError:
+        return []  # `card_problems` says so

@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.repocard_data import EvalResult, model_index_to_eval_results
 
-from hub_cards.card.evaluation_facts import headline, result_table
-from hub_cards.card.rendering import HASH_LINE, card_metadata, is_generated, render_card
-from hub_cards.card.validation import FRONT_MATTER
+from hub_cards.card.agreement import absent_results, compare_index
+from hub_cards.card.rendering import HASH_LINE, is_generated, render_card
 from hub_cards.evidence.folder import Evidence
 from hub_cards.files import Record
 from hub_cards.hub.file_hashes import FileHashes
@@ -76,39 +73,17 @@ def check_files(
 def check_metadata(evidence: Evidence, card: str) -> Check:
     """Compare the model-index of a card with `eval_results.json`, number by number."""
     name = "card, metadata"
-    expected = {
-        _identity(entry): entry.metric_value
-        for entry in card_metadata(evidence, "model").eval_results or ()
-    }
     try:
-        match = FRONT_MATTER.match(card.replace("\r\n", "\n"))
-        index = (yaml.safe_load(match[1]) or {}).get("model-index") if match else None
-        entries = model_index_to_eval_results(index)[1] if index else []
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        return Check(name, FAILS, f"the model-index of README.md cannot be read; {error!r}")
-    wrong = [
-        f"{_label(entry)}: the card says {entry.metric_value}, eval_results.json "
-        f"{expected[_identity(entry)]}"
-        for entry in entries
-        if expected.get(_identity(entry), entry.metric_value) != entry.metric_value
-    ]
-    if wrong:
-        return Check(name, FAILS, "; ".join(wrong))
-    unproven = [_label(entry) for entry in entries if _identity(entry) not in expected]
-    if unproven:
-        return Check(name, OPEN, f"eval_results.json does not have: {'; '.join(unproven)}")
-    if not entries:
+        found = compare_index(evidence, card)
+    except ValueError as error:
+        return Check(name, FAILS, str(error))
+    if found.wrong:
+        return Check(name, FAILS, "; ".join(found.wrong))
+    if found.unproven:
+        return Check(name, OPEN, f"eval_results.json does not have: {'; '.join(found.unproven)}")
+    if not found.count:
         return Check(name, OPEN, "the card has no model-index")
-    return Check(name, HOLDS, f"{len(entries)} numbers of the model-index, as in eval_results.json")
-
-
-def _identity(entry: EvalResult) -> tuple[object, ...]:
-    dataset = (entry.dataset_type, entry.dataset_config, entry.dataset_split)
-    return (*dataset, entry.dataset_revision, entry.metric_type, entry.metric_name)
-
-
-def _label(entry: EvalResult) -> str:
-    return f"{entry.metric_name} on {entry.dataset_name} [{entry.dataset_split}]"
+    return Check(name, HOLDS, f"{found.count} numbers of the model-index, as in eval_results.json")
 
 
 def check_text(evidence: Evidence, card: str, *, repo_id: str | None) -> Check:
@@ -127,11 +102,7 @@ def check_text(evidence: Evidence, card: str, *, repo_id: str | None) -> Check:
             return Check(name, HOLDS, "as it is written from the files")
     except ValueError as error:
         return Check(name, OPEN, " ".join(str(error).split()))
-    rows = result_table(evidence)[1]
-    cells = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
-    expected = [headline(evidence, result) for result in evidence.eval_results]
-    expected += [f"| {' | '.join(row)} |" for row in cells]
-    absent = [line for line in expected if line not in card.splitlines()]
+    absent = absent_results(evidence, card)
     if is_generated(card):
         return Check(name, OPEN, "written by another version of hub_cards, or for another name")
     if not absent:
