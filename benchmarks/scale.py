@@ -128,8 +128,14 @@ def main() -> None:
         "what": "very large datasets measured (seconds, megabytes beyond the libraries'), and what "
         "8, 64 and 512 GPUs take by arithmetic",
     }
-    for part in args.parts:
-        content[part] = PARTS[part](args.runs) | {
+    parts = [part for part in PARTS if part in args.parts]  # the arithmetic has the others' figures
+    if "arithmetic" in parts and "checkpoint" not in {*parts, *content}:
+        parser.error(
+            f"the arithmetic needs how long a checkpoint takes, which {output} does not have; add "
+            f"checkpoint to --parts"
+        )
+    for part in parts:
+        content[part] = PARTS[part](args.runs, content) | {
             "command": command_line("PYTHONPATH=. python benchmarks/scale.py"),
             "date": now(),
             "environment": describe_environment(),
@@ -139,7 +145,7 @@ def main() -> None:
 
 
 # ---- measured ----------------------------------------------------------------------------------
-def measure_order(runs: int) -> dict:
+def measure_order(runs: int, _: dict) -> dict:
     """What a reader needs for the order of each dataset, in fresh processes."""
     return {
         "n": runs,
@@ -152,7 +158,7 @@ def measure_order(runs: int) -> dict:
     }
 
 
-def measure_opening(runs: int) -> dict:
+def measure_opening(runs: int, _: dict) -> dict:
     """What opening takes, from local files: of the larger dataset once."""
     found = {}
     for name, (files, groups) in LAYOUTS.items():
@@ -205,7 +211,7 @@ def summaries(found: dict) -> dict:
     }
 
 
-def measure_checkpoint(runs: int) -> dict:
+def measure_checkpoint(runs: int, _: dict) -> dict:
     """Seconds and bytes of a checkpoint of the CNN with PReLU, AdamW and averaged weights."""
     model = CNN(CNNConfig())
     optimizer = torch.optim.AdamW(model.parameters())
@@ -234,8 +240,12 @@ def measure_checkpoint(runs: int) -> dict:
 
 
 # ---- by arithmetic -----------------------------------------------------------------------------
-def constants() -> dict:
-    """What the arithmetic rests on: value, and where it is from."""
+def constants(checkpoint: dict) -> dict:
+    """What the arithmetic rests on: value, and where it is from.
+
+    Args:
+        checkpoint: what `measure_checkpoint` found.
+    """
     results = RESULT.parent
     memory = {
         run["num_workers"]: run["megabytes"][-1]
@@ -244,7 +254,6 @@ def constants() -> dict:
     pipeline = json.loads((results / "input_pipeline_2cpu_202611.json").read_text())["runs"]
     (photographs,) = (run for run in pipeline if run["data"] == "imagenet-sample")
     first = json.loads((results / "first_batch_202611.json").read_text())["runs"][0]
-    checkpoint = json.loads(RESULT.read_text())["checkpoint"]
     return {
         "images_per_second_of_a_gpu": (2900, "assumed: what this project aims at on an H100"),
         "bytes_of_an_image": (photographs["mean_bytes"], "input_pipeline_2cpu_202611.json"),
@@ -284,9 +293,9 @@ def constants() -> dict:
     }
 
 
-def compute(_: int) -> dict:
-    """The table of GPUs."""
-    known = constants()
+def compute(_: int, content: dict) -> dict:
+    """The table of GPUs, from what the other parts found."""
+    known = constants(content["checkpoint"])
     sizes = imagenet_groups()
     rows = []
     for gpus in GPUS:

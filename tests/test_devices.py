@@ -85,6 +85,10 @@ def test_bf16_is_advised_where_the_processor_multiplies_in_it(monkeypatch):
         )
         monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
         assert ("this CPU multiplies" in advise_precision(CPU, "no", large)) == instructions
+        any_network = advise_precision(CPU, "no", None)
+        assert (
+            "networks of 20 million multiply-adds or more faster" in any_network
+        ) == instructions
         assert advise_precision(CPU, "bf16", large) == advise_precision(CPU, "no", small) == ""
 
 

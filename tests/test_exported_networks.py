@@ -58,6 +58,7 @@ def test_a_file_of_onnx_is_as_accurate_as_a_plain_loop(form, folder, colour_data
         "file": file.name,
         "sha256": file_sha256(file),
         "num_parameters": 12,
+        "num_multiply_adds": 9,
         "format": "onnx",
     }
     ten = evaluate(file, colour_data, crops=10)
@@ -139,7 +140,7 @@ def test_a_program_of_torch_export_is_a_network_too(folder, colour_data, expecte
     result = evaluate(folder / "colours.pt2", colour_data)
     assert result["metrics"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert result["model"]["format"] == "torch-export"
-    assert result["model"]["num_parameters"] == 12
+    assert (result["model"]["num_parameters"], result["model"]["num_multiply_adds"]) == (12, 9)
     classifier = load_classifier(str(folder / "colours.pt2"))
     with pytest.raises(ValueError, match=r"takes images \(3, 16, 16\); got \(3, 20, 20\)"):
         classifier.model(torch.zeros(1, 3, 20, 20))
@@ -200,6 +201,8 @@ def test_exports_are_compared_reported_and_corrupted(folder, colour_data, *, tmp
     assert main(["compare", *names, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in report["models"]] == ["colours 1.onnx", "export"]
+    costs = [(each["num_parameters"], each["num_multiply_adds"]) for each in report["models"]]
+    assert costs == [(12, 9), (12, 9)]
     assert report["models"][0]["num_correct"] == report["models"][1]["num_correct"]
     assert main(["report", names[0], "--images", "2"]) == 0
     page = (folder / "colours 1.onnx.results" / "report.html").read_text()

@@ -7,9 +7,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import pipeline
 
 from convzoo.cli import main
+from convzoo.evaluation.classifiers import load_classifier
 from convzoo.exporting.classify import load_network, prepare
 from modeling import (
     CNN,
@@ -42,6 +44,8 @@ def save_model(folder, family):
     for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         for value, low, high in ((norm.weight, 0.5, 1.5), (norm.running_mean, -1, 1)):
             torch.nn.init.uniform_(value, low, high)
+    for values in (each.data for each in model.parameters() if each.ndim == 1):
+        values += 0.01 * torch.rand_like(values)  # equal ones, such as slopes, would be stored once
     model.eval().save_pretrained(folder)
     size = 72 if family == "alexnet" else 36
     ConvZooImageProcessor(size, crop_size=size - 4).save_pretrained(folder)
@@ -85,6 +89,12 @@ def test_an_export_gives_the_logits_of_the_model(family, form, *, tmp_path, phot
     assert f"{facts['check']['largest_difference']:.1e}" in said and str(output) in said
     assert facts["input"]["shape"] == (FREE if family != "alexnet" else ["batch", 3, 68, 68])
     assert facts["check"]["num_images"] == facts["check"]["same_decisions"] == 10
+    fused = model.fuse() if hasattr(model, "fuse") else model
+    assert facts["num_parameters"] == sum(each.numel() for each in (fused or model).parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, *[68 if family == "alexnet" else 32] * 2))
+    assert facts["num_multiply_adds"] == counter.get_total_flops() // 2
+    assert f"{facts['num_multiply_adds']:,} multiply-adds for an image" in said
     network = load_network(output / facts["file"])
     side = 68 if family == "alexnet" else 47
     for count, width in ((1, side), (5, side)):
@@ -104,12 +114,18 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_int8_runs_where_nothing_but_onnxruntime_is(tmp_path, photos, capsys):
-    save_model(tmp_path / "model", "cnn")
+    model = save_model(tmp_path / "model", "cnn")
     output = tmp_path / "exported"
     options = ["--format", "int8-onnx", "--base-model", "me/tiny", "--least-agreement", "0"]
     facts = exported(tmp_path / "model", photos, *options, "--quiet", "--json", output=output)
     assert json.loads(capsys.readouterr().out) == facts | {"output": str(output)}
     assert facts["check"]["num_images"] == facts["check"]["calibration_images"] == 5
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    model.fuse()
+    assert facts["num_multiply_adds"] == counter.get_total_flops() // 2
+    assert facts["num_parameters"] == sum(each.numel() for each in model.parameters())
+    assert load_classifier(str(output)).facts["num_parameters"] == facts["num_parameters"]
     assert 0 < facts["check"]["largest_difference"] < 0.2 * facts["check"]["largest_logit"]
     image = photos / "3 a.jpg"
     done = run("-I", "-c", WITHOUT_TORCH, output / "classify.py", image, tmp_path, check=False)
@@ -131,6 +147,7 @@ def test_int8_runs_where_nothing_but_onnxruntime_is(tmp_path, photos, capsys):
     assert front["license"] == "mit" and front["library_name"] == "onnx"
     assert (front["base_model"], front["base_model_relation"]) == ("me/tiny", "quantized")
     assert f"On 5 images (the given files) {facts['check']['same_decisions']} decisions" in text
+    assert f"has {facts['num_parameters']:,} parameters, and an image of the usual" in text
     assert "shorter side to 36 pixels (bilinear" in text and "Crop 32 x 32" in text
     assert "[0.485, 0.456, 0.406]" in text and "red, green, blue" in text
     assert "-0" not in facts["command"] and str(facts["input"]["shape"][0]) == "batch"

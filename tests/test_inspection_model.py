@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ResNetConfig, ResNetForImageClassification
 
+from convzoo.inference import has_bfloat16_instructions
 from convzoo.inspection.model import (
     check_batch_norms,
     check_branches,
@@ -167,7 +168,7 @@ def test_a_folder_without_weights_is_reported_as_such(tmp_path):
 
 
 def test_a_model_of_another_family_gets_a_table_of_its_layers(tmp_path):
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=4)
+    config = ResNetConfig(embedding_size=16, hidden_sizes=[8, 8], depths=[1, 1], num_labels=4)
     model = ResNetForImageClassification(config)
     model.save_pretrained(tmp_path)
     report = inspect_model(str(tmp_path))
@@ -176,7 +177,12 @@ def test_a_model_of_another_family_gets_a_table_of_its_layers(tmp_path):
     assert len(report["batch_norms"]) == sum(
         isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()
     )
-    assert "resnet, 4 classes" in model_report_text(report)
+    assert report["totals"]["multiply_adds"] > 20_000_000  # bf16 is faster from there on
+    text = model_report_text(report)
+    assert "resnet, 4 classes" in text
+    advised = has_bfloat16_instructions(torch.device("cpu"))
+    assert ("train.mixed_precision=bf16 would train networks of this size" in text) == advised
+    assert len(report["advice"]) == advised
     with pytest.raises(ValueError, match="cnn, alexnet, qlnet; .* family resnet"):
         inspect_model(str(tmp_path), RED_PANDA)
 

@@ -206,7 +206,7 @@ def test_models_that_corruptions_do_not_fit_are_refused(tmp_path, data, capsys):
             )
 
 
-def test_a_damaged_file_is_refused_and_stays(model, data, capsys):
+def test_a_damaged_file_is_refused_and_stays(model, data, *, capsys, caplog):
     assert main(["robustness", str(model), "--show"]) == 1
     assert "must have a result to show" in capsys.readouterr().err
     measure(model, data, "--corruptions", "fog", "--severities", "1")
@@ -218,6 +218,12 @@ def test_a_damaged_file_is_refused_and_stays(model, data, capsys):
     assert header.split() == ["corruption", "1", "mean"] and "under 1 corruption" in sentence
     assert fog.split() == ["fog", accuracy, accuracy]
     assert clean.split()[-1] == f"{result['clean']['top1_accuracy']:.2%}"
+    caplog.set_level(logging.INFO)
+    assert main(["robustness", str(model), "--show", "--figures"]) == 0
+    figure = model / "robustness_results.png"
+    assert f"drawn: {figure}" in caplog.text
+    with Image.open(figure) as drawn:
+        assert drawn.size == (363, 330)  # one panel
     content = json.loads((model / FILE).read_text())
     content["results"][0]["clean"]["num_correct"] = "all"
     (model / FILE).write_text(json.dumps(content))

@@ -2,8 +2,10 @@ import math
 
 import pytest
 
+from convzoo.inference import has_bfloat16_instructions
 from convzoo.inspection.dataset import inspect_dataset
 from convzoo.inspection.throughput import diagnose
+from convzoo.training.devices import training_device
 
 
 def test_speed_and_doctor_agree_on_the_embedded_data():
@@ -14,6 +16,9 @@ def test_speed_and_doctor_agree_on_the_embedded_data():
     assert speed["decode_images_per_second"] > speed["augment_images_per_second"] > 100
     needed = math.ceil(2500 / speed["augment_images_per_second"])
     assert doctor["as_is"]["workers_needed"] == needed
+    assert ("train.mixed_precision=bf16" in doctor["advice"][-1]) == has_bfloat16_instructions(
+        training_device()
+    )
 
 
 SPEED = {

@@ -14,7 +14,7 @@ EXAMPLES = """
 convzoo robustness user/cnn-prelu-imagenet --data ILSVRC/imagenet-1k --split validation
 convzoo robustness MODEL --data FOLDER --limit 1000
 convzoo robustness MODEL --data FOLDER --corruptions fog snow --severities 1 3 5
-convzoo robustness MODEL --show
+convzoo robustness MODEL --show --figures
 """
 
 
@@ -73,6 +73,15 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
+    figures: Annotated[
+        bool,
+        typer.Option(
+            "--figures",
+            help="Draw accuracy over severity, a panel for each corruption, beside the result: "
+            "robustness_results.png.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -83,7 +92,7 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     """
     options.start(quiet)
     if show:
-        _show(model, output, as_json=as_json)
+        _show(model, output, figures=figures, as_json=as_json)
         return
     if not data:
         raise ValueError("--data must name the images to corrupt; --show prints what is recorded")
@@ -139,26 +148,29 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
         return
     if not output and not results_folder(model):
         logger.info("not written to a file; for a model of the Hub --output FILE does that")
+    elif figures:
+        _draw(_path(model, output))
     if as_json:
         options.print_json(result)
     else:
         print(robustness_sentence(model, data, result))
 
 
-def _show(model: str, output: str | None, *, as_json: bool) -> None:
+def _show(model: str, output: str | None, *, figures: bool, as_json: bool) -> None:
     """Print the results that are recorded of a model."""
     from convzoo.comparison.verdicts import table_text
-    from convzoo.evaluation.results import results_folder
     from convzoo.evaluation.robustness import robustness_sentence
-    from convzoo.evaluation.robustness_results import FILE, read_robustness, robustness_table
+    from convzoo.evaluation.robustness_results import read_robustness, robustness_table
 
-    path = Path(output) if output else (results_folder(model) or Path(model)) / FILE
+    path = _path(model, output)
     results = [each for each in read_robustness(path) if each["conditions"]]
     if not results:
         raise FileNotFoundError(
             f"{path} must have a result to show; it has none. Measure: `convzoo robustness {model} "
             f"--data DATASET`"
         )
+    if figures:
+        _draw(path)
     if as_json:
         options.print_json(results)
         return
@@ -167,6 +179,25 @@ def _show(model: str, output: str | None, *, as_json: bool) -> None:
         if not result["complete"]:
             print("not complete: the same command as before goes on with it")
         print(table_text(*robustness_table(result)))
+
+
+def _path(model: str, output: str | None) -> Path:
+    """The file of the results."""
+    from convzoo.evaluation.results import results_folder
+    from convzoo.evaluation.robustness_results import FILE
+
+    return Path(output) if output else (results_folder(model) or Path(model)) / FILE
+
+
+def _draw(path: Path) -> None:
+    """Draw what a file has, and say where."""
+    from convzoo.evaluation.robustness_results import read_robustness
+    from convzoo.report.robustness_curves import save_robustness_curves
+
+    drawn = save_robustness_curves(
+        [each for each in read_robustness(path) if each["conditions"]], path
+    )
+    logger.info("drawn: %s", ", ".join(map(str, drawn)))
 
 
 def _severity(text: str) -> int:

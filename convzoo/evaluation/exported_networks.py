@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from transformers import BaseImageProcessor
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from convzoo.evaluation.exported_costs import Costs, costs_of_onnx, costs_of_program, taken_by
 from convzoo.evaluation.results import ModelFacts
 from convzoo.files import file_sha256
 from convzoo.imagenet_classes import imagenet_names
@@ -31,6 +33,7 @@ FORMS: dict[str, Form] = {".onnx": "onnx", ".pt2": "torch-export"}
 ALL_OF_IMAGENET = "imagenet-1k"  # what `classes` may be instead of a list
 TOLERANCE = 1e-3  # of a sum of probabilities
 Run = Callable[[np.ndarray], np.ndarray]
+Count = Callable[[Sequence[int]], Costs]  # of the shape of an image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,20 +213,24 @@ def load_exported(
     form = FORMS[path.suffix]
     load = _load_onnx if form == "onnx" else _load_program
     try:
-        run, shape, num_parameters = load(path)
+        run, shape, count = load(path)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{path.name} needs {error.name}, which is not installed. Install it: "
             f"pip install -e '.[export]'"
         ) from error
     network = ExportedNetwork(run, shape, described.names)
-    _try(network, image_shape(processor), path)
+    sizes = _sizes(network, image_shape(processor), path)
+    _try(network, sizes, path)
+    costs = count(sizes)
     facts: ModelFacts = {
         "file": path.name,
         "sha256": described.sha256,
-        "num_parameters": num_parameters,
+        "num_parameters": costs["num_parameters"],
         "format": form,
     }
+    if "num_multiply_adds" in costs:
+        facts["num_multiply_adds"] = costs["num_multiply_adds"]
     if described.exported_from:
         facts["exported_from"] = described.exported_from
     return network.eval(), processor, facts
@@ -246,16 +253,16 @@ def _load_processor(folder: Path) -> BaseImageProcessor:
     return processor
 
 
-def _load_onnx(path: Path) -> tuple[Run, list[int | None], int]:
+def _load_onnx(path: Path) -> tuple[Run, list[int | None], Count]:
     import onnx
     import onnxruntime
 
     try:
-        graph = onnx.load(path, load_external_data=False).graph
+        model = onnx.load(path, load_external_data=False)
     except Exception as error:  # of protobuf, which has several
         raise ValueError(f"{path} must be an ONNX file; {error}") from error
-    tensors = [each for each in graph.initializer if each.data_type != onnx.TensorProto.INT64]
-    if any(each.data_location == onnx.TensorProto.EXTERNAL for each in graph.initializer):
+    stored = model.graph.initializer
+    if any(each.data_location == onnx.TensorProto.EXTERNAL for each in stored):
         raise ValueError(
             f"{path} must have its weights in itself, for a result records its hash; they lie in "
             f"another file. Save it again with onnx.save(onnx.load(FILE), NEW_FILE)"
@@ -288,10 +295,10 @@ def _load_onnx(path: Path) -> tuple[Run, list[int | None], int]:
             raise ValueError(f"{path.name} could not be run; {error}") from error
 
     shape = [size if isinstance(size, int) else None for size in inputs[0].shape]
-    return run, shape, sum(int(np.prod(each.dims, dtype=np.int64)) for each in tensors)
+    return run, shape, partial(costs_of_onnx, model)
 
 
-def _load_program(path: Path) -> tuple[Run, list[int | None], int]:
+def _load_program(path: Path) -> tuple[Run, list[int | None], Count]:
     try:
         program = torch.export.load(path)
     except Exception as error:  # anything, from zipfile to a newer schema
@@ -303,21 +310,20 @@ def _load_program(path: Path) -> tuple[Run, list[int | None], int]:
             outputs: Tensor = module(torch.from_numpy(pixel_values))
         return outputs.numpy()
 
-    (given,) = [
-        node.meta["val"]
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
-    ]
-    shape = [size if isinstance(size, int) else None for size in given.shape]
-    return run, shape, sum(each.numel() for each in program.parameters())
+    shape = [size if isinstance(size, int) else None for size in taken_by(program)]
+    return run, shape, partial(costs_of_program, program)
 
 
-def _try(network: ExportedNetwork, shape: Sequence[int], path: Path) -> None:
-    """Show a network two images of noise; see whether it gives logits or probabilities."""
+def _sizes(network: ExportedNetwork, shape: Sequence[int], path: Path) -> list[int]:
+    """Channels, height and width of the images that a network is shown."""
     if len(network.shape) != 4:
         raise ValueError(f"{path} must take images (N, C, H, W); it takes {network.shape}")
     channels, height, width = shape
-    sizes = (channels, height or network.shape[2] or 224, width or network.shape[3] or 224)
+    return [channels, height or network.shape[2] or 224, width or network.shape[3] or 224]
+
+
+def _try(network: ExportedNetwork, sizes: Sequence[int], path: Path) -> None:
+    """Show a network two images of noise; see whether it gives logits or probabilities."""
     noise = torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0))
     try:
         scores = network(noise).logits

@@ -237,7 +237,7 @@ class ModelFacts(NetworkFacts):
 
     Attributes:
         file: that holds the weights.
-        num_parameters: of an exported network the numbers that its file stores.
+        num_parameters: of an exported network see `convzoo.evaluation.exported_costs.Costs`.
         name: Hub id of a model on the Hub.
         commit: of that model.
         format: absent for models of Transformers and of this zoo.

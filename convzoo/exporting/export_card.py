@@ -47,6 +47,7 @@ python classify.py photo.jpg
 
 The input `pixel_values` is float32, {shape}; the output `logits` is batch x
 {len(facts["classes"])}. `export.json` has the names of the classes in this order.
+{_costs(facts)}
 
 ## Pixels
 
@@ -65,6 +66,13 @@ Made on {facts["date"]} with {used}:
 {facts["command"]}
 ```
 """
+
+
+def _costs(facts: dict[str, Any]) -> str:
+    """Say how large the network is."""
+    count = facts.get("num_multiply_adds")
+    each = f", and an image of the usual size takes {count:,} multiply-adds" if count else ""
+    return f"The network has {facts['num_parameters']:,} parameters{each}."
 
 
 def _address(model: dict[str, Any]) -> str:

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.subset import subset
 from convzoo.environment import command_line, describe_environment, now
+from convzoo.evaluation.exported_costs import costs_of_onnx, costs_of_program
 from convzoo.exporting import classify
 from convzoo.exporting.export_card import export_card
-from convzoo.exporting.programs import FILES, quantize, trace, write_onnx, write_program
+from convzoo.exporting.programs import FILES, load_onnx, quantize, trace, write_onnx, write_program
 from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json
 from convzoo.images.decoding import open_rgb
 from convzoo.layers import image_shape
@@ -143,8 +144,11 @@ def export_text(facts: dict[str, Any]) -> str:
     """Say in a few lines what was written, for a terminal."""
     check = facts["check"]
     shape = " x ".join(str(each) for each in facts["input"]["shape"])
+    count = facts.get("num_multiply_adds")
     lines = [
         f"{facts['file']}  {facts['format']}, {facts['bytes'] / 1e6:,.1f} MB, takes {shape}",
+        f"network   {facts['num_parameters']:,} parameters"
+        + (f", {count:,} multiply-adds for an image" if count else ""),
         f"checked on {check['num_images']} images of {check['images']}",
         f"logits    largest difference {check['largest_difference']:.1e}, largest logit "
         f"{check['largest_logit']:.3g}",
@@ -259,7 +263,12 @@ def _write_and_check(
     check = _compare(pairs, len(shown), options=options)
     check["images_sha256"] = hashlib.sha256(b"".join(each.tobytes() for each in shown)).hexdigest()
     check["calibration_images"] = len(ranges)
-    return _facts(classifier, file, taken, options=options) | {"check": check}
+    costs = (
+        costs_of_program(program, shape)
+        if options.form == "torch-export"
+        else costs_of_onnx(load_onnx(file), shape)
+    )
+    return _facts(classifier, file, taken, options=options) | costs | {"check": check}
 
 
 def _batches(pixels: list[np.ndarray]) -> Iterator[np.ndarray]:

@@ -8,12 +8,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 FILES = {"torch-export": "model.pt2", "onnx": "model.onnx", "int8-onnx": "model.onnx"}
 NAMES = ("batch", "channels", "height", "width")
@@ -86,6 +89,13 @@ def write_onnx(program: ExportedProgram, path: Path) -> None:
             verbose=False,
         )
         written.save(path, external_data=False)
+
+
+def load_onnx(path: Path) -> "ModelProto":
+    """Read a file of ONNX."""
+    import onnx
+
+    return onnx.load(path)
 
 
 def quantize(source: Path, path: Path, batches: Sequence[np.ndarray]) -> None:

@@ -35,6 +35,7 @@ from convzoo.inspection.throughput import (
     measure_speed,
     usable_cores,
 )
+from convzoo.training.devices import advise_precision, training_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +127,14 @@ def inspect_dataset(
     main = "train" if "train" in readable else next(iter(readable), None)
     if main:
         report["speed"] = speed = _measure_speed(surveys[main], demand)
-        report["doctor"] = diagnose(
+        report["doctor"] = doctor = diagnose(
             speed,
             num_gpus=demand.num_gpus,
             images_per_second_per_gpu=demand.images_per_second_per_gpu,
             num_cores=usable_cores(),
         )
+        if advice := advise_precision(training_device(), "no", None):
+            doctor["advice"].append(f"{advice[0].upper()}{advice[1:]}.")
     if output and main:
         folder = Path(output)
         folder.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ from convzoo import health
 from convzoo.files import SCHEMA_VERSION
 from convzoo.inspection.activation_maps import draw_activations
 from convzoo.model_names import loading_model
+from convzoo.training.devices import advise_precision, training_device
 
 
 class LayerCost(TypedDict):
@@ -93,6 +94,7 @@ class ModelReport(TypedDict):
     """All numbers about a model, ready for JSON.
 
     Attributes:
+        advice: sentences for a training of it on this machine.
         predictions: label -> probability of the likeliest classes of an image.
         images: the drawings of its activations.
     """
@@ -108,6 +110,7 @@ class ModelReport(TypedDict):
     slopes: list[SlopeReport]
     residual_branches: list[BranchReport]
     batch_norms: list[NormReport]
+    advice: list[str]
     predictions: NotRequired[dict[str, float]]
     images: NotRequired[list[str]]
 
@@ -150,7 +153,10 @@ def inspect_model(
         "slopes": check_slopes(model),
         "residual_branches": check_branches(model),
         "batch_norms": check_batch_norms(model),
+        "advice": [],
     }
+    if advice := advise_precision(training_device(), "no", report["totals"]["multiply_adds"]):
+        report["advice"].append(advice)
     if image:
         drawn = draw_activations(
             model,

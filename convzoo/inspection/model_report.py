@@ -86,6 +86,7 @@ def _closing_lines(report: ModelReport) -> Iterator[str]:
             counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
             said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
             yield f"{title}: {said}"
+    yield from report["advice"]
     for name, probability in report.get("predictions", {}).items():
         yield f"{probability:7.1%}  {name}"
     for path in report.get("images", ()):

@@ -17,6 +17,11 @@ logger = logging.getLogger(__name__)
 LEAST_MULTIPLY_ADDS = 20_000_000
 
 
+def training_device() -> torch.device:
+    """Return the device of this machine that a training would take."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def prepare_device(
     device: torch.device, mixed_precision: str, *, deterministic: bool = False
 ) -> None:
@@ -58,24 +63,31 @@ def prepare_device(
         )
 
 
-def advise_precision(device: torch.device, mixed_precision: str, num_multiply_adds: int) -> str:
-    """Say that bf16 would be faster, where it is not asked for and a CPU multiplies in it.
+def advise_precision(
+    device: torch.device, mixed_precision: str, num_multiply_adds: int | None
+) -> str:
+    """Say what bf16 would bring, where it is not asked for and the device multiplies in it.
 
     Args:
-        device: where the model is.
+        device: where the model is, or would be.
         mixed_precision: the recipe's train.mixed_precision.
-        num_multiply_adds: of the network for an image; small ones gain nothing.
+        num_multiply_adds: of the network for an image, small ones gain nothing; None if there is
+            none yet.
 
     Returns:
         A sentence, or "".
     """
-    if mixed_precision != "no" or num_multiply_adds < LEAST_MULTIPLY_ADDS:
+    if mixed_precision != "no" or not has_bfloat16_instructions(device):
         return ""
-    if device.type != "cpu" or not has_bfloat16_instructions(device):  # nothing else was measured
+    networks = f"networks of {LEAST_MULTIPLY_ADDS / 1e6:g} million multiply-adds or more"
+    if num_multiply_adds is not None:
+        networks = "networks of this size" if num_multiply_adds >= LEAST_MULTIPLY_ADDS else ""
+    if not networks:
         return ""
+    gain = "faster" if device.type == "cpu" else "in less memory (its speed was not measured)"
     return (
-        "this CPU multiplies in bfloat16: train.mixed_precision=bf16 would train networks of this "
-        "size faster, with other rounding"
+        f"this {device.type.replace('cuda', 'gpu').upper()} multiplies in bfloat16: "
+        f"train.mixed_precision=bf16 would train {networks} {gain}, with other rounding"
     )
 
 
