@@ -2,17 +2,21 @@
 
 import json
 import tomllib
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from transformers import pipeline
+from typer.main import get_command
 
 import convzoo.conversion.converting
 import convzoo.evaluation.evaluating
 import convzoo.resizing.command
 from convzoo.cli import evaluate, main
-from convzoo.cli.parsing import spread
+from convzoo.cli.parsing import spread, with_options_of_groups
 from convzoo.cli.program import COMMANDS
 from convzoo.evaluation.crop_settings import CropSettings
 from convzoo.evaluation.protocols import Computation, EvaluationProtocol
@@ -64,6 +68,35 @@ def test_help_of_a_command_has_examples_and_its_sentence(command, capsys):
     assert COMMANDS[command] in " ".join(text.split())
     assert "--quiet" in text and "--help" in text
     assert f"\n  convzoo {command}" in text.partition("\nExamples:\n")[2]
+
+
+def test_commands_that_read_a_dataset_take_all_that_names_one(capsys):
+    found = 0
+    for command in COMMANDS:
+        main([command, "--help"])
+        text = capsys.readouterr().out
+        named = [f"\n  --{name} " in text for name in ("image-column", "label-column", "root")]
+        assert all(named) or not any(named), command
+        found += all(named)
+    assert found == 9
+
+
+def test_options_of_a_group_come_as_one_parameter_and_stand_where_it_does():
+    @dataclass
+    class Sizes:
+        width: Annotated[int, typer.Option(help="In pixels.")] = 3
+        height: int = 4
+
+    def command(name: str, *, sizes: Sizes, loud: bool = False) -> str:
+        return f"{name} {sizes} {loud}"
+
+    app = typer.Typer()
+    app.command()(with_options_of_groups(command))
+    program = get_command(app)
+    names = [parameter.name for parameter in program.params]
+    assert names[:4] == ["name", "width", "height", "loud"]
+    printed = program.main(["a", "--height", "5", "--loud"], standalone_mode=False)
+    assert printed == f"a {Sizes(3, 5)} True"
 
 
 def test_help_of_a_command_loads_nothing_but_typer():

@@ -18,24 +18,23 @@ def benchmark(  # noqa: PLR0913  the options of a command are its parameters
     *,
     against: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NETWORK...",
-            help="timm:NAME, torchvision:NAME, folders or Hub ids to measure in the same run.",
+        options.text(
+            "NETWORK...",
+            "timm:NAME, torchvision:NAME, folders or Hub ids to measure in the same run.",
         ),
     ] = None,
     batch_sizes: Annotated[
         list[str] | None,
-        typer.Option(metavar="N...", help="Images of a pass; 1 and 16 by default."),
+        options.text("N...", "Images of a pass; 1 and 16 by default."),
     ] = None,
     dtypes: Annotated[
         list[str] | None,
-        typer.Option(metavar="TYPE...", help="float32, bfloat16; the first by default."),
+        options.text("TYPE...", "float32, bfloat16; the first by default."),
     ] = None,
     prepared: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="HOW...",
-            help="loaded, fused, compiled, fused+compiled; the first two by default.",
+        options.text(
+            "HOW...", "loaded, fused, compiled, fused+compiled; the first two by default."
         ),
     ] = None,
     rounds: Annotated[int, options.at_least(3, "Turns of each network.")] = 5,

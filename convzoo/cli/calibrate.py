@@ -19,29 +19,23 @@ def calibrate(  # noqa: PLR0913  the options of a command are its parameters
     *,
     data: Annotated[
         str,
-        typer.Option(
-            metavar="DATASET",
-            help="Folder or Hub dataset id, evaluated first; without it, results that are recorded "
+        options.text(
+            "DATASET",
+            "Folder or Hub dataset id, evaluated first; without it, results that are recorded "
             "with --logits are taken.",
-            show_default=False,
-            rich_help_panel=options.DATASET,
+            panel=options.DATASET,
         ),
     ] = "",
     fit_split: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="Split to fit the temperature on.",
-            show_default=False,
-            rich_help_panel=options.DATASET,
-        ),
+        options.text("NAME", "Split to fit the temperature on.", panel=options.DATASET),
     ] = "",
     validation_share: Annotated[
         bool,
-        typer.Option(
+        options.flag(
             "--validation-share",
-            help="Fit on the images that the model's training kept for validation.",
-            rich_help_panel=options.DATASET,
+            "Fit on the images that the model's training kept for validation.",
+            panel=options.DATASET,
         ),
     ] = False,
     split: Annotated[
@@ -54,20 +48,16 @@ def calibrate(  # noqa: PLR0913  the options of a command are its parameters
     ] = "test",
     cross_fit: Annotated[
         bool,
-        typer.Option(
+        options.flag(
             "--cross-fit",
-            help="Measure on the images to fit on, where there are no others: each with a "
+            "Measure on the images to fit on, where there are no others: each with a "
             "temperature that was fitted on nine tenths without it.",
-            rich_help_panel=options.DATASET,
+            panel=options.DATASET,
         ),
     ] = False,
-    name: options.Name = "",
-    revision: options.Revision = "",
-    image_column: options.ImageColumn = "",
-    label_column: options.LabelColumn = "",
-    root: options.Root = "",
-    batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
-    num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
+    dataset: options.DatasetOptions,
+    batch_size: options.BatchSize = 64,
+    num_workers: options.NumWorkers = 2,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -88,27 +78,18 @@ def calibrate(  # noqa: PLR0913  the options of a command are its parameters
         calibrate_model,
         calibrated_sentence,
     )
-    from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
     from convzoo.evaluation.protocols import EvaluationProtocol
     from convzoo.evaluation.results import FILE
 
     options.hide_bars_of_transformers()
-    reference = DatasetReference(
-        path=data,
-        name=name,
-        revision=revision,
-        image_column=image_column,
-        label_column=label_column,
-        root=root,
-    )
     result = calibrate_model(
         model,
         CalibrateOptions(
             fit_split=fit_split,
             split=split,
             cross_fit=cross_fit,
-            data=reference if data else None,
+            data=dataset.reference(data) if data else None,
             protocol=EvaluationProtocol(batch_size=batch_size, num_workers=num_workers),
             command=command_line("python -m convzoo"),
         ),

@@ -24,44 +24,36 @@ def compare(  # noqa: PLR0913  the options of a command are its parameters
     *,
     result: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="Which result: the name of its file in predictions/; by default the newest of "
+        options.text(
+            "NAME",
+            "Which result: the name of its file in predictions/; by default the newest of "
             "images that all models have.",
-            show_default=False,
         ),
     ] = "",
     common: Annotated[
-        bool, typer.Option("--common", help="Compare on the images that all models have.")
+        bool, options.flag("--common", "Compare on the images that all models have.")
     ] = False,
     seeds: Annotated[
         bool,
-        typer.Option(
+        options.flag(
             "--seeds",
-            help="Also compare recipes: models whose recipes differ in [run] only are trainings "
-            "of one.",
+            "Also compare recipes: models whose recipes differ in [run] only are trainings of one.",
         ),
     ] = False,
     output: Annotated[
         str,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder for comparison.json, accuracy.png, and the images that one model alone "
+        options.text(
+            "FOLDER",
+            "Folder for comparison.json, accuracy.png, and the images that one model alone "
             "gets right.",
-            show_default=False,
-            rich_help_panel=options.OUTPUT,
+            panel=options.OUTPUT,
         ),
     ] = "",
     images: Annotated[
         int,
-        options.at_least(
-            0, "Images of each model that alone is right.", rich_help_panel=options.OUTPUT
-        ),
+        options.at_least(0, "Images of each model that alone is right.", panel=options.OUTPUT),
     ] = 24,
-    data: options.MovedData = "",
-    image_column: options.ImageColumn = "",
-    label_column: options.LabelColumn = "",
-    root: options.Root = "",
+    moved: options.MovedDatasetOptions,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -73,7 +65,6 @@ def compare(  # noqa: PLR0913  the options of a command are its parameters
     options.start(quiet)
     from convzoo.comparison.comparing import CompareOptions, compare_models
     from convzoo.comparison.verdicts import comparison_text
-    from convzoo.data.opening import DatasetReference
 
     options.hide_bars_of_transformers()
     report = compare_models(
@@ -83,9 +74,7 @@ def compare(  # noqa: PLR0913  the options of a command are its parameters
             common=common,
             seeds=seeds,
             output=Path(output) if output else None,
-            data=DatasetReference(
-                data, image_column=image_column, label_column=label_column, root=root
-            ),
+            data=moved.reference(),
             images=images,
         ),
     )

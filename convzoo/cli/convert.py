@@ -26,30 +26,20 @@ def convert(
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder to create.")],
     *,
-    labels: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Class names: one a line, or JSON.")
-    ] = None,
+    labels: Annotated[str | None, options.text("FILE", "Class names: one a line, or JSON.")] = None,
     revision: Annotated[
         str,
-        typer.Option(
-            metavar="COMMIT",
-            help="Commit or tag on the Hub; that of the list, or the newest, by default.",
-            show_default=False,
+        options.text(
+            "COMMIT", "Commit or tag on the Hub; that of the list, or the newest, by default."
         ),
     ] = "",
     prelu: Annotated[
         bool,
-        typer.Option(
-            "--prelu", help="Give a ResNet PReLUs with slopes of 0, which training can move."
-        ),
+        options.flag("--prelu", "Give a ResNet PReLUs with slopes of 0, which training can move."),
     ] = False,
     to: Annotated[
         str,
-        typer.Option(
-            metavar="LIBRARY",
-            help="Write the format of timm, torchvision or transformers.",
-            show_default=False,
-        ),
+        options.text("LIBRARY", "Write the format of timm, torchvision or transformers."),
     ] = "",
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from convzoo.cli import options
-from convzoo.cli import protocol_options as shown
+from convzoo.cli.protocol_options import ProtocolOptions
 
 logger = logging.getLogger(__name__)
 EXAMPLES = """
@@ -29,76 +29,45 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
             metavar="DATASET", help="Folder or Hub dataset id.", rich_help_panel=options.DATASET
         ),
     ],
-    split: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Split to evaluate on.", rich_help_panel=options.DATASET),
-    ] = "test",
+    split: options.Split = "test",
     validation_share: Annotated[
         bool,
-        typer.Option(
+        options.flag(
             "--validation-share",
-            help="Evaluate on the images that the model's training kept for validation, whatever "
+            "Evaluate on the images that the model's training kept for validation, whatever "
             "--split says.",
-            rich_help_panel=options.DATASET,
+            panel=options.DATASET,
         ),
     ] = False,
-    name: options.Name = "",
-    revision: options.Revision = "",
-    image_column: options.ImageColumn = "",
-    label_column: options.LabelColumn = "",
-    root: options.Root = "",
-    classes: options.Classes = None,
-    limit: options.Limit = 0,
-    match_classes: options.MatchClasses = "name",
-    label_map: options.LabelMap = "",
-    restrict_logits: options.RestrictLogits = False,
+    dataset: options.DatasetOptions,
+    chosen: options.ChoiceOptions,
     real_labels: Annotated[
         str,
-        typer.Option(
-            metavar="FILE",
-            help="real.json of reassessed ImageNet: count answers that are in its lists, too.",
-            show_default=False,
-            rich_help_panel=options.DATASET,
+        options.text(
+            "FILE",
+            "real.json of reassessed ImageNet: count answers that are in its lists, too.",
+            panel=options.DATASET,
         ),
     ] = "",
-    size: shown.Size = None,
-    crop_ratio: shown.CropRatio = None,
-    interpolation: shown.Interpolation = None,
-    crops: shown.Crops = "1",
-    crops_of: shown.CropsOf = "square",
-    flip: shown.Flip = False,
-    scales: shown.Scales = None,
-    averaged: shown.Averaged = "probabilities",
-    dtype: shown.Dtype = "float32",
-    channels_last: shown.ChannelsLast = False,
-    compile: shown.Compile = False,
-    fast: shown.Fast = False,
-    fast_decoding: shown.FastDecoding = False,
-    exif_rotation: options.ExifRotation = False,
-    unreadable: options.Unreadable = "stop",
-    batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
-    num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
+    shown: ProtocolOptions,
+    reading: options.ReadingOptions,
     trust_remote_code: options.TrustRemoteCode = False,
     top: Annotated[
         int,
-        options.at_least(
-            1, "Likeliest classes to keep of each image.", rich_help_panel=options.OUTPUT
-        ),
+        options.at_least(1, "Likeliest classes to keep of each image.", panel=options.OUTPUT),
     ] = 10,
     logits: Annotated[
         bool,
-        typer.Option(
-            "--logits",
-            help="Keep the scores of all classes of each image, too.",
-            rich_help_panel=options.OUTPUT,
+        options.flag(
+            "--logits", "Keep the scores of all classes of each image, too.", panel=options.OUTPUT
         ),
     ] = False,
     output: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also write the result here; of a Hub model the predictions, too, beside it.",
-            rich_help_panel=options.OUTPUT,
+        options.text(
+            "FILE",
+            "Also write the result here; of a Hub model the predictions, too, beside it.",
+            panel=options.OUTPUT,
         ),
     ] = None,
     as_json: options.AsJson = False,
@@ -112,57 +81,21 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     """
     options.start(quiet)
     from convzoo.allocator import keep_freed_memory
-    from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
-    from convzoo.evaluation.chosen_images import Choice
-    from convzoo.evaluation.crop_settings import CropSettings
     from convzoo.evaluation.evaluating import evaluate_sizes
-    from convzoo.evaluation.label_maps import read_label_map
     from convzoo.evaluation.predicting import Kept
-    from convzoo.evaluation.protocols import Computation, EvaluationProtocol
     from convzoo.evaluation.real_labels import read_real_labels
 
     options.hide_bars_of_transformers()
     keep_freed_memory()
-    protocols = [
-        EvaluationProtocol(
-            crop=CropSettings(size=side, ratio=crop_ratio, interpolation=interpolation),
-            crops=int(crops),
-            crops_of=crops_of,
-            flip=flip,
-            scales=tuple(scales or (1.0,)),
-            averaged=averaged,
-            computation=Computation(
-                fused=fast, dtype=dtype, channels_last=channels_last, compiled=compile
-            ),
-            exif_rotation=exif_rotation,
-            fast_decoding=fast_decoding,
-            unreadable=unreadable,
-            batch_size=batch_size,
-            num_workers=num_workers,
-        )
-        for side in (map(int, size) if size else [None])
-    ]
     results = evaluate_sizes(
         model,
-        DatasetReference(
-            path=data,
-            name=name,
-            revision=revision,
-            image_column=image_column,
-            label_column=label_column,
-            root=root,
-        ),
+        dataset.reference(data),
         split=split,
         command=command_line("python -m convzoo"),
-        protocols=protocols,
-        choice=Choice(
-            classes=None if classes == [""] else classes or (),
-            limit=limit,
+        protocols=shown.protocols(reading),
+        choice=chosen.choice(
             validation_share=validation_share,
-            match_by=match_classes,
-            label_map=read_label_map(Path(label_map)) if label_map else None,
-            restricted=restrict_logits,
             real_labels=read_real_labels(Path(real_labels)) if real_labels else None,
         ),
         kept=Kept(

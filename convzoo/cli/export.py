@@ -25,32 +25,24 @@ def export(  # noqa: PLR0913  the options of a command are its parameters
     ] = "onnx",
     images: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="IMAGE...",
-            help="Files, folders or patterns to check on; by default examples/ of the model, or "
+        options.text(
+            "IMAGE...",
+            "Files, folders or patterns to check on; by default examples/ of the model, or "
             "the package's photographs.",
-            rich_help_panel=CHECK,
+            panel=CHECK,
         ),
     ] = None,
     data: Annotated[
         str,
-        typer.Option(
-            metavar="DATASET",
-            help="Folder or Hub dataset id to check on instead.",
-            show_default=False,
-            rich_help_panel=options.DATASET,
+        options.text(
+            "DATASET", "Folder or Hub dataset id to check on instead.", panel=options.DATASET
         ),
     ] = "",
-    split: Annotated[
-        str, typer.Option(metavar="NAME", help="Its split.", rich_help_panel=options.DATASET)
-    ] = "test",
-    name: options.Name = "",
-    revision: options.Revision = "",
-    image_column: options.ImageColumn = "",
-    label_column: options.LabelColumn = "",
+    split: options.SplitOfData = "test",
+    dataset: options.DatasetOptions,
     limit: Annotated[
         int,
-        options.at_least(0, "At most N images, evenly spaced; 0 for all.", rich_help_panel=CHECK),
+        options.at_least(0, "At most N images, evenly spaced; 0 for all.", panel=CHECK),
     ] = 128,
     tolerance: Annotated[
         float,
@@ -70,11 +62,8 @@ def export(  # noqa: PLR0913  the options of a command are its parameters
     ] = 0.9,
     base_model: Annotated[
         str,
-        typer.Option(
-            metavar="USER/NAME",
-            help="Hub id that the card of a local model names.",
-            show_default=False,
-            rich_help_panel=options.OUTPUT,
+        options.text(
+            "USER/NAME", "Hub id that the card of a local model names.", panel=options.OUTPUT
         ),
     ] = "",
     trust_remote_code: options.TrustRemoteCode = False,
@@ -87,17 +76,9 @@ def export(  # noqa: PLR0913  the options of a command are its parameters
     needs numpy, Pillow and onnxruntime (torch for torch-export) only.
     """
     options.start(quiet)
-    from convzoo.data.opening import DatasetReference
     from convzoo.exporting.exporting import CheckImages, ExportOptions, export_model, export_text
 
     options.hide_bars_of_transformers()
-    reference = DatasetReference(
-        path=data,
-        name=name,
-        revision=revision,
-        image_column=image_column,
-        label_column=label_column,
-    )
     facts = export_model(
         model,
         Path(output),
@@ -108,7 +89,10 @@ def export(  # noqa: PLR0913  the options of a command are its parameters
             base_model=base_model,
             trust_remote_code=trust_remote_code,
             images=CheckImages(
-                words=images or (), data=reference if data else None, split=split, limit=limit
+                words=images or (),
+                data=dataset.reference(data) if data else None,
+                split=split,
+                limit=limit,
             ),
         ),
     )

@@ -32,23 +32,15 @@ def finetune(
             "lists them), or Hub dataset id.",
         ),
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SECTION.KEY=VALUE",
-            help="Settings that replace those of the recipe.",
-            show_default=False,
-        ),
-    ] = None,
+    overrides: options.Overrides = None,
     *,
     model: Annotated[
         str,
-        typer.Option(
-            "--from",
-            metavar="MODEL",
-            help="Model folder, Hub id or name of `convzoo models` to start from; without it a "
+        options.text(
+            "MODEL",
+            "Model folder, Hub id or name of `convzoo models` to start from; without it a "
             "small network starts from nothing.",
-            show_default=False,
+            "--from",
         ),
     ] = "",
     output: Annotated[
@@ -60,7 +52,7 @@ def finetune(
         ),
     ] = "runs",
     only_recipe: Annotated[
-        bool, typer.Option("--only-recipe", help="Write the recipe and stop before the training.")
+        bool, options.flag("--only-recipe", "Write the recipe and stop before the training.")
     ] = False,
     processes: Annotated[int, options.at_least(1, "Training processes, one for each GPU.")] = 1,
     quiet: options.Quiet = False,

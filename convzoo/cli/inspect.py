@@ -22,29 +22,20 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
         str,
         typer.Argument(metavar="WHAT", help="Dataset or model: folder or Hub id; or a recipe."),
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SECTION.KEY=VALUE",
-            help="Values that replace those of a recipe.",
-            show_default=False,
-        ),
-    ] = None,
+    overrides: options.Overrides = None,
     *,
     batches: Annotated[
         bool,
-        typer.Option(
+        options.flag(
             "--batches",
-            help="Draw the first training images of a recipe as the model sees them: augmented, "
+            "Draw the first training images of a recipe as the model sees them: augmented, "
             "mixed, with their labels. --limit says how many; 64 by default.",
-            rich_help_panel="Recipes",
+            panel="Recipes",
         ),
     ] = False,
     image: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="Image whose activations are drawn.", rich_help_panel=MODEL
-        ),
+        options.text("FILE", "Image whose activations are drawn.", panel=MODEL),
     ] = None,
     splits: options.Splits = None,
     limit: Annotated[
@@ -53,17 +44,11 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
             0,
             "At most N images of each split; 0 for all.",
             show_default=False,
-            rich_help_panel=options.DATASET,
+            panel=options.DATASET,
         ),
     ] = 0,
-    name: options.Name = "",
-    revision: options.Revision = "",
-    image_column: options.ImageColumn = "",
-    label_column: options.LabelColumn = "",
-    root: options.Root = "",
-    gpus: Annotated[
-        int, options.at_least(1, "Number of GPUs to feed.", rich_help_panel=FEEDING)
-    ] = 1,
+    dataset: options.DatasetOptions,
+    gpus: Annotated[int, options.at_least(1, "Number of GPUs to feed.", panel=FEEDING)] = 1,
     images_per_second_per_gpu: Annotated[
         float, typer.Option(metavar="R", help="What one GPU trains.", rich_help_panel=FEEDING)
     ] = 2500,
@@ -73,28 +58,23 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
             0,
             "Side of training crops, in pixels; 0 for 224.",
             show_default=False,
-            rich_help_panel=FEEDING,
+            panel=FEEDING,
         ),
     ] = 0,
     num_workers: Annotated[
-        int, options.at_least(0, "Decoding processes.", rich_help_panel=options.DATASET)
+        int, options.at_least(0, "Decoding processes.", panel=options.DATASET)
     ] = 2,
     output: Annotated[
         str,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder for figures (PNG).",
-            show_default=False,
-            rich_help_panel=options.OUTPUT,
-        ),
+        options.text("FOLDER", "Folder for figures (PNG).", panel=options.OUTPUT),
     ] = "",
     json: Annotated[
         str | None,
-        typer.Option(
-            metavar="[FILE]",
-            help="Write all numbers to a JSON file; without FILE, or with -, print them instead of "
+        options.text(
+            "[FILE]",
+            "Write all numbers to a JSON file; without FILE, or with -, print them instead of "
             "the text.",
-            rich_help_panel=options.OUTPUT,
+            panel=options.OUTPUT,
         ),
     ] = None,
     quiet: options.Quiet = False,
@@ -114,23 +94,15 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
 
     if is_model(what):
         options.hide_bars_of_transformers()
-        of_model = inspect_model(what, image, output=output, revision=revision)
+        of_model = inspect_model(what, image, output=output, revision=dataset.revision)
         _tell(of_model, model_report_text(of_model), json=json)
         return
-    from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
     from convzoo.inspection.dataset import Demand, inspect_dataset
     from convzoo.inspection.dataset_report import dataset_report_text
 
     report = inspect_dataset(
-        DatasetReference(
-            path=what,
-            name=name,
-            revision=revision,
-            image_column=image_column,
-            label_column=label_column,
-            root=root,
-        ),
+        dataset.reference(what),
         command=command_line("python -m convzoo"),
         splits=tuple(splits or ()),
         limit=limit,

@@ -15,15 +15,8 @@ ROWS = 12  # of the printed table
 
 
 def lr_range(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="TOML file, as in recipes/.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SECTION.KEY=VALUE",
-            help="Values that replace those of the recipe.",
-            show_default=False,
-        ),
-    ] = None,
+    recipe: options.RecipeFile,
+    overrides: options.Overrides = None,
     *,
     lowest: Annotated[
         float, typer.Option(metavar="R", help="Learning rate of the first step.")

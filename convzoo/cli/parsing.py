@@ -1,8 +1,11 @@
 """How `convzoo` reads its arguments where Typer has no way of its own, and how help looks."""
 
+import dataclasses
+import functools
+import inspect
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -53,6 +56,40 @@ class Command(TyperCommand):
         with formatter.section("Examples"):
             for line in (self.epilog or "").strip().splitlines():
                 formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+def with_options_of_groups(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command as Typer reads it: each field of a dataclass is an option of its own.
+
+    Args:
+        command: its parameters are annotated as Typer wants them, or with a dataclass whose fields
+            are.
+    """
+    groups: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if not dataclasses.is_dataclass(parameter.annotation):
+            parameters.append(parameter)
+            continue
+        groups[parameter.name] = kind = parameter.annotation
+        hints = get_type_hints(kind, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                field.name, parameter.kind, default=field.default, annotation=hints[field.name]
+            )
+            for field in dataclasses.fields(kind)
+        ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> Any:
+        for name, kind in groups.items():
+            fields = [field.name for field in dataclasses.fields(kind)]
+            given[name] = kind(**{field: given.pop(field) for field in fields})
+        return command(**given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {}
+    return run
 
 
 def spread(args: list[str], *, several: set[str], optional: set[str]) -> list[str]:

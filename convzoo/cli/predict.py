@@ -48,9 +48,8 @@ def predict(  # noqa: PLR0913  the options of a command are its parameters
     ] = "",
     calibrated: Annotated[
         bool,
-        typer.Option(
-            "--calibrated",
-            help="Divide logits by the temperature in the model's eval_results.json.",
+        options.flag(
+            "--calibrated", "Divide logits by the temperature in the model's eval_results.json."
         ),
     ] = False,
     batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 16,
@@ -64,31 +63,23 @@ def predict(  # noqa: PLR0913  the options of a command are its parameters
     ] = True,
     bf16: Annotated[
         bool,
-        typer.Option(
-            "--bf16", help="Compute in bfloat16, too; probabilities change, by a hundredth or two."
+        options.flag(
+            "--bf16", "Compute in bfloat16, too; probabilities change, by a hundredth or two."
         ),
     ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     allow_urls: Annotated[
         bool,
-        typer.Option(
-            "--allow-urls", help="Download images of http and https.", rich_help_panel=NETWORK
-        ),
+        options.flag("--allow-urls", "Download images of http and https.", panel=NETWORK),
     ] = False,
     allow_private_hosts: Annotated[
         bool,
-        typer.Option(
-            "--allow-private-hosts",
-            help="Also from this machine and the local network.",
-            rich_help_panel=NETWORK,
+        options.flag(
+            "--allow-private-hosts", "Also from this machine and the local network.", panel=NETWORK
         ),
     ] = False,
-    max_megabytes: Annotated[
-        int, options.at_least(1, "Largest download.", rich_help_panel=NETWORK)
-    ] = 20,
-    timeout: Annotated[
-        int, options.at_least(1, "Seconds for a download.", rich_help_panel=NETWORK)
-    ] = 20,
+    max_megabytes: Annotated[int, options.at_least(1, "Largest download.", panel=NETWORK)] = 20,
+    timeout: Annotated[int, options.at_least(1, "Seconds for a download.", panel=NETWORK)] = 20,
     form: Annotated[
         Literal["text", "table", "csv", "json", "jsonl", "parquet"] | None,
         typer.Option(
@@ -100,11 +91,7 @@ def predict(  # noqa: PLR0913  the options of a command are its parameters
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the answers here, once all are known.",
-            rich_help_panel=options.OUTPUT,
-        ),
+        options.text("FILE", "Write the answers here, once all are known.", panel=options.OUTPUT),
     ] = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,

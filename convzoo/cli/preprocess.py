@@ -23,16 +23,14 @@ def preprocess(  # noqa: PLR0913  the options of a command are its parameters
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder to create.")],
     *,
-    size: Annotated[
-        int, options.at_least(1, "Shorter side, in pixels.", rich_help_panel=IMAGES)
-    ] = 256,
+    size: Annotated[int, options.at_least(1, "Shorter side, in pixels.", panel=IMAGES)] = 256,
     crop: Annotated[
         bool,
-        typer.Option("--crop", help="Also cut to size x size, centred.", rich_help_panel=IMAGES),
+        options.flag("--crop", "Also cut to size x size, centred.", panel=IMAGES),
     ] = False,
     enlarge: Annotated[
         bool,
-        typer.Option("--enlarge", help="Also enlarge smaller images.", rich_help_panel=IMAGES),
+        options.flag("--enlarge", "Also enlarge smaller images.", panel=IMAGES),
     ] = False,
     interpolation: Annotated[
         Literal["bilinear", "bicubic"],
@@ -47,18 +45,14 @@ def preprocess(  # noqa: PLR0913  the options of a command are its parameters
     ] = "420",
     exif_rotation: options.ExifRotation = False,
     splits: options.Splits = None,
-    name: options.Name = "",
-    revision: options.Revision = "",
-    image_column: options.ImageColumn = "",
-    label_column: options.LabelColumn = "",
-    root: options.Root = "",
+    dataset: options.DatasetOptions,
     shard_megabytes: Annotated[
         float, typer.Option(help="Size of the largest file.", metavar="MB", rich_help_panel=WORK)
     ] = 400,
     workers: Annotated[
         int,
         options.at_least(
-            1, "Number of processes; one for each CPU.", show_default=False, rich_help_panel=WORK
+            1, "Number of processes; one for each CPU.", show_default=False, panel=WORK
         ),
     ] = os.cpu_count() or 1,
     max_bad_share: Annotated[
@@ -76,21 +70,13 @@ def preprocess(  # noqa: PLR0913  the options of a command are its parameters
     A copy that was stopped is continued by the same command.
     """
     options.start(quiet)
-    from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
     from convzoo.resizing.command import preprocess as write_copy
     from convzoo.resizing.command import resizing_report_text
     from convzoo.resizing.rows import Presize
 
     report = write_copy(
-        DatasetReference(
-            path=source,
-            name=name,
-            revision=revision,
-            image_column=image_column,
-            label_column=label_column,
-            root=root,
-        ),
+        dataset.reference(source),
         output,
         presize=Presize(
             size=size,

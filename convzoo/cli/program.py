@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from convzoo.cli.parsing import Command
+from convzoo.cli.parsing import Command, with_options_of_groups
 
 # In the order of `convzoo --help`; these are the first sentences of the commands' own help, kept
 # here so that the list of commands needs no command.
@@ -62,7 +62,8 @@ class Group(TyperGroup):
             function = cmd_name.replace("-", "_")
             module = importlib.import_module(f"convzoo.cli.{function}")
             app = typer.Typer(add_completion=False, **PLAIN)
-            app.command(cmd_name, cls=Command, epilog=module.EXAMPLES)(getattr(module, function))
+            run = with_options_of_groups(getattr(module, function))
+            app.command(cmd_name, cls=Command, epilog=module.EXAMPLES)(run)
             self.commands[cmd_name] = get_command(app)
         return super().get_command(ctx, cmd_name)
 

@@ -20,14 +20,7 @@ def recipe(
             metavar="FILE", help="Recipe to print with its defaults filled in.", show_default=False
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SECTION.KEY=VALUE",
-            help="Values that replace those of the recipe.",
-            show_default=False,
-        ),
-    ] = None,
+    overrides: options.Overrides = None,
     *,
     quiet: options.Quiet = False,
 ) -> None:

@@ -19,35 +19,27 @@ def report(  # noqa: PLR0913  the options of a command are its parameters
     *,
     result: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="Which result: the name of its file in predictions/; the newest by default.",
-            show_default=False,
+        options.text(
+            "NAME", "Which result: the name of its file in predictions/; the newest by default."
         ),
     ] = "",
     images: Annotated[int, options.at_least(0, "Images in each list; 0 for none.")] = 24,
     no_gradcam: Annotated[
-        bool, typer.Option("--no-gradcam", help="Draw no heat maps, which take longest.")
+        bool, options.flag("--no-gradcam", "Draw no heat maps, which take longest.")
     ] = False,
-    data: options.MovedData = "",
-    image_column: options.ImageColumn = "",
-    label_column: options.LabelColumn = "",
-    root: options.Root = "",
+    moved: options.MovedDatasetOptions,
     output: Annotated[
         str,
-        typer.Option(
-            metavar="FILE",
-            help="HTML file; report.html in the model folder by default.",
-            show_default=False,
-            rich_help_panel=options.OUTPUT,
+        options.text(
+            "FILE", "HTML file; report.html in the model folder by default.", panel=options.OUTPUT
         ),
     ] = "",
     figures: Annotated[
         bool,
-        typer.Option(
+        options.flag(
             "--figures",
-            help="Also draw confusion_matrix.png and calibration.png beside the page.",
-            rich_help_panel=options.OUTPUT,
+            "Also draw confusion_matrix.png and calibration.png beside the page.",
+            panel=options.OUTPUT,
         ),
     ] = False,
     as_json: options.AsJson = False,
@@ -59,18 +51,14 @@ def report(  # noqa: PLR0913  the options of a command are its parameters
     ambiguous images, labels in doubt and the calibration, in one HTML file that needs no network.
     """
     options.start(quiet)
-    from convzoo.data.opening import DatasetReference
     from convzoo.report.reporting import ReportOptions, report_model
 
     options.hide_bars_of_transformers()
-    reference = DatasetReference(
-        data, image_column=image_column, label_column=label_column, root=root
-    )
     written = report_model(
         model,
         ReportOptions(
             result=result,
-            data=reference,
+            data=moved.reference(),
             output=Path(output) if output else None,
             images=images,
             grad_cam=not no_gradcam,

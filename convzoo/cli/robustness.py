@@ -1,10 +1,9 @@
 """`convzoo robustness`: accuracy of a model under the corruptions of ImageNet-C."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from convzoo.cli import options
 from convzoo.cli.evaluate import is_main_process
@@ -23,54 +22,35 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     *,
     data: Annotated[
         str,
-        typer.Option(
-            metavar="DATASET",
-            help="Folder or Hub dataset id.",
-            show_default=False,
-            rich_help_panel=options.DATASET,
-        ),
+        options.text("DATASET", "Folder or Hub dataset id.", panel=options.DATASET),
     ] = "",
-    split: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Split to evaluate on.", rich_help_panel=options.DATASET),
-    ] = "test",
-    name: options.Name = "",
-    revision: options.Revision = "",
-    image_column: options.ImageColumn = "",
-    label_column: options.LabelColumn = "",
-    root: options.Root = "",
-    classes: options.Classes = None,
-    limit: options.Limit = 0,
-    match_classes: options.MatchClasses = "name",
-    label_map: options.LabelMap = "",
-    restrict_logits: options.RestrictLogits = False,
+    split: options.Split = "test",
+    dataset: options.DatasetOptions,
+    chosen: options.ChoiceOptions,
     corruptions: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME...", help="Only these corruptions; all 15 by default."),
+        options.text("NAME...", "Only these corruptions; all 15 by default."),
     ] = None,
     severities: Annotated[
         list[str] | None,
-        typer.Option(metavar="N...", help="Only these severities; 1 to 5 by default."),
+        options.text("N...", "Only these severities; 1 to 5 by default."),
     ] = None,
-    exif_rotation: options.ExifRotation = False,
-    unreadable: options.Unreadable = "stop",
-    batch_size: Annotated[int, options.at_least(1, "Images per step.")] = 64,
-    num_workers: Annotated[int, options.at_least(0, "Decoding processes.")] = 2,
+    reading: options.ReadingOptions,
     trust_remote_code: options.TrustRemoteCode = False,
     output: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the result here; by default robustness_results.json in the model folder.",
-            rich_help_panel=options.OUTPUT,
+        options.text(
+            "FILE",
+            "Write the result here; by default robustness_results.json in the model folder.",
+            panel=options.OUTPUT,
         ),
     ] = None,
     show: Annotated[
         bool,
-        typer.Option(
+        options.flag(
             "--show",
-            help="Measure nothing; print what is recorded, each corruption and severity.",
-            rich_help_panel=options.OUTPUT,
+            "Measure nothing; print what is recorded, each corruption and severity.",
+            panel=options.OUTPUT,
         ),
     ] = False,
     figures: Annotated[
@@ -97,11 +77,8 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     if not data:
         raise ValueError("--data must name the images to corrupt; --show prints what is recorded")
     from convzoo.allocator import keep_freed_memory
-    from convzoo.data.opening import DatasetReference
     from convzoo.environment import command_line
-    from convzoo.evaluation.chosen_images import Choice
     from convzoo.evaluation.classifiers import load_classifier
-    from convzoo.evaluation.label_maps import read_label_map
     from convzoo.evaluation.protocols import EvaluationProtocol
     from convzoo.evaluation.results import results_folder
     from convzoo.evaluation.robustness import (
@@ -118,29 +95,11 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     keep_freed_memory()
     result = measure_robustness(
         load_classifier(model, trust_remote_code=trust_remote_code),
-        DatasetReference(
-            path=data,
-            name=name,
-            revision=revision,
-            image_column=image_column,
-            label_column=label_column,
-            root=root,
-        ),
+        dataset.reference(data),
         split=split,
         command=command_line("python -m convzoo"),
-        protocol=EvaluationProtocol(
-            exif_rotation=exif_rotation,
-            unreadable=unreadable,
-            batch_size=batch_size,
-            num_workers=num_workers,
-        ),
-        choice=Choice(
-            classes=None if classes == [""] else classes or (),
-            limit=limit,
-            match_by=match_classes,
-            label_map=read_label_map(Path(label_map)) if label_map else None,
-            restricted=restrict_logits,
-        ),
+        protocol=EvaluationProtocol(**asdict(reading)),
+        choice=chosen.choice(),
         conditions=conditions,
         output=Path(output) if output else None,
     )

@@ -36,11 +36,7 @@ def runs(
     ] = "best",
     plot: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw accuracy and losses into this PNG.",
-            rich_help_panel=options.OUTPUT,
-        ),
+        options.text("FILE", "Draw accuracy and losses into this PNG.", panel=options.OUTPUT),
     ] = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,

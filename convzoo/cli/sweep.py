@@ -21,7 +21,7 @@ convzoo sweep RECIPE optimizer.learning_rate=log:1e-3..1 train.ema_decay=0.0,0.9
 
 
 def sweep(  # noqa: PLR0913  the options of a command are its parameters
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="TOML file, as in recipes/.")],
+    recipe: options.RecipeFile,
     settings: Annotated[
         list[str],
         typer.Argument(
@@ -43,15 +43,14 @@ def sweep(  # noqa: PLR0913  the options of a command are its parameters
     ] = 1,
     output: Annotated[
         str,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of the sweep; by default the recipe's run folder with -sweep.",
-            show_default=False,
-            rich_help_panel=options.OUTPUT,
+        options.text(
+            "FOLDER",
+            "Folder of the sweep; by default the recipe's run folder with -sweep.",
+            panel=options.OUTPUT,
         ),
     ] = "",
     only_recipes: Annotated[
-        bool, typer.Option("--only-recipes", help="Write the recipes and stop before the training.")
+        bool, options.flag("--only-recipes", "Write the recipes and stop before the training.")
     ] = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,

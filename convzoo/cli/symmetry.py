@@ -18,29 +18,21 @@ def symmetry(  # noqa: PLR0913  the options of a command are its parameters
     *,
     data: Annotated[
         str,
-        typer.Option(
-            metavar="DATASET",
-            help="Folder or Hub dataset id to compare on; noise without.",
-            show_default=False,
-            rich_help_panel=options.DATASET,
+        options.text(
+            "DATASET",
+            "Folder or Hub dataset id to compare on; noise without.",
+            panel=options.DATASET,
         ),
     ] = "",
-    split: Annotated[
-        str, typer.Option(metavar="NAME", help="Its split.", rich_help_panel=options.DATASET)
-    ] = "test",
-    name: options.Name = "",
-    revision: options.Revision = "",
-    image_column: options.ImageColumn = "",
-    label_column: options.LabelColumn = "",
+    split: options.SplitOfData = "test",
+    dataset: options.DatasetOptions,
     limit: Annotated[
         int,
-        options.at_least(
-            0, "At most N images, evenly spaced; 0 for all.", rich_help_panel=options.DATASET
-        ),
+        options.at_least(0, "At most N images, evenly spaced; 0 for all.", panel=options.DATASET),
     ] = 256,
     stages: Annotated[
         list[str] | None,
-        typer.Option(metavar="N...", help="Stages to rotate, from 1; all that can be by default."),
+        options.text("N...", "Stages to rotate, from 1; all that can be by default."),
     ] = None,
     largest_factor: Annotated[
         float, typer.Option(metavar="F", help="Scale products by 1/F to F; 1 leaves them alone.")
@@ -48,11 +40,10 @@ def symmetry(  # noqa: PLR0913  the options of a command are its parameters
     seed: Annotated[int, options.at_least(0, "Seed of rotations and scales.")] = 0,
     output: Annotated[
         str,
-        typer.Option(
-            metavar="FOLDER",
-            help="New folder for the moved model, symmetry.json and symmetry.png.",
-            show_default=False,
-            rich_help_panel=options.OUTPUT,
+        options.text(
+            "FOLDER",
+            "New folder for the moved model, symmetry.json and symmetry.png.",
+            panel=options.OUTPUT,
         ),
     ] = "",
     as_json: options.AsJson = False,
@@ -66,22 +57,14 @@ def symmetry(  # noqa: PLR0913  the options of a command are its parameters
     options.start(quiet)
     from pathlib import Path
 
-    from convzoo.data.opening import DatasetReference
     from convzoo.inspection.symmetry import Motion, show_symmetry, symmetry_text
 
     if wrong := [number for number in stages or () if not number.isdigit()]:
         raise ValueError(f"--stages must be numbers of stages, from 1; got {wrong[0]!r}")
     options.hide_bars_of_transformers()
-    reference = DatasetReference(
-        path=data,
-        name=name,
-        revision=revision,
-        image_column=image_column,
-        label_column=label_column,
-    )
     report = show_symmetry(
         model,
-        reference if data else None,
+        dataset.reference(data) if data else None,
         split=split,
         limit=limit,
         motion=Motion(
