@@ -26,10 +26,10 @@ _PACKAGES = (
 )
 
 
-def describe_environment() -> dict[str, Any]:
+def describe_environment(*more_packages: str) -> dict[str, Any]:
     """Name Python, processor, accelerator, package versions and commit, for result files."""
     versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *more_packages):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -1,7 +1,23 @@
 """Names of classes."""
 
 import itertools
+import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+def class_names(config: "PreTrainedConfig") -> list[str]:
+    """Return the names of a model's classes, in the order of its logits."""
+    names = {int(number): name for number, name in (config.id2label or {}).items()}
+    return [names[number] for number in sorted(names)]
+
+
+def have_no_names(names: Sequence[str]) -> bool:
+    """Tell whether classes are called LABEL_0, LABEL_1, ..., as Transformers does without names."""
+    return all(re.fullmatch(r"LABEL_\d+", name) for name in names)
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

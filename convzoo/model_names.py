@@ -1,4 +1,4 @@
-"""Find the files of a model by its name, and say in our own words why it cannot be loaded.
+"""Find and load a model by its name, and say in our own words why it cannot be loaded.
 
 The libraries' words name other things.
 """
@@ -6,9 +6,12 @@ The libraries' words name other things.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convzoo.files import file_sha256
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel
 
 # What Transformers calls tensors that do not fit, and how a sentence says it.
 MISFITS = {
@@ -49,6 +52,29 @@ def loading_model(name: str) -> Iterator[None]:
         if name in str(error):
             raise
         raise OSError(f"the model {name} cannot be loaded. {error}") from error
+
+
+def load_model(
+    name: str, *, trust_remote_code: bool = False
+) -> tuple["PreTrainedModel", "BaseImageProcessor"]:
+    """Load a model, in evaluation mode, and its image processor.
+
+    Args:
+        name: model folder or Hub id.
+        trust_remote_code: run the code that a model on the Hub brings along.
+
+    Raises:
+        OSError: as `loading_model`.
+    """
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    import modeling  # noqa: F401  registers our families with the Auto classes
+
+    trust = {"trust_remote_code": trust_remote_code}
+    with loading_model(name):
+        model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(name, **trust)
+        processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(name, **trust)
+    return model.eval(), processor
 
 
 def file_of_model(name: str, file: str, revision: str = "") -> Path | None:

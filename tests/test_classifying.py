@@ -72,9 +72,9 @@ def test_all_kinds_of_images_get_the_answers_of_the_pipeline(model, photos, prob
         with Image.open(path) as image:
             expected.append(peer(image, top_k=4))
     classifier = load_classifier(str(model))
-    from convzoo.prediction.classifier import _score_function
+    from convzoo.prediction.classifier import SCORES, kind_of_scores
 
-    ours = type(classifier)(**vars(classifier) | {"scores": _score_function(network.config)})
+    ours = type(classifier)(**vars(classifier) | {"scores": SCORES[kind_of_scores(network.config)]})
     batches = classify(FoundImages(names=paths), ours, top_k=4, pace=Pace(batch_size=4))
     answers = [answer for batch in batches for answer in batch]
     assert [answer.image for answer in answers] == paths

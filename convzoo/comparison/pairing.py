@@ -4,7 +4,6 @@ Images are paired by the SHA-256 of their bytes and by their label, classes by t
 class numbers may differ from model to model.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from convzoo.evaluation.results import (
     results_folder,
 )
 from convzoo.imagenet_classes import imagenet_names, imagenet_numbers
+from convzoo.labels import have_no_names
 from convzoo.report.reporting import choose_result, model_title, result_name
 from convzoo.report.wording import count
 
@@ -223,7 +223,7 @@ def match_model_classes(models: Sequence[Evaluated]) -> tuple[list[str], list[np
     everyone = [np.arange(len(each)) for each in names]
     if all(each == names[0] for each in names):
         return list(names[0]), everyone
-    named = [each for each in names if not all(re.fullmatch(r"LABEL_\d+", name) for name in each)]
+    named = [each for each in names if not have_no_names(each)]
     if len(named) < len(names):
         if len({len(each) for each in names}) > 1 or any(each != named[0] for each in named):
             raise ValueError(

@@ -22,6 +22,7 @@ from convzoo.conversion.converting import model_of_weights
 from convzoo.conversion.formats import FORMATS, Format
 from convzoo.conversion.preprocessing import describe_processor
 from convzoo.files import SCHEMA_VERSION, write_folder, write_json
+from convzoo.labels import class_names
 from convzoo.model_names import loading_model
 from modeling import AlexNetConfig, CNNConfig, ConvZooConfig, ConvZooModel
 
@@ -78,7 +79,7 @@ def write_for(library: str, model: str, *, output: str | Path) -> tuple[str, dic
         "library": library,
         "architecture": architecture,
         "from": Path(model).name if Path(model).is_dir() else model,
-        "classes": _class_names(network.config),
+        "classes": class_names(network.config),
         "preprocessing": processor.to_dict(),
         "num_parameters": sum(
             v.numel() for k, v in weights.items() if not re.search("running_|num_batches", k)
@@ -120,10 +121,6 @@ def _load(model: str) -> ConvZooModel:
     )
     network.eval()
     return network
-
-
-def _class_names(config: Any) -> list[str]:
-    return [config.id2label[number] for number in range(config.num_labels)]
 
 
 def _architecture(network: ConvZooModel, library: str, *, name: str) -> str:
@@ -217,7 +214,7 @@ def _write_timm(
         "architecture": architecture,
         "num_classes": config.num_labels,
         "num_features": 2048,
-        "label_names": _class_names(config),
+        "label_names": class_names(config),
         **({} if config.num_channels == 3 else {"model_args": {"in_chans": config.num_channels}}),
         "pretrained_cfg": {
             "custom_load": False,

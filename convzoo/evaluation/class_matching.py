@@ -10,21 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from convzoo.data.split import Split
 from convzoo.evaluation.label_maps import SameClasses, record_classes
 from convzoo.evaluation.results import ClassMatching, MatchBy
 from convzoo.imagenet_classes import imagenet_names, imagenet_numbers
+from convzoo.labels import have_no_names
 
 logger = logging.getLogger(__name__)
-
-
-def class_names(config: PreTrainedConfig) -> list[str]:
-    """Return the names of a model's classes, in the order of its logits."""
-    names = {int(number): name for number, name in (config.id2label or {}).items()}
-    return [names[number] for number in sorted(names)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +76,7 @@ def match_classes(
     if not same:
         if _called_by_numbers(theirs, names, by=by):
             numbers, by = _numbers_that_are_names(source, names, by=by), "number"
-        elif all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+        elif have_no_names(names):
             by = "number"
     facts: ClassMatching = {
         "by": "file" if same else by,

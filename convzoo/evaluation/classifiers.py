@@ -7,7 +7,6 @@ from typing import cast
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from convzoo.evaluation.class_matching import class_names
 from convzoo.evaluation.exported_networks import (
     ExportedNetwork,
     find_exported,
@@ -17,8 +16,9 @@ from convzoo.evaluation.protocols import Computation, EvaluationProtocol
 from convzoo.evaluation.results import ModelFacts, results_folder
 from convzoo.evaluation.timm_models import hub_name, is_of_timm, load_timm
 from convzoo.files import file_sha256
+from convzoo.labels import class_names
 from convzoo.layers import count_multiply_adds, describe_network, image_shape
-from convzoo.model_names import loading_model
+from convzoo.model_names import load_model, loading_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +77,7 @@ def load_classifier(name: str, *, trust_remote_code: bool = False) -> Classifier
             return Classifier(
                 name=name, model=timm_model, processor=processor, names=names, facts=facts
             )
-        return _load_of_transformers(name, trust_remote_code=trust_remote_code)
-
-
-def _load_of_transformers(name: str, *, trust_remote_code: bool) -> Classifier:
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-    import modeling  # noqa: F401  registers our families with the Auto classes
-
-    trust = {"trust_remote_code": trust_remote_code}
-    model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(name, **trust)
-    processor = AutoImageProcessor.from_pretrained(name, **trust)
+    model, processor = load_model(name, trust_remote_code=trust_remote_code)
     return Classifier(
         name=name,
         model=model,

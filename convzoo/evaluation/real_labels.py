@@ -20,6 +20,7 @@ from convzoo.evaluation.prediction_table import PredictionTable
 from convzoo.evaluation.results import RealLabelFacts
 from convzoo.evaluation.statistics import wilson_interval
 from convzoo.imagenet_classes import imagenet_names, imagenet_numbers
+from convzoo.labels import have_no_names
 
 NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 
@@ -143,7 +144,7 @@ def recorded_real_labels(recorded: RealLabelFacts, path: str) -> RealLabels:
 
 
 def _plan(labels: RealLabels, file_names: Sequence[str], names: Sequence[str]) -> RealTask:
-    if all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+    if have_no_names(names):
         numbers = [*range(len(names))]
     else:
         try:

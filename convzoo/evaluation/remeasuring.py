@@ -32,12 +32,7 @@ from convzoo.data.stream import eval_rows
 from convzoo.data.validation_share import repeat_choices
 from convzoo.environment import describe_environment
 from convzoo.errors import user_message
-from convzoo.evaluation.class_matching import (
-    ChosenClasses,
-    Matched,
-    class_names,
-    match_classes,
-)
+from convzoo.evaluation.class_matching import ChosenClasses, Matched, match_classes
 from convzoo.evaluation.label_maps import recorded_classes
 from convzoo.evaluation.predicting import content_digest, predict_split
 from convzoo.evaluation.prediction_table import PredictionFacts, PredictionTable
@@ -56,6 +51,7 @@ from convzoo.evaluation.results import (
 from convzoo.evaluation.statistics import break_down
 from convzoo.evaluation.strict_loading import Loading, load_strictly
 from convzoo.files import write_json
+from convzoo.labels import class_names
 
 OTHER = "their fingerprint is not the recorded one"
 

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from convzoo.imagenet_classes import imagenet_names
+from convzoo.labels import class_names
 from convzoo.model_names import file_of_model, refuse_misfit
 
 PREFIX = "timm:"  # before the name of a network, as in timm.create_model
@@ -74,7 +75,7 @@ def load_timm(name: str) -> tuple[PreTrainedModel, BaseImageProcessor, tuple[str
     settings = processor_settings(model.timm_model.pretrained_cfg)
     loader: Any = AutoImageProcessor
     processor = ConvZooImageProcessor(**settings) if settings else loader.from_pretrained(name)
-    names = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
+    names = tuple(class_names(model.config))
     if len(names) == len(imagenet_names()) and names[0].startswith("tench"):
         names = tuple(imagenet_names())  # timm calls two classes crane, and two maillot
         model.config.id2label = dict(enumerate(names))

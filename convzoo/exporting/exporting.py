@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -29,7 +28,7 @@ from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json
 from convzoo.images.decoding import open_rgb
 from convzoo.layers import image_shape
 from convzoo.model_names import file_of_model, weights_sha256
-from convzoo.prediction.classifier import Classifier, load_classifier
+from convzoo.prediction.classifier import Classifier, kind_of_scores, load_classifier
 from convzoo.prediction.image_names import find_images
 
 REPORT = "export.json"
@@ -326,18 +325,6 @@ def _facts(
     classifier: Classifier, file: Path, shape: list[str | int], *, options: ExportOptions
 ) -> dict[str, Any]:
     config, is_folder = classifier.model.config, Path(classifier.name).is_dir()
-    if config.problem_type == "regression":
-        scores = "none"
-    elif config.problem_type == "multi_label_classification" or config.num_labels == 1:
-        scores = "sigmoid"
-    else:
-        scores = "softmax"
-    environment = describe_environment()
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            environment["versions"][package] = version(package)
-        except PackageNotFoundError:
-            environment["versions"][package] = None
     return {
         "schema_version": SCHEMA_VERSION,
         "format": options.form,
@@ -353,11 +340,11 @@ def _facts(
         },
         "input": {"name": "pixel_values", "type": "float32", "shape": shape},
         "output": {"name": "logits", "type": "float32", "shape": ["batch", config.num_labels]},
-        "scores": scores,
+        "scores": kind_of_scores(config),
         "classes": classifier.labels,
         "command": command_line("convzoo"),
         "date": now(),
-        "environment": environment,
+        "environment": describe_environment("onnx", "onnxscript", "onnxruntime"),
     }
 
 

@@ -21,18 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
+from transformers import BaseImageProcessor
 
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.share import Share
 from convzoo.data.subset import subset
-from convzoo.evaluation.class_matching import class_names, match_classes
+from convzoo.evaluation.class_matching import match_classes
 from convzoo.evaluation.predicting import EvalStream
 from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.files import SCHEMA_VERSION, write_folder, write_json
 from convzoo.inspection.figures import headless_figure
+from convzoo.labels import class_names
 from convzoo.layers import image_shape
-from convzoo.model_names import loading_model
+from convzoo.model_names import load_model
 from modeling import QLNet
 from modeling.modeling_qlnet import QLNetBlock
 
@@ -180,14 +181,12 @@ def show_symmetry(
         and not (output.is_dir() and not any(output.iterdir()))
     ):
         raise FileExistsError(f"{output} must be new or an empty folder; choose another output")
-    with loading_model(path):
-        model = AutoModelForImageClassification.from_pretrained(path).eval()
+    model, processor = load_model(path)
     if not isinstance(model, QLNet):
         raise ValueError(
             f"{path} must be a QLNet, whose products and hardballs have these symmetries; it is a "
             f"{model.config.model_type}"
         )
-    processor = AutoImageProcessor.from_pretrained(path)
     moved = move(model, motion)
     batches = (
         _noise(processor)

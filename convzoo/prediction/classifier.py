@@ -7,12 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from convzoo.evaluation.results import FILE, is_plain, read_results
 from convzoo.inference import Precision, prepare
-from convzoo.model_names import file_of_model, loading_model, weights_sha256
+from convzoo.labels import class_names
+from convzoo.model_names import file_of_model, load_model, weights_sha256
 
 Guess = tuple[str, float]  # name of a class, and its score
+SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda logits: logits,
+    "sigmoid": torch.sigmoid,
+    "softmax": lambda logits: logits.softmax(-1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,18 +85,11 @@ def load_classifier(
         OSError: if model or processor cannot be read.
         ValueError: if the device is not there, or there is no temperature.
     """
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-    import modeling  # noqa: F401  registers our families with the Auto classes
-
     place = _checked_device(device)
-    processor: Any = AutoImageProcessor  # Transformers has no types there
-    trust = {"trust_remote_code": trust_remote_code}
-    with loading_model(name):
-        model = AutoModelForImageClassification.from_pretrained(name, **trust).to(place).eval()
-        image_processor = processor.from_pretrained(name, **trust)
-    scores = _score_function(model.config)
-    if calibrated and scores is not _softmax:
+    model, processor = load_model(name, trust_remote_code=trust_remote_code)
+    model = model.to(place)
+    kind = kind_of_scores(model.config)
+    if calibrated and kind != "softmax":
         raise ValueError(
             f"--calibrated needs a model of classes that exclude each other; got {name}"
         )
@@ -98,9 +98,9 @@ def load_classifier(
     return Classifier(
         name=name,
         model=model,
-        processor=image_processor,
-        labels=[model.config.id2label[index] for index in range(model.config.num_labels)],
-        scores=scores,
+        processor=processor,
+        labels=class_names(model.config),
+        scores=SCORES[kind],
         temperature=read_temperature(name) if calibrated else 1.0,
     )
 
@@ -146,14 +146,10 @@ def _checked_device(device: str) -> torch.device:
     return place
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    return logits.softmax(-1)
-
-
-def _score_function(config: Any) -> Callable[[Tensor], Tensor]:
-    """Choose as the pipeline of Transformers does."""
+def kind_of_scores(config: PreTrainedConfig) -> str:
+    """Choose what becomes of logits, a key of SCORES, as the pipeline of Transformers does."""
     if config.problem_type == "regression":
-        return lambda logits: logits
+        return "none"
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-        return torch.sigmoid
-    return _softmax
+        return "sigmoid"
+    return "softmax"

@@ -16,6 +16,7 @@ from convzoo.evaluation.prediction_table import PredictionTable
 from convzoo.evaluation.recorded_share import TRAIN_RESULTS
 from convzoo.evaluation.results import FILE, EvalResult, read_results, results_folder
 from convzoo.files import file_sha256, write_text
+from convzoo.model_names import load_model
 from convzoo.report.illustrations import Explainer, Illustration, illustrate
 from convzoo.report.page import TRAINING, Lists, Report, choose_images, render_page
 from convzoo.report.png_figures import save_figures
@@ -202,13 +203,7 @@ def _illustrations(
 
 
 def _load(folder: Path, table: PredictionTable) -> Explainer:
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-    import modeling  # noqa: F401  registers our families with the Auto classes
-
-    model = AutoModelForImageClassification.from_pretrained(str(folder)).eval()
-    loader: Any = AutoImageProcessor  # Transformers has no types there
-    processor = loader.from_pretrained(str(folder))
+    model, processor = load_model(str(folder))
     evaluated = dict(table.facts.protocol.get("image_processor") or {})
     if evaluated:  # as it was then, whatever preprocessor_config.json says now
         processor = type(processor)(**processor.to_dict() | evaluated)
