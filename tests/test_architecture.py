@@ -63,7 +63,7 @@ def test_names_do_not_hide_libraries_or_say_nothing():
 ROOMS = {
     "convzoo": (
         *("allocator", "errors", "labels", "imagenet_classes", "health", "layers", "files"),
-        *("environment", "signals", "model_names", "log_lines"),
+        *("environment", "signals", "model_names", "log_lines", "text_table"),
         "convolution_kernels",
         "inference",
         *("conversion", "recipe", "images", "data", "training", "evaluation"),

@@ -29,6 +29,7 @@ from convzoo.inference import has_bfloat16_instructions
 from convzoo.layers import image_shape
 from convzoo.model_names import weights_sha256
 from convzoo.prediction.classifier import load_classifier
+from convzoo.text_table import text_table
 
 FILE = "speed_results.json"
 LEAST_SHARE = 0.9  # of the clock's time that a thread computes on a quiet machine
@@ -128,14 +129,6 @@ def benchmark_text(result: dict[str, Any]) -> str:
                 *(["{:.2f} [{:.2f}, {:.2f}]".format(*over) if over else ""] if peers else []),
             ]
         )
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in (0, 2, 3) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in table
-    ]
     costs = {"the model": result["model"], **result["peers"]}
     counted = [
         f"{name}: {cost['num_parameters']:,} parameters, {cost['num_multiply_adds']:,} "
@@ -151,7 +144,7 @@ def benchmark_text(result: dict[str, Any]) -> str:
             f"; networks take turns, the speed over {peers[0]} at the same setting is by "
             f"{'GPU' if result['threads'] is None else 'processor'} time [least, most]"
         )
-    return "\n".join([where, *lines, note, *_busy(result), *counted])
+    return "\n".join([where, text_table(table, left=(0, 2, 3)), note, *_busy(result), *counted])
 
 
 def _busy(result: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convzoo.cli import options
+from convzoo.text_table import text_table
 
 if TYPE_CHECKING:
     from convzoo.conversion.published import PublishedModel
@@ -65,18 +66,13 @@ def _table(found: "tuple[PublishedModel, ...]") -> str:
         )
         for model in found
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
     notes = (
         "Accuracies of our own folders were measured here, the others are quoted: `convzoo models "
         "NAME`\nsays from where. What has no @ is taken in its newest version. To start from one:",
         "convzoo finetune FOLDER --from NAME",
         "convzoo convert NAME OUTPUT",
     )
-    return "\n".join([*lines, "", *notes])
+    return "\n".join([text_table(rows, left=range(len(rows[0]))), "", *notes])
 
 
 def _short(count: int) -> str:

@@ -117,9 +117,9 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
 
 def _show(model: str, output: str | None, *, figures: bool, as_json: bool) -> None:
     """Print the results that are recorded of a model."""
-    from convzoo.comparison.verdicts import table_text
     from convzoo.evaluation.robustness import robustness_sentence
     from convzoo.evaluation.robustness_results import read_robustness, robustness_table
+    from convzoo.text_table import text_table
 
     path = _path(model, output)
     results = [each for each in read_robustness(path) if each["conditions"]]
@@ -137,7 +137,7 @@ def _show(model: str, output: str | None, *, figures: bool, as_json: bool) -> No
         print("\n" * bool(number) + robustness_sentence(model, result["dataset"]["name"], result))
         if not result["complete"]:
             print("not complete: the same command as before goes on with it")
-        print(table_text(*robustness_table(result)))
+        print(text_table(robustness_table(result)))
 
 
 def _path(model: str, output: str | None) -> Path:

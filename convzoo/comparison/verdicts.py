@@ -5,6 +5,7 @@ from typing import Any
 
 from convzoo.comparison.paired_statistics import LEVEL
 from convzoo.report.wording import count, percent, visible
+from convzoo.text_table import text_table
 
 MOST_CLASSES = 5  # in the text
 FIXED = "It says nothing about other trainings of the same recipes"
@@ -123,20 +124,6 @@ def comparison_text(report: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def table_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns side by side: the first to the left, the others to the right."""
-    cells = [list(head), *map(list, rows)]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if n else cell.ljust(width)
-            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
-    return "\n".join(lines)
-
-
 def _models_table(models: Sequence[dict[str, Any]]) -> str:
     def fraction(value: float | None) -> str:
         return "-" if value is None else percent(value)
@@ -160,7 +147,7 @@ def _models_table(models: Sequence[dict[str, Any]]) -> str:
         for model in models
     ]
     head = ("model", "top-1", "95 % interval", "top-5", "loss", "ECE", "only it right")
-    return table_text((*head, "parameters", "multiply-adds", "images/s"), rows)
+    return text_table([(*head, "parameters", "multiply-adds", "images/s"), *rows])
 
 
 def _pairs_table(pairs: Sequence[dict[str, Any]], *, corrected: bool) -> str:
@@ -178,7 +165,7 @@ def _pairs_table(pairs: Sequence[dict[str, Any]], *, corrected: bool) -> str:
         for pair in pairs
     ]
     head = ("pair", "one alone right", "points", "95 % interval", "bootstrap", "McNemar p")
-    return table_text((*head, *(("Holm p",) if corrected else ()), "images to show it"), rows)
+    return text_table([(*head, *(("Holm p",) if corrected else ()), "images to show it"), *rows])
 
 
 def _agreement_table(report: dict[str, Any]) -> str:
@@ -187,7 +174,7 @@ def _agreement_table(report: dict[str, Any]) -> str:
         (name, *(percent(share) for share in shares))
         for name, shares in zip(names, report["agreement"], strict=True)
     ]
-    return table_text(("same answer", *names), rows)
+    return text_table([("same answer", *names), *rows])
 
 
 def _classes_table(report: dict[str, Any]) -> str:
@@ -203,8 +190,10 @@ def _classes_table(report: dict[str, Any]) -> str:
         (visible(each["name"]), f"{each['num_images']:,}", *map(str, each["num_correct"]))
         for each in differing[:MOST_CLASSES]
     ]
-    head = table_text(("classes that differ most", "images", *(f"{n} right" for n in names)), rows)
-    return f"{head}\nCounts, not tests: among many classes some differ by chance."
+    head = ("classes that differ most", "images", *(f"{n} right" for n in names))
+    return (
+        f"{text_table([head, *rows])}\nCounts, not tests: among many classes some differ by chance."
+    )
 
 
 def _seeds_table(seeds: dict[str, Any] | None) -> str:
@@ -220,6 +209,5 @@ def _seeds_table(seeds: dict[str, Any] | None) -> str:
         )
         for each in seeds["recipes"]
     ]
-    return table_text(
-        ("recipe", "seeds", "top-1", "deviation", "95 % interval over seeds and images"), rows
-    )
+    head = ("recipe", "seeds", "top-1", "deviation", "95 % interval over seeds and images")
+    return text_table([head, *rows])

@@ -206,13 +206,14 @@ def record_robustness(path: Path, result: RobustnessResult) -> None:
     write_text(path, readable_json(content) + "\n")
 
 
-def robustness_table(result: RobustnessResult) -> tuple[list[str], list[list[str]]]:
-    """The accuracy under each corruption and severity, and their means: a header and rows."""
+def robustness_table(result: RobustnessResult) -> list[list[str]]:
+    """The accuracy under each corruption and severity, and their means: rows of cells."""
     severities = sorted({each["severity"] for each in result["conditions"]})
     errors = {each["corruption"]: each.get("ce") for each in result["summary"]["corruptions"]}
     with_ce = any(error is not None for error in errors.values())
     clean = [f"{result['clean']['top1_accuracy']:.2%}"]
-    rows = [["as they are", *(clean * len(severities)), *clean, *(["-"] * with_ce)]]
+    header = ["corruption", *map(str, severities), "mean", *(["of AlexNet's error"] * with_ce)]
+    rows = [header, ["as they are", *(clean * len(severities)), *clean, *(["-"] * with_ce)]]
     for name in dict.fromkeys(each["corruption"] for each in result["conditions"]):
         found = {
             each["severity"]: each["top1_accuracy"]
@@ -225,8 +226,7 @@ def robustness_table(result: RobustnessResult) -> tuple[list[str], list[list[str
             error = errors.get(name)
             row.append("-" if error is None else f"{error:.1%}")
         rows.append([name.replace("_", " "), *row])
-    header = ["corruption", *map(str, severities), "mean", *(["of AlexNet's error"] * with_ce)]
-    return header, rows
+    return rows
 
 
 @cache

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convzoo.experiments.reading_runs import RunFacts, differing_settings
+from convzoo.text_table import text_table
 from convzoo.training.metrics_log import read_metrics
 
 MOST_COLUMNS = 8  # of settings that differ; more are unreadable side by side
@@ -69,15 +70,7 @@ def runs_as_text(runs: Sequence[RunFacts]) -> str:
     header = ["run", "state", "best", "top-1", "loss", "train loss", "epochs", "images/s"]
     rows = [[*header, *shown]]
     rows += [[*_cells(run), *(_setting(run.settings.get(key)) for key in shown)] for run in runs]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    right = range(2, len(header))
-    lines = [
-        "  ".join(
-            f"{cell:>{width}}" if place in right else f"{cell:<{width}}"
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = [text_table(rows, left=(0, 1, *range(len(header), len(rows[0]))))]
     lines += [f"{run.name}: {run.note}" for run in runs if run.note]
     if len(keys) > len(shown):
         lines.append(
