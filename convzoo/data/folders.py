@@ -18,7 +18,7 @@ from convzoo.data.classes import (
 from convzoo.data.folder_layout import WANTED, Layout, Member, check_links, layout_by_position
 from convzoo.data.folder_listing import Listing
 from convzoo.data.folder_metadata import layout_by_metadata
-from convzoo.data.split import FolderSplit, fingerprint
+from convzoo.data.split import FolderSplit, check_split, fingerprint
 
 FOLDER_GROUP = 64  # files of an image folder that are read together
 
@@ -123,11 +123,7 @@ def listed_images(path: str, layout: Layout, name: str, *, wanted: str = WANTED)
     Raises:
         ValueError: if the split is not in it, an image has no class, or the classes cannot be used.
     """
-    if name not in layout:
-        raise ValueError(
-            f"split must be one of {', '.join(layout)} in {path}; got {name!r}. Set "
-            f"data.train_split, data.eval_split or --split"
-        )
+    check_split(name, layout, path)
     members = layout[name]
     _check_labelled(members, name, path=path)
     labels = sorted_labels(
@@ -170,12 +166,9 @@ def folder_split(
         name=listed.name,
         files=tuple(os.path.join(root, member.file.path) for member in members),
         label_names=listed.label_names,
-        image_column="",
-        label_column="",
         groups=tuple((start, 0) for start in starts),
         group_rows=tuple(len(members[start : start + FOLDER_GROUP]) for start in starts),
         group_bytes=tuple(sum(sizes[start : start + FOLDER_GROUP]) for start in starts),
-        footers=(),
         fingerprint=listed.fingerprint(by_rows=by_rows),
         card=card,
         labels=listed.labels,

@@ -20,7 +20,7 @@ from convzoo.data.cards import read_card
 from convzoo.data.classes import Label, check_class_names
 from convzoo.data.columns import Columns, find_image_column, find_labels
 from convzoo.data.image_paths import EMBED, read_images
-from convzoo.data.split import ListedSplit, Rows, fingerprint, label_numbers
+from convzoo.data.split import ListedSplit, Rows, check_split, fingerprint, label_numbers
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 GROUP_ROWS = 64  # as of a folder of images
@@ -144,11 +144,7 @@ class SavedSource:
         """
         import datasets
 
-        if name not in self.folders:
-            raise ValueError(
-                f"split must be one of {', '.join(self.folders)} in {self.path}; got {name!r}. Set "
-                f"data.train_split, data.eval_split or --split"
-            )
+        check_split(name, self.folders, self.path)
         folder = self.folders[name]
         files, rows = _files(folder)
         features = datasets.Features.from_dict(_read_json(folder / INFO)["features"])
@@ -176,7 +172,6 @@ class SavedSource:
             groups=tuple((int(start), 0) for start in starts),
             group_rows=tuple(len(sizes[start : start + GROUP_ROWS]) for start in starts),
             group_bytes=tuple(np.add.reduceat(sizes, starts).tolist()),
-            footers=(),
             fingerprint=fingerprint(*facts),
             card=read_card(str(self.folder)),
             labels=numbers,

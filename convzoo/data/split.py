@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -372,6 +372,21 @@ class Split:
         }
 
 
+def check_split(name: str, splits: Collection[str], path: str) -> None:
+    """Raise ValueError if a dataset has no split of this name.
+
+    Args:
+        name: of the split.
+        splits: those that it has.
+        path: the dataset, as it was asked for.
+    """
+    if name not in splits:
+        raise ValueError(
+            f"split must be one of {', '.join(splits)} in {path}; got {name!r}. Set "
+            f"data.train_split, data.eval_split or --split"
+        )
+
+
 def fingerprint(*facts: object) -> str:
     """Return the sha256 of facts about data, which changes when the data does."""
     digest = hashlib.sha256(b"[")
@@ -408,6 +423,9 @@ class ListedSplit(Split):
         labels: class number of each row of the list; -1 for none.
     """
 
+    image_column: str = ""
+    label_column: str = ""
+    footers: Sequence[pq.FileMetaData] = field(default=(), repr=False)
     labels: np.ndarray = field(repr=False)
 
     def labels_in_files(self) -> np.ndarray:

@@ -27,7 +27,7 @@ from convzoo.data.folder_listing import Listing
 from convzoo.data.image_paths import image_file_bytes
 from convzoo.data.remote import READERS, HTTPError, may_pass, patiently, read_footer, why
 from convzoo.data.row_groups import FileFacts, Footers, Numbers, Pairs
-from convzoo.data.split import Split, fingerprint
+from convzoo.data.split import Split, check_split, fingerprint
 
 if TYPE_CHECKING:
     import datasets
@@ -116,11 +116,7 @@ def _open_table(tables: Tables, split: str, columns: Columns) -> Split:
     import datasets
 
     path = tables.path
-    if split not in tables.files:
-        raise ValueError(
-            f"split must be one of {', '.join(tables.files)} in {path}; got {split!r}. Set "
-            f"data.train_split, data.eval_split or --split"
-        )
+    check_split(split, tables.files, path)
     files = tuple(tables.files[split])
     _check_suffixes(files, path)
     with ThreadPoolExecutor(READERS) as pool:

@@ -32,7 +32,7 @@ from convzoo.data.folder_metadata import check_label
 from convzoo.data.member_split import MemberSplit, Places
 from convzoo.data.remote import patiently, read_file
 from convzoo.data.row_files import INTEGER
-from convzoo.data.split import fingerprint
+from convzoo.data.split import check_split, fingerprint
 from convzoo.data.tar_index import index_tars
 
 LABEL_KEYS = ("label", "class", "cls")  # of a .json
@@ -67,11 +67,7 @@ class TarSource:
             OSError: if a file cannot be read, for good or in spite of several tries.
         """
         path = self.tables.path
-        if name not in self.tables.files:
-            raise ValueError(
-                f"split must be one of {', '.join(self.tables.files)} in {path}; got {name!r}. Set "
-                f"data.train_split, data.eval_split or --split"
-            )
+        check_split(name, self.tables.files, path)
         shards = self._shards(name)
         found = pa.concat_tables(shards)
         if not found.num_rows:
@@ -97,12 +93,9 @@ class TarSource:
             name=name,
             files=files,
             label_names=label_names,
-            image_column="",
-            label_column="",
             groups=tuple((start, 0) for start in starts),
             group_rows=counts,
             group_bytes=sizes,
-            footers=(),
             fingerprint=fingerprint(*facts),
             card=read_card(self.tables.root),
             revision=self.tables.commit if files[0].startswith("hf://") else None,
