@@ -46,6 +46,12 @@ def write_text(path: Path, text: str) -> None:
         raise OSError(f"{path} could not be written; {error}") from error
 
 
+def refuse_filled(output: Path) -> None:
+    """Raise FileExistsError if a folder that is to be written is there already, and not empty."""
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise FileExistsError(f"{output} must be new or an empty folder; choose another output")
+
+
 def write_folder(folder: Path, fill: Callable[[Path], object], *, manifest: bool = False) -> None:
     """Create or replace `folder` in one step.
 

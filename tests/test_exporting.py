@@ -174,7 +174,7 @@ def test_what_is_refused_leaves_nothing(options, message, *, tmp_path, photos, c
 def test_a_folder_with_files_is_not_replaced(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert main(["export", "nobody/nothing", str(tmp_path)]) == 1
-    assert "the output must be a new or empty folder" in capsys.readouterr().err
+    assert "must be new or an empty folder" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path, capsys):

@@ -22,7 +22,9 @@ from convzoo.evaluation.results import (
     EvalResult,
     FittingData,
     Temperature,
+    is_chosen_among,
     is_plain,
+    is_validation_share,
     read_results,
     record_result,
 )
@@ -169,9 +171,11 @@ def _result(folder: Path, split: str, options: CalibrateOptions) -> EvalResult:
         for each in read_results(folder)
         if each["model"]["sha256"] == sha256
         and is_plain(each["protocol"])
-        and not _is_chosen_among(each)
+        and not is_chosen_among(each["dataset"])  # logits are its own
         and each.get("predictions", {}).get("logits")
-        and (not split if _is_share(each) else each["dataset"]["split"] == split)
+        and (
+            not split if is_validation_share(each["dataset"]) else each["dataset"]["split"] == split
+        )
     ]
     if not found:
         option = f"--split {split}" if split else "--validation-share"
@@ -182,17 +186,6 @@ def _result(folder: Path, split: str, options: CalibrateOptions) -> EvalResult:
             f"{option} --logits` first"
         )
     return max(found, key=lambda each: each.get("date") or "")
-
-
-def _is_chosen_among(result: EvalResult) -> bool:
-    """Whether the model chose among other classes than its own: then logits are not its own."""
-    matching = result["dataset"].get("class_matching", {})
-    return bool(matching.get("restricted")) or "map" in matching
-
-
-def _is_share(result: EvalResult) -> bool:
-    subset = result["dataset"].get("subset")
-    return any(step.get("part") == "validation" for step in (subset["taken"] if subset else ()))
 
 
 def _without_shared(fitting: PredictionTable, measuring: PredictionTable) -> PredictionTable:

@@ -22,7 +22,7 @@ from convzoo.conversion.preprocessing import describe_processor, processor_of
 from convzoo.conversion.reading import SHOWN, read_weights
 from convzoo.conversion.sources import Source, find_source
 from convzoo.environment import now
-from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json
+from convzoo.files import SCHEMA_VERSION, file_sha256, refuse_filled, write_folder, write_json
 from convzoo.imagenet_classes import imagenet_names, imagenet_numbers
 from convzoo.labels import unique_names
 from convzoo.layers import describe_network, image_shape
@@ -55,8 +55,7 @@ def convert(
         OSError: if files are missing, or the output exists or cannot be written.
     """
     output = Path(output).resolve()
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise FileExistsError(f"{output} must be new or an empty folder; choose another output")
+    refuse_filled(output)
     found = find_source(source, revision)
     path, origin, weights = read_weights(found.path)
     fmt, model = model_of_weights(weights, path, prelu=prelu)

@@ -21,7 +21,7 @@ import modeling
 from convzoo.conversion.converting import model_of_weights
 from convzoo.conversion.formats import FORMATS, Format
 from convzoo.conversion.preprocessing import describe_processor
-from convzoo.files import SCHEMA_VERSION, write_folder, write_json
+from convzoo.files import SCHEMA_VERSION, refuse_filled, write_folder, write_json
 from convzoo.labels import class_names
 from convzoo.model_names import loading_model
 from modeling import AlexNetConfig, CNNConfig, ConvZooConfig, ConvZooModel
@@ -66,8 +66,7 @@ def write_for(library: str, model: str, *, output: str | Path) -> tuple[str, dic
     if library not in LIBRARIES:
         raise ValueError(f"--to must be one of {', '.join(LIBRARIES)}; got {library!r}")
     output = Path(output).resolve()
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise FileExistsError(f"{output} must be new or an empty folder; choose another output")
+    refuse_filled(output)
     network = _load(model)
     processor = AutoImageProcessor.from_pretrained(model)
     architecture = _architecture(network, library, name=model)

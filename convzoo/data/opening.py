@@ -10,10 +10,10 @@ parquet files it knows the columns, and the rows are read with pyarrow (see `con
 import logging
 import posixpath
 import re
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from convzoo.data.classes import log_once
 from convzoo.data.columns import Columns
@@ -59,6 +59,20 @@ class DatasetReference:
     def columns(self) -> Columns:
         """The columns that were asked for."""
         return Columns(self.image_column, self.label_column)
+
+    def as_recorded(self, recorded: Mapping[str, Any]) -> "DatasetReference":
+        """Take configuration and revision of a dataset that a result describes, if it is this one.
+
+        Args:
+            recorded: what `Split.describe` gave, and the configuration.
+        """
+        on_hub = self.path == recorded.get("id")
+        known = on_hub or self.path == recorded.get("path")
+        return replace(
+            self,
+            name=(known and recorded.get("config")) or "",
+            revision=(on_hub and recorded.get("revision")) or "",
+        )
 
     @classmethod
     def of(cls, dataset: "str | DatasetReference") -> "DatasetReference":

@@ -34,6 +34,8 @@ from convzoo.evaluation.results import (
     DatasetFacts,
     EvalResult,
     ProtocolFacts,
+    is_chosen_among,
+    is_validation_share,
     read_results,
     record_result,
 )
@@ -279,7 +281,7 @@ def result_sentence(model: str, data: str, result: EvalResult) -> str:
     images = f"{dataset['num_samples']} images"
     if chosen := dataset.get("subset"):
         images = f"{dataset['num_samples']} of {chosen['of']} images"
-        if any(step.get("part") == "validation" for step in chosen["taken"]):
+        if is_validation_share(dataset):
             images = f"the validation share, {images},"
     images += chosen_among(dataset)
     top5 = metrics.get("top5_accuracy")
@@ -296,9 +298,8 @@ def result_sentence(model: str, data: str, result: EvalResult) -> str:
 
 def chosen_among(dataset: DatasetFacts) -> str:
     """Say among how many classes the model chose; "" where among all of its own."""
-    matching = dataset.get("class_matching", {})
-    if matching.get("restricted") or "map" in matching:
-        return f" among {matching['num_model_classes']} classes"
+    if is_chosen_among(dataset):
+        return f" among {dataset['class_matching']['num_model_classes']} classes"
     return ""
 
 

@@ -284,8 +284,14 @@ def find_data(result: EvalResult, request: Request, *, names: Sequence[str]) -> 
     for path in request.data:
         on_hub = path == recorded.get("id")
         where = f"{path} [{split}]"
+        given = DatasetReference(
+            path,
+            image_column=request.image_column,
+            label_column=request.label_column,
+            root=request.root,
+        )
         try:
-            source = open_split(_reference(result, request, path=path), split)
+            source = open_split(given.as_recorded(recorded), split)
             matched = _match_again(source, names, recorded)
             source = matched.source
         except (OSError, ValueError) as error:
@@ -323,20 +329,6 @@ def _match_again(source: Split, names: Sequence[str], recorded: DatasetFacts) ->
         by=by,
         same=same and same.of(source.label_names),
         restricted=restricted,
-    )
-
-
-def _reference(result: EvalResult, request: Request, *, path: str) -> DatasetReference:
-    """The dataset at a path, in the recorded configuration and revision if it is the recorded."""
-    recorded = result["dataset"]
-    known = path in (recorded.get("id"), recorded.get("path"))
-    return DatasetReference(
-        path=path,
-        name=(known and recorded.get("config")) or "",
-        revision=(path == recorded.get("id") and recorded.get("revision")) or "",
-        image_column=request.image_column,
-        label_column=request.label_column,
-        root=request.root,
     )
 
 

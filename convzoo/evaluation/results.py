@@ -496,6 +496,18 @@ def is_plain(protocol: ProtocolFacts) -> bool:
     return protocol["views"] == 1 and not any(protocol.get(key) for key in changed)
 
 
+def is_validation_share(dataset: DatasetFacts) -> bool:
+    """Tell whether images are those that the training of a model left out for validation."""
+    subset = dataset.get("subset")
+    return any(step.get("part") == "validation" for step in (subset["taken"] if subset else ()))
+
+
+def is_chosen_among(dataset: DatasetFacts) -> bool:
+    """Tell whether the model chose among other classes than its own: some, or sums of some."""
+    matching = dataset.get("class_matching", {})
+    return bool(matching.get("restricted")) or "map" in matching
+
+
 def readable_json(value: object, indent: int = 0) -> str:
     """Return JSON with a list or table on one line where it fits there; a class is a line, not six.
 

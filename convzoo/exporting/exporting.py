@@ -24,7 +24,7 @@ from convzoo.evaluation.exported_costs import costs_of_onnx, costs_of_program
 from convzoo.exporting import classify
 from convzoo.exporting.export_card import export_card
 from convzoo.exporting.programs import FILES, load_onnx, quantize, trace, write_onnx, write_program
-from convzoo.files import SCHEMA_VERSION, file_sha256, write_folder, write_json
+from convzoo.files import SCHEMA_VERSION, file_sha256, refuse_filled, write_folder, write_json
 from convzoo.images.decoding import open_rgb
 from convzoo.layers import image_shape
 from convzoo.model_names import file_of_model, weights_sha256
@@ -159,8 +159,7 @@ def export_text(facts: dict[str, Any]) -> str:
 def _check_options(output: Path, options: ExportOptions) -> None:
     if options.form not in FILES:
         raise ValueError(f"--format must be one of {', '.join(FILES)}; got {options.form!r}")
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise OSError(f"the output must be a new or empty folder; {output} exists. Name another")
+    refuse_filled(output)
     if not options.tolerance > 0:
         raise ValueError(f"--tolerance must be more than 0; got {options.tolerance}")
     if not 0 <= options.least_agreement <= 1:

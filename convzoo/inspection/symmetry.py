@@ -29,7 +29,7 @@ from convzoo.data.subset import subset
 from convzoo.evaluation.class_matching import match_classes
 from convzoo.evaluation.predicting import EvalStream
 from convzoo.evaluation.protocols import EvaluationProtocol
-from convzoo.files import SCHEMA_VERSION, write_folder, write_json
+from convzoo.files import SCHEMA_VERSION, refuse_filled, write_folder, write_json
 from convzoo.inspection.figures import headless_figure
 from convzoo.labels import class_names
 from convzoo.layers import image_shape
@@ -175,12 +175,8 @@ def show_symmetry(
         ValueError: if the model is no QLNet, and as `move` and `match_classes`.
         OSError: if the output exists or cannot be written.
     """
-    if (
-        output is not None
-        and output.exists()
-        and not (output.is_dir() and not any(output.iterdir()))
-    ):
-        raise FileExistsError(f"{output} must be new or an empty folder; choose another output")
+    if output is not None:
+        refuse_filled(output)
     model, processor = load_model(path)
     if not isinstance(model, QLNet):
         raise ValueError(

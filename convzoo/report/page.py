@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from convzoo.evaluation.prediction_table import PredictionTable
-from convzoo.evaluation.results import EvalResult
+from convzoo.evaluation.results import EvalResult, is_validation_share
 from convzoo.evaluation.statistics import accuracy_by_class, most_confused, wilson_interval
 from convzoo.report.illustrations import Illustration
 from convzoo.report.mistakes import ambiguous, confident_errors, confusion_matrix, doubtful_labels
@@ -200,9 +200,8 @@ def _images(result: EvalResult) -> str:
     number, subset = dataset["num_samples"], dataset.get("subset")
     if not subset:
         return f"all {count(number, 'image')}" if number > 1 else count(number, "image")
-    share = any(step.get("part") == "validation" for step in subset["taken"])
     part = f"{number:,} of {count(subset['of'], 'image')}"
-    return f"the validation share, {part}," if share else part
+    return f"the validation share, {part}," if is_validation_share(dataset) else part
 
 
 def _numbers(report: Report) -> list[Record]:

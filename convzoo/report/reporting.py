@@ -14,7 +14,13 @@ from convzoo.errors import expected_problem
 from convzoo.evaluation.prediction_file import read_recorded_predictions
 from convzoo.evaluation.prediction_table import PredictionTable
 from convzoo.evaluation.recorded_share import TRAIN_RESULTS
-from convzoo.evaluation.results import FILE, EvalResult, read_results, results_folder
+from convzoo.evaluation.results import (
+    FILE,
+    EvalResult,
+    is_validation_share,
+    read_results,
+    results_folder,
+)
 from convzoo.files import file_sha256, write_text
 from convzoo.model_names import load_model
 from convzoo.report.illustrations import Explainer, Illustration, illustrate
@@ -141,10 +147,7 @@ def was_trained_on(folder: Path, result: EvalResult) -> bool | None:
     dataset = result["dataset"]
     if not names & _names(dict(dataset)):
         return False
-    subset = dataset.get("subset")
-    taken = subset["taken"] if subset else []
-    left_out = any(step.get("part") == "validation" for step in taken)
-    return bool(dataset["split"] == split and not left_out)
+    return bool(dataset["split"] == split and not is_validation_share(dataset))
 
 
 def _names(dataset: dict[str, Any]) -> set[str]:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,8 @@ def open_recorded_data(
         raise FileNotFoundError("predictions files do not say where local images lie")
     if path != recorded.get("id") and not (data and data.path) and not Path(path).exists():
         raise FileNotFoundError(f"there is no folder or file {path}, which was evaluated")
-    known = path in (recorded.get("id"), recorded.get("path"))
-    return open_split(
-        DatasetReference(
-            path=path,
-            name=(known and recorded.get("config")) or "",
-            revision=(path == recorded.get("id") and recorded.get("revision")) or "",
-            root=data.root if data else "",
-            image_column=data.image_column if data else "",
-            label_column=data.label_column if data else "",
-        ),
-        str(recorded["split"]),
-    )
+    given = replace(data or DatasetReference(""), path=path)
+    return open_split(given.as_recorded(recorded), str(recorded["split"]))
 
 
 def read_images(
