@@ -30,6 +30,17 @@ def _as_talkative_as_before():
             os.environ[name] = value
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """On tensors this small, threads that wait for each other cost more than they save."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def colour_data(tmp_path_factory):
     """61 training and 23 test images of three classes, in 2 + 2 files of several row groups."""

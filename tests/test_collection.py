@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
 from hub_cards.evidence.folder import read_evidence
 from hub_cards.hub.collection import OUR_NOTE, collection_note
+from tests.support.clients import answering_client
 from tests.support.hub_server import HubServer
 from tests.support.model_folders import NUM_PARAMETERS, make_bare, make_model, put_results, result
 
@@ -21,25 +20,7 @@ NOTES = {
     "user/worst": f"30.80 % top-1 on Colours [test], {NUM_PARAMETERS} parameters",
 }
 
-# A client that does whatever it is told to on standard input, one JSON object a line.
-CLIENT = """
-import dataclasses, json, logging, os, sys
-from hub_cards.hub.collection import update_collection
-from hub_cards.hub.push_errors import PushError
-
-logging.basicConfig(stream=sys.stderr, level=logging.INFO)
-for line in sys.stdin:
-    arguments = json.loads(line)
-    token = arguments.pop("token")
-    os.environ.pop("HF_TOKEN", None)
-    if token:
-        os.environ["HF_TOKEN"] = token
-    try:
-        answer = dataclasses.asdict(update_collection(**arguments)) | {"reason": None}
-    except PushError as error:
-        answer = {"reason": error.reason, "message": str(error)}
-    print(json.dumps(answer), flush=True)
-"""
+CLIENT = "from hub_cards.hub.collection import update_collection as act"
 
 
 @pytest.fixture(scope="module")
@@ -60,29 +41,13 @@ def hub(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def update(hub, tmp_path_factory):
-    """A client that lives as long as these tests; all it ever said must hold no token."""
     home = tmp_path_factory.mktemp("client")
-    with (home / "stderr").open("w+") as said:
-        client = subprocess.Popen(
-            [sys.executable, "-c", CLIENT],
-            env=hub.environment(home),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
+    with answering_client(CLIENT, home, hub.environment(home)) as ask:
 
         def update(title, model_ids=ALL, token="hf_SecretOfUser", **options):
-            told = {"title": title, "model_ids": model_ids, "token": token, **options}
-            client.stdin.write(json.dumps(told) + "\n")
-            client.stdin.flush()
-            return json.loads(client.stdout.readline())
+            return ask(title=title, model_ids=model_ids, token=token, **options)
 
         yield update
-        client.communicate()
-        said.seek(0)
-        assert "Secret" not in said.read()
-        assert not (home / "outside").exists()
 
 
 def collections(hub, title, namespace="user"):

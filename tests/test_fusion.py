@@ -13,6 +13,8 @@ from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
 from modeling.modeling_convzoo import fold
 from tests.support.clients import run_as_stranger
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WIDTHS = st.sampled_from([4, 8, 12, 16])
 SHAPES = {
     "embedding_size": WIDTHS,
@@ -38,14 +40,6 @@ QLNETS = st.fixed_dictionaries(
         "depthwise_multiplier": st.integers(1, 3),
     }
 ).map(lambda fields: QLNet(QLNetConfig(**fields)))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def trained(model):

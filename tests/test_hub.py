@@ -25,6 +25,8 @@ from tests.support.golden_weights import checkerboard, golden, tensor
 from tests.support.hub_server import GUARD, HubServer
 from tests.support.images import COLOURS, coloured_images, write_split
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LABELS = {"id2label": dict(enumerate(COLOURS))}
 STAGES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 1]}
 ALEXNET = {"hidden_sizes": (8, 8, 8, 8, 8), "classifier_hidden_size": 16, "pooled_size": 2}
@@ -36,15 +38,6 @@ def hub(tmp_path_factory):
     tokens = {"hf_user": "user", "hf_other": "other"}
     with HubServer(tmp_path_factory.mktemp("hub"), tokens) as server:
         yield server
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As the clients, so that sums are taken in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def logits_of(model, processor, image):

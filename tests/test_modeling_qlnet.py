@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from modeling import QLNet, QLNetConfig
 from modeling.modeling_qlnet import DepthwiseConv2d, hardball
 from tests.support.golden_weights import golden, images, rotation, uniform, weights
+from tests.support.models import with_random_norms
 
 SMALL = {"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [1, 2, 2], "num_labels": 5}
 
@@ -322,19 +323,6 @@ def fold_batch_norms(model):
             if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
                 setattr(module, name, torch.nn.utils.fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, torch.nn.Identity())
-    return model
-
-
-def with_random_norms(model):
-    """Give batch norms statistics and weights that a mistake would show in."""
-    for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        for value, low, high in (
-            (norm.weight, 0.5, 1.5),
-            (norm.bias, -1, 1),
-            (norm.running_mean, -1, 1),
-            (norm.running_var, 0.5, 2),
-        ):
-            torch.nn.init.uniform_(value, low, high)
     return model
 
 

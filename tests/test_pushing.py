@@ -21,7 +21,7 @@ from PIL import Image
 from hub_cards.card.rendering import is_generated
 from hub_cards.evidence.weights import read_weights
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.support.clients import STRANGER
+from tests.support.clients import STRANGER, answering_client
 from tests.support.golden_weights import checkerboard
 from tests.support.hub_server import GUARD, HubServer
 from tests.support.images import COLOURS
@@ -48,25 +48,11 @@ REGULAR = [
 ]
 FILES = sorted(LFS + REGULAR)
 
-# A client that pushes whatever it is told to on standard input, one JSON object a line.
 PUSHER = """
-import dataclasses, json, logging, os, sys
-from hub_cards.hub.pushing import PushError, PushOptions, push_folder
+def act(folder, repo_id, **options):
+    from hub_cards.hub.pushing import push_folder
 
-logging.basicConfig(stream=sys.stderr, level=logging.INFO)
-for line in sys.stdin:
-    arguments = json.loads(line)
-    token = arguments.pop("token")
-    os.environ.pop("HF_TOKEN", None)
-    if token:
-        os.environ["HF_TOKEN"] = token
-    try:
-        where = arguments.pop("folder"), arguments.pop("repo_id")
-        done = push_folder(*where, options=PushOptions(**arguments))
-        answer = dataclasses.asdict(done) | {"reason": None}
-    except PushError as error:
-        answer = {"reason": error.reason, "exit_code": error.exit_code, "message": str(error)}
-    print(json.dumps(answer), flush=True)
+    return push_folder(folder, repo_id, options=PushOptions(**options))
 """
 
 
@@ -97,31 +83,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def push(hub, folder, tmp_path_factory):
-    """Push by a client that lives as long as these tests; all it ever said must hold no token."""
     home = tmp_path_factory.mktemp("pusher")
-    with (home / "stderr").open("w+") as said:
-        client = subprocess.Popen(
-            [sys.executable, "-c", PUSHER],
-            env=hub.environment(home),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
-        answers = []
+    with answering_client(PUSHER, home, hub.environment(home)) as ask:
 
         def push(repo_id, token="hf_SecretOfUser", folder=folder, **options):
-            told = options | {"repo_id": repo_id, "token": token, "folder": str(folder)}
-            client.stdin.write(json.dumps(told) + "\n")
-            client.stdin.flush()
-            answers.append(client.stdout.readline())
-            return json.loads(answers[-1])
+            return ask(repo_id=repo_id, token=token, folder=str(folder), **options)
 
         yield push
-        client.communicate()
-        said.seek(0)
-        assert "Secret" not in said.read() + "".join(answers)
-        assert not (home / "outside").exists()
 
 
 def commits(hub, repo_id, revision="main", kind="models"):

@@ -23,37 +23,20 @@ from hub_cards.card.validation import FRONT_MATTER, space_problems, split_card
 from hub_cards.hub.metric_spaces import build_metric
 from hub_cards.hub.spaces import build_space
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.support.clients import ROOT, STRANGER
+from tests.support.clients import ROOT, STRANGER, answering_client
 from tests.support.hub_server import GUARD, SPACE_README, HubServer
 from tests.support.images import COLOURS
 
 TOKENS = {"hf_SecretOfUser": "user", "hf_SecretReader": "user", "hf_SecretOfOther": "other"}
 METRIC = ROOT / "convzoo/evaluation/metrics/topk_accuracy"
 
-# A client that does whatever it is told to on standard input, one JSON object a line.
 PUSHER = """
-import dataclasses, json, logging, os, sys
-from hub_cards.hub.metric_spaces import push_metric
-from hub_cards.hub.push_errors import PushError
-from hub_cards.hub.pushing import PushOptions
-from hub_cards.hub.spaces import push_space
+def act(repo_id, folder=None, models=(), **options):
+    from hub_cards.hub.metric_spaces import push_metric
+    from hub_cards.hub.spaces import push_space
 
-logging.basicConfig(stream=sys.stderr, level=logging.INFO)
-for line in sys.stdin:
-    arguments = json.loads(line)
-    token = arguments.pop("token")
-    os.environ.pop("HF_TOKEN", None)
-    if token:
-        os.environ["HF_TOKEN"] = token
-    push = push_metric if "folder" in arguments else push_space
-    try:
-        what = arguments.pop("folder", None) or arguments.pop("models")
-        repo_id = arguments.pop("repo_id")
-        options = PushOptions(**arguments)
-        answer = dataclasses.asdict(push(what, repo_id, options=options)) | {"reason": None}
-    except PushError as error:
-        answer = {"reason": error.reason, "exit_code": error.exit_code, "message": str(error)}
-    print(json.dumps(answer), flush=True)
+    push = push_metric if folder else push_space
+    return push(folder or models, repo_id, options=PushOptions(**options))
 """
 
 # Runs app.py of the working directory where only the named modules can be imported.
@@ -108,34 +91,16 @@ def hub(tmp_path_factory, folder):
 
 @pytest.fixture(scope="module")
 def push(hub, tmp_path_factory):
-    """Push by a client that lives as long as these tests; all it ever said must hold no token."""
     home = tmp_path_factory.mktemp("pusher")
-    with (home / "stderr").open("w+") as said:
-        client = subprocess.Popen(
-            [sys.executable, "-c", PUSHER],
-            env=hub.environment(home),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
-        answers = []
+    with answering_client(PUSHER, home, hub.environment(home)) as ask:
 
         def push(repo_id, *models, token="hf_SecretOfUser", **options):
             what = {} if "folder" in options else {"models": models or ["user/colours"]}
-            told = {"repo_id": repo_id, "token": token} | what | options
-            client.stdin.write(json.dumps(told) + "\n")
-            client.stdin.flush()
-            answers.append(client.stdout.readline())
-            return json.loads(answers[-1])
+            return ask(repo_id=repo_id, token=token, **what, **options)
 
         yield push
-        client.communicate()
-        said.seek(0)
-        log = said.read()
-        assert "Secret" not in log + "".join(answers)
-        assert "user/hidden" in log and "needs a secret HF_TOKEN" in log
-        assert not (home / "outside").exists()
+    log = (home / "stderr").read_text()
+    assert "user/hidden" in log and "needs a secret HF_TOKEN" in log
 
 
 def text(hub, repo_id, name, revision="main"):

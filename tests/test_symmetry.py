@@ -21,20 +21,11 @@ from convzoo.inspection.symmetry import (
 from modeling import CNN, CNNConfig, ConvZooImageProcessor, QLNet, QLNetConfig
 from tests.support.clients import run
 from tests.support.images import COLOURS
+from tests.support.models import with_random_norms
 
 
 def random_qlnet(**fields):
-    """A QLNet whose batch norms have statistics and weights that a mistake would show in."""
-    model = QLNet(QLNetConfig(num_labels=3, stem="small", **fields)).eval()
-    for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        for value, low, high in (
-            (norm.weight, 0.5, 1.5),
-            (norm.bias, -1, 1),
-            (norm.running_mean, -1, 1),
-            (norm.running_var, 0.5, 2),
-        ):
-            torch.nn.init.uniform_(value, low, high)
-    return model
+    return with_random_norms(QLNet(QLNetConfig(num_labels=3, stem="small", **fields)).eval())
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)

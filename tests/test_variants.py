@@ -9,6 +9,8 @@ import modeling
 from modeling import AlexNetConfig, CNNConfig, QLNetConfig
 from tests.support.documents import Page
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STAGES = {"embedding_size": 4, "hidden_sizes": [8, 12], "depths": [2, 1], "num_labels": 5}
 NARROW = {"hidden_sizes": [4, 8, 8, 8, 12], "classifier_hidden_size": 16, "num_labels": 5}
 VARIANTS = {
@@ -28,15 +30,6 @@ VARIANTS = {
     "qlnet small": QLNetConfig(**STAGES, stem="small", depthwise_multiplier=3),
     "qlnet by hand": QLNetConfig(**STAGES, stem="small", layer_implementation="by_hand"),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """On tensors this small, threads that wait for each other cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=VARIANTS)

@@ -28,6 +28,8 @@ from modeling import (
 )
 from modeling.modeling_convzoo import PointwiseConv2d
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NARROW = {"stem": "small", "num_channels": 2, "num_labels": 5}
 STAGES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 1]}
 FAMILIES = {
@@ -39,15 +41,6 @@ FAMILIES = {
     ),
     "qlnet": (QLNet, QLNetConfig, {**NARROW, **STAGES}),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """On tensors this small, threads that wait for each other cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=FAMILIES)

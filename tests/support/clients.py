@@ -1,5 +1,6 @@
 """Programs that a test starts: this Python as a user, as a stranger and under the launcher."""
 
+import json
 import os
 import subprocess
 import sys
@@ -69,6 +70,56 @@ def train(recipe, *overrides, processes=1, **options):
     """`accelerate launch train_accelerate.py RECIPE OVERRIDES`; options are those of `run`."""
     script = (ROOT / "train_accelerate.py", recipe, *overrides)
     return run(*launch_arguments(processes, *script), **options)
+
+
+# A client that does what it is told on standard input, one JSON object a line: calls `act`.
+ANSWERING = """
+import dataclasses, json, logging, os, sys
+from hub_cards.hub.push_errors import PushError
+from hub_cards.hub.pushing import PushOptions
+
+logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+for line in sys.stdin:
+    arguments = json.loads(line)
+    token = arguments.pop("token")
+    os.environ.pop("HF_TOKEN", None)
+    if token:
+        os.environ["HF_TOKEN"] = token
+    try:
+        answer = dataclasses.asdict(act(**arguments)) | {"reason": None}
+    except PushError as error:
+        answer = {"reason": error.reason, "exit_code": error.exit_code, "message": str(error)}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@contextmanager
+def answering_client(code, home, environment):
+    """A client of the Hub that lives as long as the block; all it ever said must hold no token.
+
+    Yields a function that calls `act`, which the code defines, and returns its answer.
+    """
+    answers = []
+    with (home / "stderr").open("w") as said:
+        client = subprocess.Popen(
+            [sys.executable, "-c", code + ANSWERING],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+
+        def ask(**told):
+            client.stdin.write(json.dumps(told) + "\n")
+            client.stdin.flush()
+            answers.append(client.stdout.readline())
+            return json.loads(answers[-1])
+
+        yield ask
+        client.communicate()
+    assert "Secret" not in (home / "stderr").read_text() + "".join(answers)
+    assert not (home / "outside").exists()
 
 
 @contextmanager

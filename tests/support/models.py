@@ -3,6 +3,8 @@
 import zipfile
 from functools import cache
 
+import torch
+
 from modeling import AlexNet, AlexNetConfig
 from tests.support.golden_weights import GOLDEN, golden, weights
 
@@ -16,6 +18,19 @@ ORIGINALS = {
 def golden_alexnet(name):
     state = weights(golden(f"{name}.keys"))
     return AlexNet.from_pretrained(None, config=ORIGINALS[name](), state_dict=state)
+
+
+def with_random_norms(model):
+    """Give batch norms statistics and weights that a mistake would show in."""
+    for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        for value, low, high in (
+            (norm.weight, 0.5, 1.5),
+            (norm.bias, -1, 1),
+            (norm.running_mean, -1, 1),
+            (norm.running_var, 0.5, 2),
+        ):
+            torch.nn.init.uniform_(value, low, high)
+    return model
 
 
 def extract_published_folders(folder):
