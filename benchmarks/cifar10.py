@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 from convzoo.data.opening import open_split
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -99,9 +99,7 @@ def record(model: str, epochs: float, runs: list[dict]) -> dict:
     compiled = "" if "train.compile=false" in MODELS[model][2] else ", torch.compile"
     return {
         "what": f"{model} on CIFAR-10, {epochs:g} epochs, {threads}{compiled}",
-        "command": command_line("python benchmarks/cifar10.py"),
-        "date": now(),
-        "environment": describe_environment(),
+        **provenance(command_line("python benchmarks/cifar10.py")),
         "n": len(runs),
         "top1_accuracy_mean": round(statistics.mean(accuracies), 4),
         "top1_accuracy_standard_deviation": spread,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 from convzoo.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from convzoo.images.decoding import open_rgb
@@ -63,9 +63,7 @@ def main() -> None:
             name: row | {"of_preparation": round(row["milliseconds"] / preparation, 2)}
             for name, row in rows.items()
         },
-        "command": command_line("python benchmarks/corruption_cost.py"),
-        "date": now(),
-        "environment": describe_environment(),
+        **provenance(command_line("python benchmarks/corruption_cost.py")),
     }
     write_json(Path(args.output), content)
 

@@ -27,7 +27,7 @@ import torch
 from convzoo.comparison.paired_statistics import difference_interval, mcnemar_p_value
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.stream import eval_rows
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.evaluation.statistics import wilson_interval
 from convzoo.exporting.classify import Network, load_network, prepare
 from convzoo.exporting.exporting import CheckImages, ExportOptions, Format, export_model
@@ -75,9 +75,7 @@ def main() -> None:
     record = {
         "what": "exported networks beside their models, which are as loaded, in float32: largest "
         "difference of a logit and of a probability, and images whose first class is the same",
-        "command": command_line("python benchmarks/export_parity.py"),
-        "date": now(),
-        "environment": describe_environment(),
+        **provenance(command_line("python benchmarks/export_parity.py")),
         "onnxruntime": version("onnxruntime"),
         "photographs": Path(args.photographs).name,
         "images_for_ranges": RANGES,

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from convzoo.data.opening import open_split
 from convzoo.data.stream import eval_rows
-from convzoo.environment import describe_environment, now
+from convzoo.environment import provenance
 from convzoo.files import write_json
 from convzoo.images import turbojpeg
 from convzoo.images.crops import random_resized_box
@@ -64,9 +64,7 @@ def main() -> None:
         "data": Path(args.data).name,
         "fingerprint": open_split(args.data, "train").fingerprint,
         "photographs": Path(args.photographs).name if args.photographs else None,
-        "command": command(args),
-        "date": now(),
-        "environment": describe_environment(),
+        **provenance(command(args)),
         "threads": 1,
         "jpegs_are_decoded_only_where_cropped": turbojpeg.library() is not None,
         "scale": SCALE,

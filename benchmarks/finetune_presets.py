@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -222,9 +222,7 @@ def record(runs: list[dict], first_accuracy: float) -> dict:
     return {
         "what": "settings of convzoo finetune against their neighbours; accuracy on images that "
         "were not trained on",
-        "command": command_line("python benchmarks/finetune_presets.py"),
-        "date": now(),
-        "environment": describe_environment(),
+        **provenance(command_line("python benchmarks/finetune_presets.py")),
         "top1_accuracy_of_the_first_network_on_its_five_classes": first_accuracy,
         "summary": summary,
         "runs": runs,

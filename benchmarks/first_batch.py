@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from convzoo.data.remote import FOOTER_BYTES
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 from tests.support.hub_server import HubServer
 from tests.support.images import encode, write_split
@@ -84,9 +84,7 @@ def main() -> None:
         {
             "what": f"from opening {FILES} files of {runs[0]['file_bytes']:,} bytes on a loopback "
             f"Hub to the first batch of {BATCH} training crops, one process, no decoding workers",
-            "command": command_line("PYTHONPATH=. python benchmarks/first_batch.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("PYTHONPATH=. python benchmarks/first_batch.py")),
             "n": len(runs),
             "median_and_range": {
                 key: [choose(run[key] for run in runs) for choose in (statistics.median, min, max)]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 
 STANDS_ON = (
@@ -54,9 +54,7 @@ def main() -> None:
         Path(args.output),
         {
             "what": "processor seconds of whole processes, interleaved",
-            "command": command_line("PYTHONPATH=. python benchmarks/import_time.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("PYTHONPATH=. python benchmarks/import_time.py")),
             "n": args.rounds,
             "median_and_range": {
                 name: [choose(times) for choose in (statistics.median, min, max)]

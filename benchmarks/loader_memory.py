@@ -12,7 +12,7 @@ from convzoo.data.opening import open_split
 from convzoo.data.order import DataOrder
 from convzoo.data.share import Share
 from convzoo.data.stream import TrainStream, train_batches
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.settings import Augmentation, Preprocessing
@@ -51,9 +51,7 @@ def main() -> None:
         {
             "what": f"memory of the process and its workers in each epoch of {source.num_rows} "
             "images, MB; pages that they share count once, files do not count",
-            "command": command_line("python benchmarks/loader_memory.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("python benchmarks/loader_memory.py")),
             "image_megabytes": round(sum(source.group_bytes) / 1e6, 1),
             "shuffle_memory_mb": memory >> 20,
             "runs": runs,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 from convzoo.images.mixing import MixupCutmix
 from convzoo.recipe.settings import MONITORS
@@ -110,9 +110,7 @@ def main() -> None:
             "what": "processor time of a step with a monitor over that without, medians of "
             f"{args.steps} interleaved steps of {args.batch} images, each looked at; "
             f"relative_every_{EVERY} is computed from it, as steps between looks do nothing",
-            "command": command_line("python benchmarks/monitor_overhead.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("python benchmarks/monitor_overhead.py")),
             "torch_threads": torch.get_num_threads(),
             "steps": args.steps,
             "parameters": sum(p.numel() for p in variants["none"].model.parameters()),

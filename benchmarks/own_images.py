@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.evaluation.statistics import wilson_interval
 from convzoo.files import write_json
 
@@ -44,9 +44,7 @@ def main() -> None:
         ROOT / args.output,
         {
             "what": "the journey of docs/images.md on data/photos, from fresh weights",
-            "command": command_line("python benchmarks/own_images.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("python benchmarks/own_images.py")),
             "threads_of_torch": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
             "load_average_before": round(load, 1),
             "images_of_classes": counts,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import train_accelerate
 from convzoo.comparison.comparing import CompareOptions, compare_models
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.evaluation.evaluating import evaluate_folder
 from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.results import read_results
@@ -59,9 +59,7 @@ def main() -> None:
         ROOT / args.output.format(recipe=recipe),
         {
             "what": f"the network of recipes/{recipe}.toml, narrower, with PReLU and with ReLU",
-            "command": command_line("python benchmarks/prelu_or_relu.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("python benchmarks/prelu_or_relu.py")),
             "n": args.seeds,
             "settings": SETTINGS[recipe] + QUIET,
             "cpu_seconds": round(resource.getrusage(resource.RUSAGE_SELF).ru_utime, 1),

@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from convzoo.data.opening import open_split
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.evaluation.evaluating import evaluate_folder
 from convzoo.evaluation.prediction_file import read_predictions
 from convzoo.evaluation.protocols import EvaluationProtocol
@@ -75,9 +75,7 @@ def main() -> None:
             "largest_difference_of_a_loss": float(np.abs(predictions.loss - losses).max()),
         },
         "model": result["model"],
-        "command": command_line("python benchmarks/pretrained_onnx.py"),
-        "date": now(),
-        "environment": describe_environment(),
+        **provenance(command_line("python benchmarks/pretrained_onnx.py")),
     }
     write_json(Path(args.output), content)
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -74,9 +74,7 @@ def main() -> None:
         {
             "what": "losses and images per second, [median, least, most], of a training on several "
             "CPU processes; losses are rounded to 6 digits and compared with those of one process",
-            "command": command_line("PYTHONPATH=. python benchmarks/processes.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("PYTHONPATH=. python benchmarks/processes.py")),
             "n": args.rounds,
             "rows": rows,
         },

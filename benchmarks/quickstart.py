@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -32,9 +32,7 @@ def main() -> None:
         ROOT / args.output,
         {
             "what": "recipes/quickstart.toml: a small CNN on the embedded Fashion-MNIST sample",
-            "command": command_line("python benchmarks/quickstart.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("python benchmarks/quickstart.py")),
             "n": len(runs),
             "top1_accuracy_mean": round(statistics.mean(accuracies), 4),
             "top1_accuracy_standard_deviation": round(statistics.stdev(accuracies), 4),

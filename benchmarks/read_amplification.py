@@ -15,7 +15,7 @@ import numpy as np
 from convzoo.data.order import DataOrder
 from convzoo.data.share import Share
 from convzoo.data.stream import READ_AHEAD_STEPS
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 
 FILES, ROWS, GROUP_ROWS, GROUP_BYTES = 294, 1_281_167, 100, 11_000_000
@@ -62,9 +62,7 @@ def main() -> None:
             "layout": {"files": FILES, "rows": ROWS, "row_groups": len(sizes)},
             "row_group_megabytes": GROUP_BYTES / 1e6,
             "global_batch_size": BATCH,
-            "command": command_line("python benchmarks/read_amplification.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("python benchmarks/read_amplification.py")),
             "plans": plans,
         },
     )

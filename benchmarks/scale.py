@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.read_amplification import GROUP_BYTES, GROUP_ROWS, ROWS, Plan, imagenet_groups
 from convzoo.data.order import DataOrder
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 from convzoo.training.checkpointing import save_checkpoint
 from modeling import CNN, CNNConfig
@@ -136,9 +136,7 @@ def main() -> None:
         )
     for part in parts:
         content[part] = PARTS[part](args.runs, content) | {
-            "command": command_line("PYTHONPATH=. python benchmarks/scale.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("PYTHONPATH=. python benchmarks/scale.py")),
         }
         print(json.dumps(content[part], indent=2))
         write_json(output, content)

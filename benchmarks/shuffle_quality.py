@@ -16,7 +16,7 @@ import numpy as np
 
 from convzoo.data.order import DataOrder
 from convzoo.data.share import Share
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 
 CLASSES, PER_CLASS, GROUP_ROWS, GROUP_BYTES, FILE_GROUPS = 1000, 1281, 100, 11_000_000, 45
@@ -45,9 +45,7 @@ def main() -> None:
         Path(args.output),
         {
             "what": f"labels in batches of {BATCH} of class-sorted data, {BATCHES} batches",
-            "command": command_line("python benchmarks/shuffle_quality.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("python benchmarks/shuffle_quality.py")),
             "rows": rows,
         },
     )

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -72,9 +72,7 @@ def main() -> None:
         Path(args.output),
         {
             "what": "processor seconds of whole processes, in turns; ratios are after / before",
-            "command": command_line("python benchmarks/two_checkouts.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("python benchmarks/two_checkouts.py")),
             "before": commit.stdout.strip(),
             "n": args.rounds,
             "results": results,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -44,6 +44,23 @@ def describe_environment(*more_packages: str) -> dict[str, Any]:
         "versions": versions,
         "commit": _commit(),
     }
+
+
+class Provenance(TypedDict):
+    """What repeats a result, when it was made, and on which machine."""
+
+    command: str
+    date: str
+    environment: dict[str, Any]
+
+
+def provenance(command: str) -> Provenance:
+    """Say how, when and where a result was made: the part that all result files have.
+
+    Args:
+        command: what a person types to repeat it.
+    """
+    return {"command": command, "date": now(), "environment": describe_environment()}
 
 
 def now() -> str:

@@ -77,6 +77,17 @@ def load_model(
     return model.eval(), processor
 
 
+def load_processor(name: str, revision: str = "main") -> "BaseImageProcessor | None":
+    """Load the image processor of a model; None where it has none, as the original CNN."""
+    from transformers import AutoImageProcessor
+
+    try:
+        processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(name, revision=revision)
+    except OSError:
+        return None
+    return processor
+
+
 def file_of_model(name: str, file: str, revision: str = "") -> Path | None:
     """Find a file of a model; on the Hub it is downloaded, unless it is cached.
 

@@ -23,7 +23,7 @@ from convzoo.benchmarking.contestants import (
     shown_name,
 )
 from convzoo.benchmarking.timing import peak_bytes, ratios, time_in_turns
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import SCHEMA_VERSION, write_json
 from convzoo.inference import has_bfloat16_instructions
 from convzoo.layers import image_shape
@@ -98,9 +98,7 @@ def benchmark_model(name: str, options: BenchmarkOptions) -> dict[str, Any]:
         "allocator": ("kept" if kept else "default") if options.device == "cpu" else None,
         "bfloat16_instructions": has_bfloat16_instructions(torch.device(options.device)),
         "rows": rows,
-        "command": command_line("convzoo"),
-        "date": now(),
-        "environment": describe_environment(),
+        **provenance(command_line("convzoo")),
     }
     if Path(name).is_dir():
         write_json(Path(name) / FILE, result)

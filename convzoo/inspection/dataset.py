@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from convzoo.data.classes import log_classes
 from convzoo.data.opening import DatasetReference, open_splits
-from convzoo.environment import describe_environment, now
+from convzoo.environment import provenance
 from convzoo.files import SCHEMA_VERSION
 from convzoo.inspection.figures import contact_sheet, save_histograms
 from convzoo.inspection.survey import (
@@ -113,9 +113,7 @@ def inspect_dataset(
     report: DatasetReport = {
         "schema_version": SCHEMA_VERSION,
         "path": DatasetReference.of(dataset).path,
-        "command": command,
-        "date": now(),
-        "environment": describe_environment(),
+        **provenance(command),
         "splits": {split: survey.describe() for split, survey in surveys.items()},
         "duplicates": find_duplicates(surveys),
         "look_alike": find_likenesses(surveys),

@@ -20,7 +20,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModelForImageClassification,
     BaseImageProcessor,
     PreTrainedConfig,
@@ -32,7 +31,7 @@ import modeling
 from convzoo import health
 from convzoo.files import SCHEMA_VERSION
 from convzoo.inspection.activation_maps import draw_activations
-from convzoo.model_names import loading_model
+from convzoo.model_names import load_processor, loading_model
 from convzoo.training.devices import advise_precision, training_device
 
 
@@ -131,11 +130,7 @@ def inspect_model(
         ValueError: if it is no image classifier, or its weights do not fit.
     """
     model, has_weights = _load(path, revision or "main")
-    processor: BaseImageProcessor | None
-    try:
-        processor = AutoImageProcessor.from_pretrained(path, revision=revision or "main")
-    except OSError:  # weights of the original CNN come without one
-        processor = None
+    processor = load_processor(path, revision or "main")
     size = _input_size(processor, model.config)
     layers = count_layers(model, size)
     report: ModelReport = {

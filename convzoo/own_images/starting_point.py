@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
 import modeling
 from convzoo.conversion.starting_points import listed_place, weights_license
+from convzoo.model_names import load_processor
 from convzoo.recipe.settings import Preprocessing
 from convzoo.training.finetuning import find_start, pretrained_config, stage_of
 
@@ -66,11 +68,8 @@ def read_starting_point(path: str) -> StartingPoint:
 
 def _preprocessing(path: str) -> Preprocessing | None:
     """Read the settings of a processor; None where there is none."""
-    from transformers import AutoImageProcessor
-
-    try:
-        processor = AutoImageProcessor.from_pretrained(path)
-    except OSError:  # weights of the original CNN come without one
+    processor: Any = load_processor(path)
+    if processor is None:
         return None
     size, crop = dict(processor.size), dict(processor.crop_size or {})
     interpolation = INTERPOLATIONS.get(Image.Resampling(processor.resample).name)

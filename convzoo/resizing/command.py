@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from convzoo.data.opening import DatasetReference, leave_out_advice, open_splits
 from convzoo.data.split import Split
-from convzoo.environment import describe_environment, now
+from convzoo.environment import provenance
 from convzoo.files import locked_folder, write_json
 from convzoo.resizing.card import dataset_card
 from convzoo.resizing.rows import Presize, row_converter
@@ -155,9 +155,7 @@ def _new(splits: Sequence[Split], command: str, *, settings: Report, config: str
     return {
         "schema_version": 1,
         "settings": settings,
-        "command": command,
-        "date": now(),
-        "environment": describe_environment(),
+        **provenance(command),
         "duration_seconds": 0.0,
         "splits": {
             split.name: {"source": split.describe() | {"config": config or None}, "shards": []}

@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 import modeling
 from convzoo.conversion.starting_points import starting_folder, weights_license
-from convzoo.model_names import loading_model
+from convzoo.model_names import load_processor, loading_model
 from convzoo.recipe.rules import check_fields
 from convzoo.recipe.settings import Preprocessing, Recipe, family_fields, num_channels
 from modeling import ConvZooConfig, ConvZooModel
@@ -165,11 +165,8 @@ def _shapes(config: ConvZooConfig) -> dict[str, torch.Size]:
 
 def _warn_of_other_pixels(settings: Preprocessing, path: str, revision: str) -> None:
     """Warn where a pretrained model will see other pixels than those it was trained with."""
-    try:
-        processor = AutoImageProcessor.from_pretrained(path, revision=revision)
-    except OSError:  # weights of the original CNN come without one
-        return
-    if processor.num_channels != len(settings.mean):
+    processor: Any = load_processor(path, revision)
+    if processor is None or processor.num_channels != len(settings.mean):
         return
     for name, ours in (
         ("rescale_factor", settings.rescale_factor),
