@@ -26,7 +26,7 @@ from convzoo.data.opening import open_split
 from convzoo.data.stream import eval_rows
 from convzoo.environment import command_line, describe_environment, now
 from convzoo.evaluation.crop_settings import CropSettings
-from convzoo.evaluation.evaluating import evaluate_folder
+from convzoo.evaluation.evaluating import evaluate_model
 from convzoo.evaluation.fast_decoding import fast_processor
 from convzoo.evaluation.prediction_file import read_predictions
 from convzoo.evaluation.protocols import EvaluationProtocol
@@ -163,14 +163,12 @@ def compare_answers(name: str) -> dict[str, Any]:
             tables, results = [], []
             for fast in (False, True):
                 protocol = EvaluationProtocol(crop=crop, fast_decoding=fast)
-                results.append(
-                    evaluate_folder(
-                        str(folder),
-                        str(ROOT / "data/fashion-mnist"),
-                        split="test",
-                        command="",
-                        protocol=protocol,
-                    )
+                results += evaluate_model(
+                    str(folder),
+                    str(ROOT / "data/fashion-mnist"),
+                    split="test",
+                    command="",
+                    protocols=[protocol],
                 )
                 tables.append(read_predictions(folder / results[-1]["predictions"]["file"]))
             answers = [table.top_classes[:, 0] for table in tables]

@@ -17,7 +17,7 @@ from pathlib import Path
 import train_accelerate
 from convzoo.comparison.comparing import CompareOptions, compare_models
 from convzoo.environment import command_line, provenance
-from convzoo.evaluation.evaluating import evaluate_folder
+from convzoo.evaluation.evaluating import evaluate_model
 from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.results import read_results
 from convzoo.files import write_json
@@ -78,7 +78,7 @@ def train(recipe: str, network: str, *, folder: Path, data: str, seed: int) -> P
         path = str(ROOT / "recipes" / f"{recipe}.toml")
         train_accelerate.main([path, *SETTINGS[recipe], *QUIET, *activation, *run])
         protocol = EvaluationProtocol(batch_size=250, num_workers=0)
-        evaluate_folder(str(model), data, split="test", command="", protocol=protocol)
+        evaluate_model(str(model), data, split="test", command="", protocols=[protocol])
     return model
 
 

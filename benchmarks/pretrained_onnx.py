@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from convzoo.data.opening import open_split
 from convzoo.environment import command_line, provenance
-from convzoo.evaluation.evaluating import evaluate_folder
+from convzoo.evaluation.evaluating import evaluate_model
 from convzoo.evaluation.prediction_file import read_predictions
 from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.files import write_json
@@ -58,8 +58,8 @@ def main() -> None:
         hits["normalisation of ImageNet"] += int(others.argmax()) == label
     with tempfile.TemporaryDirectory() as folder:
         write_files(network, Path(folder))
-        result = evaluate_folder(
-            folder, args.data, split=args.split, command="", protocol=EvaluationProtocol()
+        (result,) = evaluate_model(
+            folder, args.data, split=args.split, command="", protocols=[EvaluationProtocol()]
         )
         predictions = read_predictions(Path(folder) / result["predictions"]["file"])
     same = int((predictions.top_classes[:, 0] == np.array(answers)).sum())

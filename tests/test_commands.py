@@ -155,14 +155,14 @@ def test_options_of_several_or_optional_values(typed, read):
 
 @pytest.fixture
 def evaluated(monkeypatch):
-    """What `evaluate_sizes` was called with, instead of an evaluation."""
+    """What `evaluate_model` was called with, instead of an evaluation."""
     calls = []
 
-    def evaluate_sizes(*arguments, **options):
+    def evaluate_model(*arguments, **options):
         calls.append((arguments, options))
         return [{"metrics": {}}]
 
-    monkeypatch.setattr(convzoo.evaluation.evaluating, "evaluate_sizes", evaluate_sizes)
+    monkeypatch.setattr(convzoo.evaluation.evaluating, "evaluate_model", evaluate_model)
     monkeypatch.setattr(evaluate, "is_main_process", lambda: True)
     return calls
 

@@ -9,7 +9,7 @@ from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageCla
 
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
-from convzoo.evaluation.evaluating import evaluate_folder
+from convzoo.evaluation.evaluating import evaluate_model
 from convzoo.evaluation.label_maps import LabelMap
 from convzoo.evaluation.protocols import EvaluationProtocol
 from convzoo.evaluation.remeasuring import (
@@ -130,7 +130,7 @@ def test_the_images_of_a_list_are_found_below_its_root_again(folder, tmp_path):
     listed.write_text("\n".join(lines))
     data = DatasetReference(str(listed), root=str(tmp_path / "my photos"))
     protocol = EvaluationProtocol(batch_size=4)
-    measured = evaluate_folder(str(folder), data, split="test", command="", protocol=protocol)
+    (measured,) = evaluate_model(str(folder), data, split="test", command="", protocols=[protocol])
     result = json.loads(json.dumps(measured))
     assert "must exist" in again(folder, result, listed)["reason"]
     answer = again(folder, result, listed, root=data.root)

@@ -41,15 +41,15 @@ def noise(count, seed):
 
 EVALUATE = """
 import sys
-from convzoo.evaluation.evaluating import evaluate_folder
+from convzoo.evaluation.evaluating import evaluate_model
 from convzoo.evaluation.protocols import EvaluationProtocol
 for data in sys.argv[2:]:
-    evaluate_folder(
+    evaluate_model(
         sys.argv[1],
         data,
         split="test",
         command="convzoo evaluate",
-        protocol=EvaluationProtocol(),
+        protocols=[EvaluationProtocol()],
     )
 """
 

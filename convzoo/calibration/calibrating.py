@@ -13,7 +13,7 @@ import numpy as np
 
 from convzoo.data.opening import DatasetReference, find_source
 from convzoo.evaluation.chosen_images import Choice
-from convzoo.evaluation.evaluating import evaluate_folder
+from convzoo.evaluation.evaluating import evaluate_model
 from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.prediction_file import read_recorded_predictions
 from convzoo.evaluation.prediction_table import PredictionTable
@@ -155,15 +155,16 @@ def _check_kind(folder: Path) -> None:
 def _result(folder: Path, split: str, options: CalibrateOptions) -> EvalResult:
     """Evaluate a split, "" for the validation share; or find its newest result with logits."""
     if options.data:
-        return evaluate_folder(
+        (result,) = evaluate_model(
             str(folder),
             options.data,
             split=split or "train",
             command=options.command,
-            protocol=options.protocol,
+            protocols=[options.protocol],
             choice=Choice(validation_share=not split),
             kept=Kept(logits=True),
         )
+        return result
     weights = folder / "model.safetensors"
     sha256 = file_sha256(weights) if weights.is_file() else ""
     found = [

@@ -47,53 +47,8 @@ DEFAULT_KEPT = Kept()
 OF_WEIGHTS = ("file", "sha256", "num_parameters")  # what a predictions file says of the model
 
 
-def evaluate_folder(
-    model_folder: str,
-    data: str | DatasetReference,
-    *,
-    split: str,
-    command: str,
-    protocol: EvaluationProtocol,
-    choice: Choice = WHOLE_SPLIT,
-    kept: Kept = DEFAULT_KEPT,
-    trust_remote_code: bool = False,
-) -> EvalResult:
-    """Evaluate a model, and record the result and its predictions in its folder.
-
-    An evaluation that was interrupted goes on where it stopped, if nothing has changed.
-
-    Args:
-        model_folder: a saved model; a Hub id is evaluated too, its result is only returned.
-        data: which dataset, as for `open_split`.
-        split: which split; of a validation share its own is taken.
-        command: what a reader types to repeat this.
-        protocol: how the images are shown.
-        choice: which images of the split.
-        kept: what is kept of the predictions, and where those of a model on the Hub.
-        trust_remote_code: run the code that a model on the Hub brings along.
-
-    Returns:
-        The entry of `eval_results.json`, on every process.
-
-    Raises:
-        ValueError: if the folder has results that cannot be read, and as `match_classes`,
-            `predict_to_file` and `open_recorded_share`.
-    """
-    (result,) = evaluate_sizes(
-        model_folder,
-        data,
-        split=split,
-        command=command,
-        protocols=[protocol],
-        choice=choice,
-        kept=kept,
-        trust_remote_code=trust_remote_code,
-    )
-    return result
-
-
-def evaluate_sizes(
-    model_folder: str,
+def evaluate_model(
+    model: str,
     data: str | DatasetReference,
     *,
     split: str,
@@ -103,31 +58,33 @@ def evaluate_sizes(
     kept: Kept = DEFAULT_KEPT,
     trust_remote_code: bool = False,
 ) -> list[EvalResult]:
-    """Evaluate a model by one protocol after another, such as several sizes.
+    """Evaluate a model by one protocol after another, and record results and predictions.
 
-    If this is interrupted, it goes on where it stopped: what it has finished is not measured again.
+    If this is interrupted, it goes on where it stopped, if nothing has changed: what it has
+    finished is not measured again.
 
     Args:
-        model_folder: as for `evaluate_folder`, as are all but the protocols.
-        data: see there.
-        split: see there.
-        command: see there.
-        protocols: how the images are shown.
-        choice: see there.
-        kept: see there.
-        trust_remote_code: see there.
+        model: as for `load_classifier`; results of a model without a folder are only returned.
+        data: which dataset, as for `open_split`.
+        split: which split; of a validation share its own is taken.
+        command: what a reader types to repeat this.
+        protocols: how the images are shown, such as in several sizes.
+        choice: which images of the split.
+        kept: what is kept of the predictions, and where those of a model on the Hub.
+        trust_remote_code: run the code that a model on the Hub brings along.
 
     Returns:
-        The entries, in the order of the protocols.
+        The entries of `eval_results.json`, in the order of the protocols, on every process.
 
     Raises:
-        ValueError: as `evaluate_folder`.
+        ValueError: if the folder has results that cannot be read, and as `match_classes`,
+            `predict_to_file` and `open_recorded_share`.
     """
     accelerator = Accelerator(mixed_precision="no")  # whatever `accelerate config` says
     results: list[EvalResult] = []
     finished: FinishedSizes | None = None
     for protocol in protocols:
-        classifier = load_classifier(model_folder, trust_remote_code=trust_remote_code)
+        classifier = load_classifier(model, trust_remote_code=trust_remote_code)
         if classifier.folder:
             read_results(classifier.folder)  # what cannot be added to stops here, not after hours
         classifier = prepare_classifier(classifier, protocol, accelerator.device)
@@ -216,7 +173,7 @@ def plan_evaluation(
 ) -> Task:
     """Open the images of an evaluation, and put together what it will say of itself.
 
-    Args and errors are those of `evaluate_folder`.
+    Args and errors are those of `evaluate_model`.
     """
     matched, dataset = open_images(classifier, data, split=split, choice=choice)
     source = matched.source

@@ -104,7 +104,7 @@ def measure_robustness(
 
     Raises:
         ValueError: if the model takes grey images, ten crops are asked for, results cannot be read,
-            the images change under way, and as `evaluate_folder`.
+            the images change under way, and as `evaluate_model`.
     """
     pairs = conditions.pairs()
     _check(classifier, protocol)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from convzoo.evaluation.chosen_images import Choice
-from convzoo.evaluation.evaluating import evaluate_folder
+from convzoo.evaluation.evaluating import evaluate_model
 from convzoo.evaluation.predicting import Kept
 from convzoo.evaluation.protocols import EvaluationProtocol
 
@@ -17,13 +17,14 @@ def evaluate(model_folder, data, **options):
     protocol = {key: options.pop(key) for key in PROTOCOL & options.keys()}
     choice = {key: options.pop(key) for key in CHOICE & options.keys()}
     kept = {key: options.pop(key) for key in KEPT & options.keys()}
-    return evaluate_folder(
+    (result,) = evaluate_model(
         str(model_folder),
         str(data),
         split="test",
         command="",
-        protocol=EvaluationProtocol(**{"batch_size": 4} | protocol),
+        protocols=[EvaluationProtocol(**{"batch_size": 4} | protocol)],
         choice=Choice(**choice),
         kept=Kept(**kept),
         **options,
     )
+    return result
