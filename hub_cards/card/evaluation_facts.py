@@ -1,8 +1,7 @@
 """Facts about the evaluations: results, weak classes, calibration, other images."""
 
-import re
-
 from hub_cards.card.formatting import (
+    HUB_ID,
     Rows,
     code,
     dataset_link,
@@ -22,7 +21,6 @@ from hub_cards.files import Record
 
 MAX_WEAK_ROWS = 5
 MAX_UNREADABLE = 10
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def accuracies(evidence: Evidence) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from hub_cards.evidence.folder import Evidence
 from hub_cards.files import Record
 
 Rows = list[tuple[str, str]]
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 def percent(fraction: float) -> str:

@@ -4,10 +4,10 @@ A setting that is off is not mentioned: recipe.toml, which the card links, has t
 """
 
 import math
-import re
 from pathlib import Path
 
 from hub_cards.card.formatting import (
+    HUB_ID,
     Rows,
     code,
     dataset_link,
@@ -23,7 +23,6 @@ from hub_cards.card.formatting import (
 from hub_cards.evidence.folder import Evidence
 from hub_cards.files import Record
 
-HUB_ID = r"\w[\w.-]*/[\w.-]+"
 MAX_PROGRESS_ROWS = 10
 OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW", "lamb": "LAMB"}
 DECAYED = {
@@ -72,7 +71,7 @@ def recipe_rows(evidence: Evidence) -> Rows:
 def base_model(evidence: Evidence) -> str | None:
     """The Hub id that a fine-tuning started from; None for a local folder or fresh weights."""
     pretrained = evidence.recipe.get("finetune", {}).get("pretrained") or ""
-    on_hub = re.fullmatch(HUB_ID, pretrained) and not Path(pretrained).exists()
+    on_hub = HUB_ID.fullmatch(pretrained) and not Path(pretrained).exists()
     return pretrained if on_hub else None
 
 

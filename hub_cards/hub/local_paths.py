@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from hub_cards.card.formatting import HUB_ID
 from hub_cards.files import json_text, replace_text
 
 # Keys of names, which are no paths even where they look so, as "/m/01g317" of Open Images.
 NAMES = frozenset(("classes", "confusions", "id2label", "label2id", "name", "predicted", "split"))
-HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 # A path within other text; not the part of a web address or of a relative path.
 WITHIN = re.compile(r"(?<![\w:/.~>\\-])(?:[A-Za-z]:\\[\w.$\\~-]+|/[\w.+@%~-]+(?:/[\w.+@%~-]*)+)")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
@@ -135,11 +136,11 @@ def _evidence_rows(
             "and, for a model on the Hub, push it again"
         )
     for result in evidence.eval_results:
-        dataset, metrics = result["dataset"], result["metrics"]
-        intervals = result.get("intervals_95") or {}
         processor = (result.get("protocol") or {}).get("image_processor") or evidence.preprocessor
-        top5 = metrics.get("top5_accuracy") if len(evidence.labels) > 5 else None
-        yield Row(
+        yield _measured_row(
+            result,
+            protocol=protocol_label(evidence, result),
+            has_top5=len(evidence.labels) > 5,
             model=link,
             name=name,
             family=evidence.model_type,
@@ -150,19 +151,29 @@ def _evidence_rows(
                 processor["crop_size"]["height"] if does(processor, "center_crop") else None,
                 processor["size"]["shortest_edge"] if does(processor, "resize") else None,
             ),
-            top1=_with_interval(metrics["top1_accuracy"], intervals.get("top1_accuracy")),
-            top5=None if top5 is None else _with_interval(top5, intervals.get("top5_accuracy")),
-            measured=True,
             license=plain(license),
-            setting=_setting(
-                _dataset_label(dataset),
-                config=dataset.get("config"),
-                split=dataset["split"],
-                num_samples=dataset["num_samples"],
-                protocol=protocol_label(evidence, result),
-            ),
-            fingerprint=dataset.get("fingerprint"),
         )
+
+
+def _measured_row(result: Record, *, protocol: str, has_top5: bool = True, **about: Any) -> Row:
+    """A row of a result, with the fields that say of which model it is."""
+    dataset, metrics = result["dataset"], result["metrics"]
+    intervals = result.get("intervals_95") or {}
+    top5 = metrics.get("top5_accuracy") if has_top5 else None
+    return Row(
+        top1=_with_interval(metrics["top1_accuracy"], intervals.get("top1_accuracy")),
+        top5=None if top5 is None else _with_interval(top5, intervals.get("top5_accuracy")),
+        measured=True,
+        setting=_setting(
+            _dataset_label(dataset),
+            config=dataset.get("config"),
+            split=dataset["split"],
+            num_samples=dataset["num_samples"],
+            protocol=protocol,
+        ),
+        fingerprint=dataset.get("fingerprint"),
+        **about,
+    )
 
 
 def _export_rows(folder: Path) -> Iterator[Row]:
@@ -175,14 +186,14 @@ def _export_rows(folder: Path) -> Iterator[Row]:
 
 def _other_row(name: str, result: Record, *, family: str = "") -> Row:
     """A row of a model that is no model folder; it says nothing of its licence."""
-    dataset, metrics, model = result["dataset"], result["metrics"], result["model"]
-    intervals = result.get("intervals_95") or {}
+    model, hub_id = result["model"], result["model"].get("name") or ""
     processor = (result.get("protocol") or {}).get("image_processor") or {}
-    top5, hub_id = metrics.get("top5_accuracy"), model.get("name") or ""
     shown = code(name)
     if hub_id.count("/") == 1:
         shown = link(plain(hub_id), f"https://huggingface.co/{hub_id}")
-    return Row(
+    return _measured_row(
+        result,
+        protocol=describe_protocol({}, result),
         model=shown,
         name=name,
         family=plain(family or model.get("format") or ""),
@@ -192,18 +203,7 @@ def _other_row(name: str, result: Record, *, family: str = "") -> Row:
             (processor.get("crop_size") or {}).get("height"),
             (processor.get("size") or {}).get("shortest_edge"),
         ),
-        top1=_with_interval(metrics["top1_accuracy"], intervals.get("top1_accuracy")),
-        top5=None if top5 is None else _with_interval(top5, intervals.get("top5_accuracy")),
-        measured=True,
         license="",
-        setting=_setting(
-            _dataset_label(dataset),
-            config=dataset.get("config"),
-            split=dataset["split"],
-            num_samples=dataset["num_samples"],
-            protocol=describe_protocol({}, result),
-        ),
-        fingerprint=dataset.get("fingerprint"),
     )
 
 
