@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def main() -> None:
     torch.set_num_threads(1)
     train, test = (read_split(args.data, split) for split in ("train", "test"))
     train = train[:: max(1, len(train) // args.images)][: args.images]
-    report = {
+    report: dict[str, Any] = {
         "what": f"top-1 accuracy of a small CNN on {len(test)} test images after {args.epochs} "
         f"epochs of {len(train)} images in crops of {args.crop} px, exact and fast crops",
         "data": Path(args.data).name,

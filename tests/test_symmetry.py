@@ -138,5 +138,6 @@ def test_without_data_noise_is_compared_and_nothing_is_written(folder):
     assert sorted(folder.rglob("*")) == before
     fields = {"embedding_size": 4, "hidden_sizes": [4], "depths": [1], "num_labels": 2}
     CNN(CNNConfig(**fields)).save_pretrained(folder / "cnn")
+    ConvZooImageProcessor().save_pretrained(folder / "cnn")
     with pytest.raises(ValueError, match="must be a QLNet.*; it is a cnn"):
         show_symmetry(str(folder / "cnn"), None, **none)

@@ -65,13 +65,14 @@ def with_options_of_groups(command: Callable[..., Any]) -> Callable[..., Any]:
         command: its parameters are annotated as Typer wants them, or with a dataclass whose fields
             are.
     """
-    groups: dict[str, type] = {}
+    groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        if not dataclasses.is_dataclass(parameter.annotation):
+        kind: Any = parameter.annotation
+        if not dataclasses.is_dataclass(kind):
             parameters.append(parameter)
             continue
-        groups[parameter.name] = kind = parameter.annotation
+        groups[parameter.name] = kind
         hints = get_type_hints(kind, include_extras=True)
         parameters += [
             inspect.Parameter(

@@ -55,11 +55,11 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
     ] = False,
     figures: Annotated[
         bool,
-        typer.Option(
+        options.flag(
             "--figures",
-            help="Draw accuracy over severity, a panel for each corruption, beside the result: "
+            "Draw accuracy over severity, a panel for each corruption, beside the result: "
             "robustness_results.png.",
-            rich_help_panel=options.OUTPUT,
+            panel=options.OUTPUT,
         ),
     ] = False,
     as_json: options.AsJson = False,

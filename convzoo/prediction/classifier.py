@@ -87,7 +87,7 @@ def load_classifier(
     """
     place = _checked_device(device)
     model, processor = load_model(name, trust_remote_code=trust_remote_code)
-    model = model.to(place)
+    model.to(place)  # type: ignore[arg-type]  # Transformers hides the types of PyTorch there
     kind = kind_of_scores(model.config)
     if calibrated and kind != "softmax":
         raise ValueError(
