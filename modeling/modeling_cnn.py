@@ -371,11 +371,13 @@ def gradients_by_parts(x: Tensor, grad: Tensor, slopes: Tensor) -> tuple[Tensor,
     zeros, ones = torch.zeros(channels), torch.ones(channels)
     sums = torch.zeros(channels)
     count = max(1, CACHED_BYTES // (x[0].numel() * x.element_size()))
+    scratch = torch.empty_like(x[:count])
     parts = zip(x.split(count), grad.split(count), grad_x.split(count), strict=True)
     for x_part, grad_part, result in parts:
-        positive = torch.ops.aten.threshold_backward(grad_part, x_part, 0)
-        negative = grad_part - positive  # grad where x <= 0, 0 elsewhere
-        torch.addcmul(positive, negative, slopes, out=result)
+        torch.ops.aten.threshold_backward(grad_part, x_part, 0, grad_input=result)
+        # grad where x <= 0, 0 elsewhere
+        negative = torch.sub(grad_part, result, out=scratch[: len(result)])
+        result.addcmul_(negative, slopes)
         sums += torch.ops.aten.native_batch_norm_backward(
             *(negative, x_part, ones, zeros, ones, None, None),
             *(False, 0.0, [False, True, False]),  # in evaluation mode, eps, only of the gain
