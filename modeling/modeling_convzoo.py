@@ -8,7 +8,7 @@ for the same network without its head: `ConvZooFeatures` and `ConvZooBackbone`.
 import copy
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
@@ -744,25 +744,36 @@ def fuse_pair(
 def computes_alone(block: nn.Module, layers: Collection[type[nn.Module]]) -> bool:
     """Say whether nobody sees how a block computes its output in evaluation on a CPU.
 
-    That is so without gradients, autocast, traces and hooks, and where each module in the block is
-    of the given types: not where PEFT wraps it, a parametrisation or pruning computes its weights
-    or accelerate loads them.
+    That is so without gradients and autocast, where its children `are_as_built`.
     """
     if block.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
+    return are_as_built(block.children(), layers, training=False)
+
+
+def are_as_built(
+    modules: Iterable[nn.Module], layers: Collection[type[nn.Module]], *, training: bool
+) -> bool:
+    """Say whether nobody changes or sees what modules compute, so that it can be done otherwise.
+
+    That is so without traces and hooks, where each of them, and each module in them, is of the
+    given types and in the given mode: not where PEFT wraps it, a parametrisation or pruning
+    computes its weights or accelerate loads them.
+    """
     if torch.compiler.is_compiling() or is_tracing():
         return False
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+    if any(getattr(torch_module, f"_global{name}") for name in HOOKS):
         return False
-    within = (module for child in block.children() for module in child.modules())
     return all(
         type(module) in layers
-        and not module.training
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
+        and module.training == training
+        and not any(getattr(module, name) for name in HOOKS)
         and "forward" not in vars(module)
-        for module in within
+        for outer in modules
+        for module in outer.modules()
     )
 
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 __all__ = ["ConvZooBackbone", "ConvZooFeatures", "ConvZooModel"]

@@ -23,6 +23,7 @@ from .modeling_convzoo import (
     ConvZooFeatures,
     ConvZooModel,
     PointwiseConv2d,
+    are_as_built,
     classifier_layer,
     computes_alone,
     fold,
@@ -89,10 +90,39 @@ class QLNetBlock(GradientCheckpointingLayer):
             return self.forward_folded(x, list(self.folded))
         if x.device.type == "cpu" and computes_alone(self, LAYERS):
             return self.forward_folded(x, self.fold_weights())
-        first, second = self.bn1(self.conv1(x)).chunk(2, dim=1)  # 2 * (N, width, H, W)
-        branch = self.bn2(self.conv2(first * second))  # (N, out_width, H / stride, W / stride)
-        x = self.bn3(self.conv3(branch)) + self.shortcut(x)  # (N, out_channels, ...)
+        if x.device.type == "cpu" and self.training and self.trains_by_parts():
+            branch = self.forward_by_parts(x)
+        else:
+            first, second = self.bn1(self.conv1(x)).chunk(2, dim=1)  # 2 * (N, width, H, W)
+            branch = self.bn2(self.conv2(first * second))  # (N, out_width, H / stride, ...)
+            branch = self.conv3(branch)
+        x = self.bn3(branch) + self.shortcut(x)  # (N, out_channels, ...)
         return x if isinstance(self.shortcut, nn.Identity) else hardball(x)
+
+    def trains_by_parts(self) -> bool:
+        """Say whether nobody sees how the branch computes what its last batch norm takes."""
+        norms = (self.bn1, self.bn2)
+        modules = (self.conv1, self.conv2, self.conv3, *norms)
+        usual = all(norm.momentum is not None and norm.track_running_stats for norm in norms)
+        return are_as_built(modules, LAYERS, training=True) and usual
+
+    def forward_by_parts(self, x: Tensor) -> Tensor:
+        """Compute the branch up to conv3 in training; no map is split, interleaved or joined."""
+        width = self.conv2.in_channels
+        first, second = (  # 2 * (N, width, H, W)
+            normalize_part(F.conv2d(x, self.conv1.weight[part]), self.bn1, part)
+            for part in (slice(width), slice(width, None))
+        )
+        outputs = self.conv2.outputs(first * second)
+        branch: Tensor | None = None
+        for i, output in enumerate(outputs):
+            part = slice(i, None, len(outputs))
+            output = normalize_part(output, self.bn2, part)
+            output = F.conv2d(output, self.conv3.weight[:, part])  # (N, out_channels, ...)
+            branch = output if branch is None else branch + output
+        for norm in (self.bn1, self.bn2):
+            cast(Tensor, norm.num_batches_tracked).add_(1)
+        return cast(Tensor, branch)
 
     def fold_weights(self) -> list[Tensor]:
         """Fold the batch norms into the convolutions.
@@ -308,6 +338,13 @@ def batch_norm(config: QLNetConfig, channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, config.batch_norm_eps, config.batch_norm_momentum)
 
 
+def normalize_part(x: Tensor, norm: nn.BatchNorm2d, part: slice) -> Tensor:
+    """Apply a batch norm in training to those of its channels that x, (N, C, H, W), has."""
+    statistics = (cast(Tensor, norm.running_mean)[part], cast(Tensor, norm.running_var)[part])
+    weight, bias = norm.weight[part], norm.bias[part]
+    return F.batch_norm(x, *statistics, weight, bias, True, norm.momentum or 0.0, norm.eps)
+
+
 def hardball(x: Tensor) -> Tensor:
     """Shrink the channel vector of each pixel to length sqrt(C) where it is longer.
 
@@ -337,20 +374,27 @@ class DepthwiseConv2d(nn.Conv2d):
         exporting = is_tracing() or torch.compiler.is_exporting()  # for any device
         if count == 1 or x.device.type != "cpu" or exporting:
             return super().forward(x)
+        outputs = self.outputs(x)
+        if x.stride(1) == 1:  # channels last
+            outputs = [output.movedim(1, -1) for output in outputs]
+            return torch.stack(outputs, -1).flatten(-2).movedim(-1, 1)
+        return torch.stack(outputs, 2).flatten(1, 2)
+
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """Compute the first output of each channel, the second, ...: (N, in_channels, ...)."""
+        count = self.out_channels // self.in_channels
         widen = x.dtype == torch.bfloat16 and self.stride[0] > 1
         dtype = torch.float32 if widen else x.dtype
         with torch.autocast("cpu", enabled=False):
             weight, wide = self.weight.to(dtype), x.to(dtype)
             # A bias is here where a batch norm was folded into the convolution.
             bias = None if self.bias is None else self.bias.to(dtype)
-            outputs = [
-                self._conv_forward(wide, weight[i::count], None if bias is None else bias[i::count])
+            return [
+                self._conv_forward(
+                    wide, weight[i::count], None if bias is None else bias[i::count]
+                ).to(x.dtype)
                 for i in range(count)
             ]
-        if x.stride(1) == 1:  # channels last
-            outputs = [output.movedim(1, -1) for output in outputs]
-            return torch.stack(outputs, -1).flatten(-2).movedim(-1, 1).to(x.dtype)
-        return torch.stack(outputs, 2).flatten(1, 2).to(x.dtype)
 
 
 # What a block consists of, as it was built.

@@ -6,9 +6,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from modeling import QLNet, QLNetConfig
-from modeling.modeling_qlnet import DepthwiseConv2d, hardball
+from modeling.modeling_qlnet import DepthwiseConv2d, QLNetBlock, hardball
 from tests.support.golden_weights import golden, images, rotation, uniform, weights
 from tests.support.models import with_random_norms
 
@@ -370,3 +371,58 @@ def test_depthwise_convolutions_can_be_mapped_over_a_batch_of_batches(layout):
     batches = torch.stack([torch.randn(2, 8, 9, 9).to(memory_format=layout) for _ in range(3)])
     expected = torch.stack([conv(batch) for batch in batches])
     assert torch.allclose(torch.func.vmap(conv)(batches), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("multiplier", [1, 2, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_training_by_parts_is_training_layer_by_layer(multiplier, layout):
+    torch.manual_seed(0)
+    fields = SMALL | {"stem": "small", "depthwise_multiplier": multiplier}
+    parts = QLNet(QLNetConfig(**fields)).double().train()
+    for norm in parts.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.weight.data.normal_()
+            norm.bias.data.normal_()
+    layers = copy.deepcopy(parts)
+    seen = []
+    for block in blocks_of(layers):  # somebody looks
+        block.conv2.register_forward_hook(lambda *given: seen.append(given[2]))
+    x, labels = torch.randn(4, 3, 32, 32).double().to(memory_format=layout), torch.arange(4)
+    for _ in range(2):
+        losses = [model(x, labels=labels).loss for model in (parts, layers)]
+        assert torch.isclose(*losses, rtol=1e-12)
+        for loss in losses:
+            loss.backward()
+    assert len(seen) == 2 * len(blocks_of(layers))
+    largest = max(value.grad.abs().max() for value in layers.parameters())
+    for (name, one), (_, other) in zip(
+        [*parts.named_parameters(), *parts.named_buffers()],
+        [*layers.named_parameters(), *layers.named_buffers()],
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12, msg=name)
+        if one.requires_grad:
+            assert (one.grad - other.grad).abs().max() < 1e-8 * largest, name
+
+
+def blocks_of(model):
+    return [module for module in model.modules() if isinstance(module, QLNetBlock)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda block: block.bn2.eval(),  # frozen
+        lambda block: setattr(block.bn1, "momentum", None),  # a mean over all batches
+        lambda block: setattr(block, "bn1", nn.SyncBatchNorm.convert_sync_batchnorm(block.bn1)),
+        lambda block: nn.utils.parametrizations.weight_norm(block.conv3),
+        lambda block: block.conv1.register_full_backward_hook(lambda *given: None),
+        lambda block: setattr(block.conv2, "forward", block.conv2.forward),
+    ],
+    ids=["frozen", "momentum", "synchronised", "parametrised", "hooked", "replaced"],
+)
+def test_layers_that_are_not_as_built_train_by_themselves(change):
+    block = blocks_of(QLNet(QLNetConfig(**SMALL)).train())[0]
+    assert block.trains_by_parts()
+    change(block)
+    assert not block.trains_by_parts()
