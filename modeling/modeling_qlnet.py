@@ -341,7 +341,8 @@ def batch_norm(config: QLNetConfig, channels: int) -> nn.BatchNorm2d:
 def normalize_part(x: Tensor, norm: nn.BatchNorm2d, part: slice) -> Tensor:
     """Apply a batch norm in training to those of its channels that x, (N, C, H, W), has."""
     statistics = (cast(Tensor, norm.running_mean)[part], cast(Tensor, norm.running_var)[part])
-    weight, bias = norm.weight[part], norm.bias[part]
+    # Channels last, PyTorch 2.13 reads weights that are not contiguous wrongly in the gradient.
+    weight, bias = norm.weight[part].contiguous(), norm.bias[part].contiguous()
     return F.batch_norm(x, *statistics, weight, bias, True, norm.momentum or 0.0, norm.eps)
 
 
