@@ -36,6 +36,8 @@ from .layers_by_hand import use_layers_by_hand
 # Before the names of weights, of torch.compile and of DistributedDataParallel.
 WRAPPERS = r"^(?:_orig_mod\.|module\.)+"
 NEW_CLASSIFIER = ["classifier.bias", "classifier.weight"]
+COUNTS_OF_AVERAGES = ["^n_averaged$"]  # of torch's AveragedModel, beside the averages
+COUNTS_OF_BATCHES = [r"\.num_batches_tracked$"]  # old files lack them; nothing here reads them
 IGNORED = -100  # label of rows that the loss leaves out, as in torch's cross_entropy
 
 
@@ -68,6 +70,7 @@ class ConvZooModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)  # type: ignore[assignment]  # a list would do, too
     supports_gradient_checkpointing = True
+    _keys_to_ignore_on_load_missing = COUNTS_OF_BATCHES
     accepts_loss_kwargs = False  # the Trainer must divide the loss by its accumulation steps
 
     @can_return_tuple  # type: ignore[untyped-decorator]  # of Transformers
@@ -180,7 +183,7 @@ class ConvZooModel(PreTrainedModel):
         # Files may have weights of layers of the head that this model lacks.
         own = {name.partition(".")[0] for name, _ in self.named_parameters()}
         absent = [rf"^{name}\." for name in self.head_layers if name not in own]
-        self._keys_to_ignore_on_load_unexpected = absent
+        self._keys_to_ignore_on_load_unexpected = [*absent, *COUNTS_OF_AVERAGES]
         super().post_init()  # type: ignore[no-untyped-call]  # in Transformers
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -37,6 +37,18 @@ def test_files_of_another_kind_are_refused_with_their_first_bytes(tmp_path, cont
     assert "weights_only" not in str(caught.value)  # PyTorch's advice would run the file
 
 
+@pytest.mark.parametrize("prefix", ["model.", "net.module.", "model._orig_mod.", "module."])
+def test_a_module_that_holds_the_network_is_left_out_of_names(tmp_path, prefix):
+    """As in checkpoints of Lightning, and of AveragedModel, which counts its updates."""
+    state = {f"{prefix}conv.weight": torch.ones(2), f"{prefix}fc.bias": torch.zeros(3)}
+    torch.save({"state_dict": state | {"n_averaged": torch.tensor(3)}}, tmp_path / "last.ckpt")
+    _, _, weights = read_weights(tmp_path / "last.ckpt")
+    assert list(weights) == ["conv.weight", "fc.bias"]
+    torch.save(state | {"loss.weight": torch.ones(3)}, tmp_path / "more.pt")
+    _, _, weights = read_weights(tmp_path / "more.pt")
+    assert "loss.weight" in weights and len(weights) == 3
+
+
 class MakesFolder:
     """Unpickling it runs code: it makes a folder."""
 

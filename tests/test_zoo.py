@@ -296,6 +296,18 @@ def test_names_of_parallel_training_load_and_are_saved_without_their_prefix(
         assert torch.equal(again(x).logits, model(x).logits)
 
 
+def test_counters_that_nothing_reads_may_be_there_or_not(model, x, tmp_path):
+    """Old files of PyTorch have no counts of batches; its averages count themselves."""
+    model.save_pretrained(tmp_path)
+    counts = {key for key in model.state_dict() if key.endswith("num_batches_tracked")}
+    state = {f"module.{key}": t for key, t in model.state_dict().items() if key not in counts}
+    save_file(state | {"n_averaged": torch.tensor(7)}, tmp_path / "model.safetensors")
+    again = type(model).from_pretrained(tmp_path)
+    assert all(again.state_dict()[key].item() == 0 for key in counts)
+    with torch.inference_mode():
+        assert torch.equal(again(x).logits, model(x).logits)
+
+
 def test_another_prefix_gets_the_mapping_that_takes_it_away(model, tmp_path):
     model.save_pretrained(tmp_path)
     state = {f"net.model.{key}": value for key, value in model.state_dict().items()}

@@ -17,10 +17,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from modeling.modeling_convzoo import WRAPPERS
+from modeling.modeling_convzoo import COUNTS_OF_AVERAGES, WRAPPERS
 
 # Where training scripts keep the weights in a checkpoint; moving averages first, as timm does.
 DICTIONARIES = ("state_dict_ema", "model_ema", "state_dict", "model")
+# Where modules of training frameworks, such as Lightning, keep their network.
+ATTRIBUTES = r"^(?:model|net|network|backbone|encoder|ema_model)\.(?:_orig_mod\.|module\.)*"
 SHOWN = 12  # names that an error message lists
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 STATES = re.compile("optimizer|scheduler|scaler|training_|rng_|random_")  # of trainings: no weights
@@ -35,7 +37,7 @@ def read_weights(source: Path) -> tuple[Path, str, dict[str, Tensor]]:
 
     Returns:
         The file, where in it the tensors were, in words, and the tensors by name without the
-        prefixes of torch.compile and DistributedDataParallel.
+        prefixes of torch.compile, DistributedDataParallel and modules that hold the network.
 
     Raises:
         ValueError: if the file is damaged, needs code of others, or holds no named tensors.
@@ -121,9 +123,16 @@ def _find_weights(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
             f"{', '.join(DICTIONARIES)}; it has {list(content)[:SHOWN]}"
         )
     weights = content[found[0]] if found else content
+    weights = {
+        name: tensor
+        for name, tensor in weights.items()
+        if not any(re.search(pattern, name) for pattern in COUNTS_OF_AVERAGES)
+    }
     stripped = {re.sub(WRAPPERS, "", name): tensor for name, tensor in weights.items()}
     if len(stripped) < len(weights):
         raise ValueError(f"{path} must name each tensor once, not also with a prefix")
+    if all(re.match(ATTRIBUTES, name) for name in stripped):
+        stripped = {re.sub(ATTRIBUTES, "", name): tensor for name, tensor in stripped.items()}
     others = f" (it also has {', '.join(found[1:])})" if len(found) > 1 else ""
     return f"its {found[0]}{others}" if found else "the whole file", stripped
 
