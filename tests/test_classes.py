@@ -7,6 +7,7 @@ from convzoo.data.classes import (
     check_mixed_labels,
     log_classes,
     sorted_labels,
+    unlabelled_splits,
 )
 from convzoo.data.opening import open_split
 from convzoo.data.subset import subset
@@ -17,6 +18,47 @@ def test_labels_are_sorted_by_value_or_as_text():
     assert sorted_labels([10, 9, -1, 9]) == [-1, 9, 10]
     assert sorted_labels(["10", "9", "b"]) == ["10", "9", "b"]
     assert sorted_labels([True, False, True]) == [False, True]
+
+
+def test_minus_one_is_a_class_unless_it_is_all_that_a_split_has():
+    for none in (-1, "-1", ""):
+        found = unlabelled_splits({"train": {0, 1}, "test": {none}, "more": {none}})
+        assert found == {"test", "more"}
+    for labels in ({"train": {-1, 1}, "test": {-1}}, {"train": {-1}}, {"a": {1}, "b": {-1}}):
+        assert unlabelled_splits(labels) == set()
+    assert unlabelled_splits({"train": {0, 1}, "test": set(), "more": {1}}) == set()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "save_to_disk", "list"])
+def test_an_unlabelled_test_split_adds_no_class(kind, tmp_path):
+    """Its -1 was a class of its own, the first: a network had an output more, and shifted ones."""
+    import datasets
+
+    images, labels = coloured_images(6, seed=0)
+    given = {"train": labels, "test": [-1] * 6}
+    path = tmp_path / "train.csv" if kind == "list" else tmp_path
+    for number, image in enumerate(images if kind == "list" else ()):
+        for split in given:
+            (tmp_path / f"{split}{number}.jpg").write_bytes(image)
+    if kind == "list":
+        for split, values in given.items():
+            rows = [f"{split}{number}.jpg,{label}" for number, label in enumerate(values)]
+            (tmp_path / f"{split}.csv").write_text("\n".join(["path,label", *rows]))
+    else:
+        features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
+        found = datasets.DatasetDict()
+        for split, values in given.items():
+            rows = {"image": [{"bytes": data, "path": None} for data in images], "label": values}
+            found[split] = datasets.Dataset.from_dict(rows, features=features)
+        if kind == "parquet":
+            for split, each in found.items():
+                each.to_parquet(tmp_path / f"{split}.parquet")
+        else:
+            found.save_to_disk(tmp_path)
+    train = open_split(str(path), "train")
+    assert train.label_names == ("0", "1", "2") and train.read_labels().tolist() == labels
+    with pytest.raises(ValueError, match=r"split 'test' of .* must (have labels|be rows with)"):
+        open_split(str(path), "test").read_labels()
 
 
 @pytest.mark.parametrize("name", ["", " \t", "a\nb", "a\rb", "a\u2028b", "x" * 201, "\udc80"])

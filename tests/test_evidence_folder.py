@@ -51,8 +51,15 @@ def drop_depths(folder):
 METRICS = {"top1_accuracy": 0.5}
 
 
+def make_run_of(folder):
+    """Put the model where trainings put it."""
+    (folder / "model").mkdir()
+    (folder / "config.json").rename(folder / "model" / "config.json")
+
+
 REFUSED = {
     "no folder": (shutil.rmtree, "model folder .* does not exist"),
+    "folder of a run": (make_run_of, r"the folder of a run; its model is in .*model\. Give that"),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "broken config": (lambda f: put(f, "config.json", "{"), "config.json must be valid JSON"),
     "list as config": (lambda f: put(f, "config.json", []), "must hold a JSON object; got list"),

@@ -89,8 +89,11 @@ def test_checkpoints_without_the_recipe_of_their_run_have_one(evaluated, tiny_re
     shutil.copytree(evaluated / "checkpoints", tmp_path / "copy" / "checkpoints")
     asked = ["data.eval_limit=5", "optimizer.learning_rate=0.5"]
     check_run_folder(tmp_path / "copy", load_recipe(tiny_recipe, asked[:1]))
-    with pytest.raises(ValueError, match="learning_rate: 0.05 -> 0.5"):
+    with pytest.raises(ValueError, match="learning_rate: 0.05 -> 0.5.*pretrained=.*step_00000002 "):
         check_run_folder(tmp_path / "copy", load_recipe(tiny_recipe, asked))
+    (tmp_path / "copy" / "checkpoints" / "step_00000002" / "recipe.toml").unlink()
+    with pytest.raises(ValueError, match="needs an empty run folder"):
+        check_run_folder(tmp_path / "copy", load_recipe(tiny_recipe, ["run.resume=never"]))
 
 
 def test_a_run_does_not_lie_among_its_images(tiny_recipe, colour_data, tmp_path):

@@ -3,7 +3,7 @@
 import functools
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from convzoo.data.split import Split
 logger = logging.getLogger(__name__)
 MAX_NAME_BYTES = 200  # a class is also the name of a file
 NAMES_SHOWN = 10
+NO_LABEL = ("-1", "")
 Label = str | int | bool
 
 
@@ -21,6 +22,37 @@ def sorted_labels(labels: Iterable[Label]) -> list[Label]:
     if all(isinstance(label, int) for label in different):
         return sorted(different)
     return sorted(different, key=str)
+
+
+def unlabelled_splits(labels: Mapping[str, Collection[Label]]) -> set[str]:
+    """Find the splits whose images have no labels, as test sets of contests are published.
+
+    All images of such a split have the label -1 or "", which those of no other split have: in
+    {-1, 1} and the like -1 is a class.
+
+    Args:
+        labels: the different labels of each split.
+    """
+    alone = {name: next(iter(values)) for name, values in labels.items() if len(values) == 1}
+    return {
+        name
+        for name, value in alone.items()
+        if str(value) in NO_LABEL
+        and all(value not in labels[other] for other in labels if other not in (name, *alone))
+        and len(alone) < len(labels)
+    }
+
+
+def labels_of_splits(labels: Mapping[str, Collection[Label]]) -> list[Label]:
+    """Sort the different labels of a dataset, without those that say that a split has none.
+
+    Args:
+        labels: the different labels of each split.
+    """
+    without = unlabelled_splits(labels)
+    return sorted_labels(
+        value for name, values in labels.items() if name not in without for value in values
+    )
 
 
 def check_class_names(names: Sequence[str], path: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from convzoo.data.classes import Label, log_once, sorted_labels
+from convzoo.data.classes import Label, labels_of_splits, log_once
 from convzoo.data.remote import READERS, read_file
 from convzoo.data.row_groups import FileFacts
 
@@ -87,7 +87,7 @@ def find_labels(
     *,
     wanted: str,
     files: Mapping[str, FileFacts],
-    values: Callable[[str], Iterable[Label]],
+    values: Callable[[str], Mapping[str, Collection[Label]]],
 ) -> Labels:
     """Find the column of labels, and the names of the classes.
 
@@ -99,7 +99,7 @@ def find_labels(
         features: columns of the dataset and their types.
         wanted: name of the column; the only one of class numbers, or the one called "label", if "".
         files: parquet files of the split and what their footers say; {} for files of other kinds.
-        values: reads the different values of a column in all splits.
+        values: reads the different values of a column in each split.
 
     Raises:
         ValueError: if there is none, more than one to choose from, or if files of the split number
@@ -111,7 +111,7 @@ def find_labels(
     column = wanted or ("label" if "label" in features and not known else "")
     if column in features and column not in known:
         _check_plain(path, column, feature=features[column])
-        found = tuple(sorted_labels(values(column)))
+        found = tuple(labels_of_splits(values(column)))
         log_once(
             f"{path}: column {column!r} has no class names; its {len(found)} values, sorted, are "
             f"the classes"
@@ -186,16 +186,19 @@ def _check_plain(path: str, column: str, *, feature: object) -> None:
         )
 
 
-def different_values(tables: Tables, column: str) -> set[Label]:
-    """Read the different values of a column of parquet files in all splits."""
+def different_values(tables: Tables, column: str) -> dict[str, set[Label]]:
+    """Read the different values of a column of parquet files in each split."""
     files = [file for files in tables.files.values() for file in files]
 
     def read(handle: IO[bytes]) -> set[Label]:
         return set(pq.read_table(handle, columns=[column])[0].unique().drop_null().to_pylist())
 
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda file: read_file(file, read), files)
-        return {label for labels in found for label in labels}
+        found = dict(zip(files, pool.map(lambda file: read_file(file, read), files), strict=True))
+    return {
+        split: {label for file in files for label in found[file]}
+        for split, files in tables.files.items()
+    }
 
 
 def _check_class_order(column: str, files: Mapping[str, FileFacts]) -> None:

@@ -12,8 +12,9 @@ from convzoo.data.cards import read_card
 from convzoo.data.classes import (
     check_class_names,
     check_mixed_labels,
+    labels_of_splits,
     log_once,
-    sorted_labels,
+    unlabelled_splits,
 )
 from convzoo.data.folder_layout import WANTED, Layout, Member, check_links, layout_by_position
 from convzoo.data.folder_listing import Listing
@@ -125,10 +126,14 @@ def listed_images(path: str, layout: Layout, name: str, *, wanted: str = WANTED)
     """
     check_split(name, layout, path)
     members = layout[name]
-    _check_labelled(members, name, path=path)
-    labels = sorted_labels(
-        member.label for each in layout.values() for member in each if member.label is not None
-    )
+    given = {
+        split: {member.label for member in each if member.label is not None}
+        for split, each in layout.items()
+    }
+    if name in unlabelled_splits(given):
+        members = [Member(member.file, None) for member in members]
+    _check_labelled(members, name, path=path, wanted=wanted)
+    labels = labels_of_splits(given)
     names = tuple(str(label) for label in labels)
     check_class_names(names, path)
     check_mixed_labels(names, path)
@@ -180,11 +185,12 @@ class UnlabelledSplitError(ValueError):
     """Says that images of a split have no class."""
 
 
-def _check_labelled(members: Sequence[Member], name: str, *, path: str) -> None:
+def _check_labelled(members: Sequence[Member], name: str, *, path: str, wanted: str) -> None:
     without = [member.file.path for member in members if member.label is None]
     if without:
         raise UnlabelledSplitError(
-            f"images of split {name!r} of {path} must lie as {WANTED}; got {len(without)} without "
-            f"a class, such as {without[0]}. Move them into folders of their classes, or use "
-            f"another split"
+            f"images of split {name!r} of {path} must {'lie as' if wanted is WANTED else 'be'} "
+            f"{wanted}; got {len(without)} without a class, such as {without[0]}. "
+            f"{'Move them into folders of' if wanted is WANTED else 'Give them'} their classes, or "
+            f"use another split"
         )

@@ -178,13 +178,15 @@ class SavedSource:
             rows=rows,
         )
 
-    def _values(self, column: str) -> set[Label]:
-        """Read the different values of a column in all splits."""
-        found: set[Label] = set()
-        for folder in self.folders.values():
-            files, _ = _files(folder)
-            found |= set(open_batches(files).column(column).unique().drop_null().to_pylist())
-        return found
+    def _values(self, column: str) -> dict[str, set[Label]]:
+        """Read the different values of a column in each split."""
+        columns = {
+            split: open_batches(_files(folder)[0]).column(column)
+            for split, folder in self.folders.items()
+        }
+        return {
+            split: set(each.unique().drop_null().to_pylist()) for split, each in columns.items()
+        }
 
 
 def _files(folder: Path) -> tuple[tuple[str, ...], np.ndarray | None]:

@@ -79,19 +79,20 @@ def check_run_folder(folder: Path, recipe: Recipe) -> None:
     began = [*folder.glob("model"), *sorted(folder.glob("checkpoints/step_*"), reverse=True)]
     if not (began or read_metrics(folder / "metrics.jsonl")):
         return  # nothing that another recipe could spoil
-    # Each has its own, where that of the run was deleted or the checkpoints were copied.
-    found = (part / "recipe.toml" for part in (folder, *began))
-    saved = next((path for path in found if path.is_file()), None)
-    if saved is None:
-        return
     if recipe.run.resume == "never":
         raise ValueError(
             f"run.resume='never' needs an empty run folder; {folder} has a run. Delete it, or set "
             f"run.name"
         )
+    # Each has its own, where that of the run was deleted or the checkpoints were copied.
+    found = (part / "recipe.toml" for part in (folder, *began))
+    saved = next((path for path in found if path.is_file()), None)
+    if saved is None:
+        return
     differences = recipe_differences(load_recipe(saved), recipe)
     if differences:
         raise ValueError(
             f"{folder} was made with another recipe ({'; '.join(differences)}). Set run.name for a "
-            f"new run, or delete the folder"
+            f"new run, which finetune.pretrained={began[0] if began else 'MODEL'} can start from "
+            f"these weights; or delete the folder"
         )

@@ -39,6 +39,11 @@ def read_required_json(folder: Path, name: str) -> Record:
         ValueError: as for `read_json`.
     """
     value = read_json(folder, name)
+    if value is None and (folder / "model" / name).is_file():
+        raise FileNotFoundError(
+            f"{name} is missing in {folder}, which is the folder of a run; its model is in "
+            f"{folder / 'model'}. Give that."
+        )
     if value is None:
         raise FileNotFoundError(
             f"{name} is missing in {folder}; a card describes a finished model folder. "
