@@ -14,6 +14,12 @@ from convzoo.images.mixing import MixupCutmix
 from convzoo.images.ten_crop import ten_crop
 
 
+def mixing_of(**settings):
+    """A mixing that does nothing but what is set."""
+    nothing = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "probability": 1.0, "label_smoothing": 0.0}
+    return MixupCutmix(**{**nothing, "switch_probability": 0.5, "num_labels": 10} | settings)
+
+
 @pytest.mark.parametrize(
     ("probability", "area", "ratio", "max_count"),
     [(0.25, (0.02, 0.33), (0.3, 3.3), 1), (0.4, (0.02, 1 / 3), (0.3, 1 / 0.3), 3)],
@@ -120,15 +126,7 @@ def levels(count, height=20, width=30):
 @pytest.mark.parametrize("mode", ["batch", "elem", "pair"])
 @pytest.mark.parametrize("rows", [8, 5, 1])
 def test_mixup_blends_images_and_labels_by_the_same_share(mode, rows):
-    mixing = MixupCutmix(
-        mixup_alpha=0.4,
-        cutmix_alpha=0.0,
-        probability=1.0,
-        switch_probability=0.5,
-        label_smoothing=0.0,
-        num_labels=rows,
-        mode=mode,
-    )
+    mixing = mixing_of(mixup_alpha=0.4, num_labels=rows, mode=mode)
     pixels, targets = mixing(levels(rows), torch.arange(rows), np.random.default_rng(1))
     assert pixels.shape == (rows, 3, 20, 30) and targets.shape == (rows, rows)
     assert torch.allclose(targets.sum(dim=1), torch.ones(rows))
@@ -148,15 +146,7 @@ def test_mixup_blends_images_and_labels_by_the_same_share(mode, rows):
 def test_cutmix_labels_are_the_shares_of_the_real_area(mode):
     boxes = 0
     for seed in range(20):
-        mixing = MixupCutmix(
-            mixup_alpha=0.0,
-            cutmix_alpha=1.0,
-            probability=1.0,
-            switch_probability=0.5,
-            label_smoothing=0.0,
-            num_labels=6,
-            mode=mode,
-        )
+        mixing = mixing_of(cutmix_alpha=1.0, num_labels=6, mode=mode)
         pixels, targets = mixing(levels(6), torch.arange(6), np.random.default_rng(seed))
         for row in range(6):
             own, other = pixels[row, 0] == row, pixels[row, 0] == 5 - row
@@ -172,27 +162,15 @@ def test_cutmix_labels_are_the_shares_of_the_real_area(mode):
 
 def test_mixing_draws_as_its_definition_says():
     rng = np.random.default_rng(0)
-    shares, boxes = MixupCutmix(
-        mixup_alpha=0.2,
-        cutmix_alpha=0.0,
-        probability=0.8,
-        switch_probability=0.5,
-        label_smoothing=0.0,
-        num_labels=10,
-    ).draw(20_000, (224, 224), rng)
+    shares, boxes = mixing_of(mixup_alpha=0.2, probability=0.8).draw(20_000, (224, 224), rng)
     assert (boxes[:, 1] == boxes[:, 0]).all()
     assert (shares == 1).mean() == pytest.approx(0.2, abs=0.03)  # Beta(0.2, 0.2) reaches 1 as well
     # Unmixed in 0.2, else Beta(0.2, 0.2) of mean 1/2 and variance 1 / (4 * 1.4).
     assert shares.mean() == pytest.approx(0.6, abs=0.01)
     assert (shares**2).mean() == pytest.approx(0.2 + 0.8 * (1 / 5.6 + 0.25), abs=0.01)
-    _, boxes = MixupCutmix(
-        mixup_alpha=0.2,
-        cutmix_alpha=1.0,
-        probability=1.0,
-        switch_probability=0.3,
-        label_smoothing=0.0,
-        num_labels=10,
-    ).draw(20_000, (224, 224), rng)
+    _, boxes = mixing_of(mixup_alpha=0.2, cutmix_alpha=1.0, switch_probability=0.3).draw(
+        20_000, (224, 224), rng
+    )
     top, bottom, _, _ = boxes.T
     assert (bottom > top).mean() == pytest.approx(0.3, abs=0.01)
     assert boxes.min() == 0 and boxes.max() == 224
@@ -201,14 +179,7 @@ def test_mixing_draws_as_its_definition_says():
     sides = (bottom - top)[bottom > top] / 224
     assert sides.mean() == pytest.approx(2 / 3 - 1 / 8, abs=0.01)
     # A side is rounded down, so of 4 pixels at most 3; as in timm's rand_bbox an odd one loses one.
-    _, boxes = MixupCutmix(
-        mixup_alpha=0.0,
-        cutmix_alpha=1.0,
-        probability=1.0,
-        switch_probability=0.5,
-        label_smoothing=0.0,
-        num_labels=10,
-    ).draw(1000, (4, 4), rng)
+    _, boxes = mixing_of(cutmix_alpha=1.0).draw(1000, (4, 4), rng)
     assert (boxes[:, 1] - boxes[:, 0]).max() == 2
 
 
@@ -216,14 +187,7 @@ def test_label_smoothing_is_spread_before_mixing():
     # timm's mixup_target([0, 1, 1, 3], 4 classes, lambda 0.3, smoothing 0.1).
     expected = [[0.295, 0.025, 0.025, 0.655], [0.025, 0.925, 0.025, 0.025]]
     expected += [[0.025, 0.925, 0.025, 0.025], [0.655, 0.025, 0.025, 0.295]]
-    mixing = MixupCutmix(
-        mixup_alpha=1.0,
-        cutmix_alpha=0.0,
-        probability=1.0,
-        switch_probability=0.5,
-        label_smoothing=0.1,
-        num_labels=4,
-    )
+    mixing = mixing_of(mixup_alpha=1.0, label_smoothing=0.1, num_labels=4)
     mixing.draw = lambda *_: (np.array([0.3]), np.zeros((1, 4), int))
     _, targets = mixing(levels(4), torch.tensor([0, 1, 1, 3]), np.random.default_rng(0))
     assert torch.allclose(targets, torch.tensor(expected))
@@ -231,14 +195,9 @@ def test_label_smoothing_is_spread_before_mixing():
 
 def test_a_batch_that_is_not_mixed_stays_as_it_is():
     pixels = torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
-    mixed, targets = MixupCutmix(
-        mixup_alpha=0.2,
-        cutmix_alpha=1.0,
-        probability=0.0,
-        switch_probability=0.5,
-        label_smoothing=0.0,
-        num_labels=3,
-    )(pixels, torch.tensor([0, 2, 1, 1]), np.random.default_rng(0))
+    mixed, targets = mixing_of(mixup_alpha=0.2, cutmix_alpha=1.0, probability=0.0, num_labels=3)(
+        pixels, torch.tensor([0, 2, 1, 1]), np.random.default_rng(0)
+    )
     assert torch.equal(mixed, pixels)
     assert mixed.is_contiguous(memory_format=torch.channels_last)
     assert targets.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0]]
@@ -246,24 +205,9 @@ def test_a_batch_that_is_not_mixed_stays_as_it_is():
 
 def test_wrong_mixing_settings_are_explained():
     with pytest.raises(ValueError, match="mixup_alpha and cutmix_alpha must be .* got 0.0 and 0"):
-        MixupCutmix(
-            mixup_alpha=0.0,
-            cutmix_alpha=0,
-            probability=1.0,
-            switch_probability=0.5,
-            label_smoothing=0.0,
-            num_labels=10,
-        )
+        mixing_of(cutmix_alpha=0)
     with pytest.raises(ValueError, match="batch, elem or pair; got 'half'"):
-        MixupCutmix(
-            mixup_alpha=0.2,
-            cutmix_alpha=1.0,
-            probability=1.0,
-            switch_probability=0.5,
-            label_smoothing=0.0,
-            num_labels=10,
-            mode="half",
-        )
+        mixing_of(mixup_alpha=0.2, cutmix_alpha=1.0, mode="half")
 
 
 def test_ten_crops_come_in_torchvisions_order():

@@ -5,14 +5,9 @@ import torch
 
 from modeling import AlexNet, AlexNetConfig
 from tests.support.golden_weights import golden, images
-from tests.support.models import ORIGINALS, golden_alexnet
+from tests.support.models import ORIGINALS, golden_alexnet, relative_error
 
 SMALL = {"hidden_sizes": [8, 12, 16, 12, 8], "classifier_hidden_size": 16, "num_labels": 5}
-
-
-def relative_error(actual, expected):
-    expected = torch.as_tensor(expected, dtype=torch.float64)
-    return ((actual.double() - expected).abs().max() / expected.abs().max()).item()
 
 
 def ten_crops(x, size=224):

@@ -25,6 +25,7 @@ from tests.support.golden_weights import (
     uniform,
     weights,
 )
+from tests.support.models import check_training_step, relative_error
 
 VARIANTS = {
     "cnn_prelu": {},
@@ -56,11 +57,6 @@ def golden_cnn(variant):
         for key, (name, shape) in variant_keys(variant).items()
     }
     return CNN.from_pretrained(None, config=CNNConfig(**VARIANTS[variant]), state_dict=state)
-
-
-def relative_error(actual, expected):
-    expected = torch.as_tensor(expected, dtype=torch.float64)
-    return ((actual.double() - expected).abs().max() / expected.abs().max()).item()
 
 
 def test_the_golden_weight_recipe_is_the_published_one():
@@ -105,26 +101,11 @@ def test_state_dict_names_and_shapes_are_the_published_ones(variant):
 
 
 def test_gradients_and_running_statistics_equal_the_original():
-    expected = golden("cnn_prelu.train")
     model = golden_cnn("cnn_prelu").double().train()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.01  # that of the original's run
-    output = model(images(), labels=torch.tensor(expected["labels"]))
-    output.loss.backward()
-    assert output.loss.item() == pytest.approx(expected["loss"], rel=1e-8)
-    assert relative_error(output.logits[:, :8], expected["logits_first8"]) < 1e-6
-    norms = {key: value.grad.norm().item() for key, value in model.named_parameters()}
-    assert norms == pytest.approx(expected["gradient_norms"], rel=1e-5, abs=1e-9)
-    assert all(norms[key] < 1e-9 for key in expected["zero_gradients"])
-    total = torch.tensor(list(norms.values())).norm().item()
-    assert total == pytest.approx(expected["total_gradient_norm"], rel=1e-5)
-    buffers = {
-        key: value.norm().item()
-        for key, value in model.named_buffers()
-        if value.is_floating_point()
-    }
-    assert buffers == pytest.approx(expected["buffer_norms"], rel=1e-5)
+    check_training_step(model, golden("cnn_prelu.train"))
 
 
 # The format of the published checkpoint -------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import nn
 from modeling import QLNet, QLNetConfig
 from modeling.modeling_qlnet import DepthwiseConv2d, QLNetBlock, hardball
 from tests.support.golden_weights import golden, images, rotation, uniform, weights
-from tests.support.models import with_random_norms
+from tests.support.models import check_training_step, relative_error, with_random_norms
 
 SMALL = {"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [1, 2, 2], "num_labels": 5}
 
@@ -27,11 +27,6 @@ def qlnet():
 def qlnet_logits(qlnet):
     with torch.inference_mode():
         return qlnet(images()).logits
-
-
-def relative_error(actual, expected):
-    expected = torch.as_tensor(expected, dtype=torch.float64)
-    return ((actual.double() - expected).abs().max() / expected.abs().max()).item()
 
 
 def largest_change(model, logits):
@@ -72,23 +67,7 @@ def test_the_10m_variant_has_its_number_of_weights_and_widths():
 
 
 def test_gradients_and_running_statistics_equal_the_original(qlnet):
-    expected = golden("qlnet_v0.train")
-    model = copy.deepcopy(qlnet).train()
-    output = model(images(), labels=torch.tensor(expected["labels"]))
-    output.loss.backward()
-    assert output.loss.item() == pytest.approx(expected["loss"], rel=1e-8)
-    assert relative_error(output.logits[:, :8], expected["logits_first8"]) < 1e-6
-    norms = {key: value.grad.norm().item() for key, value in model.named_parameters()}
-    assert norms == pytest.approx(expected["gradient_norms"], rel=1e-5, abs=1e-9)
-    assert all(norms[key] < 1e-9 for key in expected["zero_gradients"])
-    total = torch.tensor(list(norms.values())).norm().item()
-    assert total == pytest.approx(expected["total_gradient_norm"], rel=1e-5)
-    buffers = {
-        key: value.norm().item()
-        for key, value in model.named_buffers()
-        if value.is_floating_point()
-    }
-    assert buffers == pytest.approx(expected["buffer_norms"], rel=1e-5)
+    check_training_step(copy.deepcopy(qlnet).train(), golden("qlnet_v0.train"))
 
 
 # The symmetry ---------------------------------------------------------------------------------

@@ -5,31 +5,22 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from hub_cards.cli import options
 from hub_cards.cli.command import Command
-from hub_cards.cli.options import (
-    PUSH_STATUSES,
-    CreatePr,
-    DryRun,
-    Json,
-    ModelFolder,
-    Private,
-    Quiet,
-    Revision,
-)
 from hub_cards.cli.publishing import publish
 from hub_cards.cli.terminal import Terminal
 
 
 def _push(  # noqa: PLR0913  # typer makes an option of each
     *,
-    folder: ModelFolder,
+    folder: options.ModelFolder,
     repo_id: Annotated[
         str, Argument(metavar="USER/NAME", help="where to; created if it is not there")
     ],
-    private: Private = False,
-    revision: Revision = None,
-    create_pr: CreatePr = False,
-    dry_run: DryRun = False,
+    private: options.Private = False,
+    revision: options.Revision = None,
+    create_pr: options.CreatePr = False,
+    dry_run: options.DryRun = False,
     force: Annotated[
         bool,
         Option(
@@ -44,8 +35,8 @@ def _push(  # noqa: PLR0913  # typer makes an option of each
             help="publish what the model said of each evaluated image, with the images' file names",
         ),
     ] = False,
-    json: Json = False,
-    quiet: Quiet = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> int:
     """Put a finished model folder with its card on the Hub, in one commit or not at all.
 
@@ -53,7 +44,7 @@ def _push(  # noqa: PLR0913  # typer makes an option of each
     """
     from hub_cards.hub.pushing import PushOptions, push_folder
 
-    options = PushOptions(
+    how = PushOptions(
         private=private,
         revision=revision or "main",
         create_pr=create_pr,
@@ -63,7 +54,7 @@ def _push(  # noqa: PLR0913  # typer makes an option of each
     )
     return publish(
         partial(push_folder, folder, repo_id),
-        options,
+        how,
         terminal=Terminal(json=json, quiet=quiet),
     )
 
@@ -71,6 +62,6 @@ def _push(  # noqa: PLR0913  # typer makes an option of each
 push = Command(
     _push,
     name="push",
-    epilog=PUSH_STATUSES,
+    epilog=options.PUSH_STATUSES,
     example="hub-cards push runs/quickstart/model USER/NAME --dry-run",
 )

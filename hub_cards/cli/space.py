@@ -5,19 +5,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from hub_cards.cli import options
 from hub_cards.cli.command import Command
-from hub_cards.cli.options import (
-    PUSH_STATUSES,
-    CreatePr,
-    DryRun,
-    Force,
-    Json,
-    Private,
-    Quiet,
-    Revision,
-    SpaceFolder,
-    SpaceId,
-)
 from hub_cards.cli.publishing import publish, write_folder
 from hub_cards.cli.terminal import Terminal
 
@@ -32,19 +21,19 @@ def _space(  # noqa: PLR0913  # typer makes an option of each
             "of which it notes the commit",
         ),
     ],
-    repo_id: SpaceId,
+    repo_id: options.SpaceId,
     gpu: Annotated[
         bool,
         Option("--gpu", help="for hardware with an NVIDIA GPU: install the PyTorch for CUDA"),
     ] = False,
-    private: Private = False,
-    revision: Revision = None,
-    create_pr: CreatePr = False,
-    dry_run: DryRun = False,
-    force: Force = False,
-    output: SpaceFolder = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    private: options.Private = False,
+    revision: options.Revision = None,
+    create_pr: options.CreatePr = False,
+    dry_run: options.DryRun = False,
+    force: options.Force = False,
+    output: options.SpaceFolder = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> int:
     """Make a Gradio Space show models: app.py, pinned requirements, examples, and a card.
 
@@ -59,19 +48,19 @@ def _space(  # noqa: PLR0913  # typer makes an option of each
         return write_folder(
             partial(build_space, models, repo_id, gpu=gpu), output, terminal=terminal
         )
-    options = PushOptions(
+    how = PushOptions(
         private=private,
         revision=revision or "main",
         create_pr=create_pr,
         dry_run=dry_run,
         force=force,
     )
-    return publish(partial(push_space, models, repo_id, gpu=gpu), options, terminal=terminal)
+    return publish(partial(push_space, models, repo_id, gpu=gpu), how, terminal=terminal)
 
 
 space = Command(
     _space,
     name="space",
-    epilog=PUSH_STATUSES,
+    epilog=options.PUSH_STATUSES,
     example="hub-cards space USER/NAME USER/DEMO --dry-run",
 )

@@ -3,4 +3,5 @@
 import pytest
 
 # Failed assertions show their values here as in a test file.
-pytest.register_assert_rewrite("tests.support.clients", "tests.support.documents")
+for name in ("clients", "documents", "models"):
+    pytest.register_assert_rewrite(f"tests.support.{name}")
