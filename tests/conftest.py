@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.images import coloured_images, write_split
 
+# Compiling our modules anew would take a fifth of the start of each process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Indexes of tars that tests make go there; huggingface_hub looks at its import.
 os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="convzoo-assets-")
 QUIET = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")

@@ -4,7 +4,7 @@ import torch
 from accelerate import Accelerator
 
 from convzoo.training.batch_norm import share_statistics
-from tests.support.clients import launch_arguments, run
+from tests.support.clients import run_warm
 
 # Each process gives its buffers its own number; all must end with the same values.
 SCRIPT = """
@@ -36,7 +36,7 @@ accelerator.end_training()  # a process that ends with its group open may abort
 def test_two_processes_get_the_same_statistics(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    run(*launch_arguments(2, script, tmp_path))
+    run_warm(script, tmp_path, processes=2)
     first, second = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (0, 1))
     mean = [[[5.5, 55], [2, 2]], [[5.5, 55, 550, 5500, 55000], [2] * 5]]
     assert first["average"] == second["average"] == mean

@@ -188,14 +188,14 @@ def test_the_command_shows_its_plan_and_ends_with_the_codes_of_a_push(hub, tmp_p
     about = {"home": tmp_path / "home", "token": "hf_SecretOfUser", "check": False}
     dry = hub.run(*command, *ALL, "--dry-run", **about)
     assert dry.returncode == 0 and dry.stdout.endswith("dry run: nothing was sent\n")
-    first, again = (hub.run(*command, *ALL, **about) for _ in range(2))
+    first, again = (hub.run_warm(*command, *ALL, **about) for _ in range(2))
     (collection,) = collections(hub, "Command")
     url = f"{hub.endpoint}/collections/{collection['slug']}"
     assert "user/Command: public collection, new" in first.stdout
     assert re.search(r"^  new   model user/best: 76.05 % top-1", first.stdout, re.MULTILINE)
     assert first.stdout.endswith(f"\n{url}\n")
     assert again.stdout.endswith(f"\nnothing to change: {url}\n") and again.returncode == 0
-    failed = hub.run(*command, "user/nothing", **about)
+    failed = hub.run_warm(*command, "user/nothing", **about)
     assert failed.returncode == 2 and failed.stderr.startswith("error: user/nothing must be")
     said = "".join(done.stdout + done.stderr for done in (dry, first, again, failed))
     assert "Secret" not in said and dry.stderr == first.stderr == again.stderr == ""

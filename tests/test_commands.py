@@ -21,7 +21,7 @@ from convzoo.cli.program import COMMANDS
 from convzoo.evaluation.crop_settings import CropSettings
 from convzoo.evaluation.protocols import Computation, EvaluationProtocol
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.support.clients import ROOT, run
+from tests.support.clients import ROOT, run, run_warm
 from tests.support.images import COLOURS, coloured_images, write_split
 
 NAMES = dict(enumerate(COLOURS))
@@ -414,6 +414,6 @@ def test_evaluation_shows_neither_bars_of_loading_nor_missing_cards(tmp_path):
     (tmp_path / "data" / "README.md").write_text("Three colours.\n")  # a card without front matter
     save_model(tmp_path / "model")
     command = ("evaluate", tmp_path / "model", "--data", tmp_path / "data", "--num-workers", 0)
-    done = run("-m", "convzoo", *command)
+    done = run_warm("-m", "convzoo", *command)
     assert "top-1" in done.stdout and "evaluate: " in done.stderr  # the bar that --quiet hides
     assert "Loading weights" not in done.stderr and "metadata block" not in done.stderr

@@ -13,7 +13,7 @@ import yaml
 import modeling
 from convzoo.recipe.files import load_recipe
 from convzoo.recipe.settings import Recipe
-from tests.support.clients import ROOT, run
+from tests.support.clients import ROOT, run_warm
 from tests.support.documents import Page
 
 DOCS = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
@@ -65,7 +65,7 @@ def test_make_help_names_every_target():
 
 @cache
 def help_of(package, *command):
-    return run("-m", package, *command, "--help", COLUMNS="200").stdout
+    return run_warm("-m", package, *command, "--help", COLUMNS="200").stdout
 
 
 def our_commands(page):

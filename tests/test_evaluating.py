@@ -25,7 +25,7 @@ from convzoo.imagenet_classes import imagenet_names
 from convzoo.images import decoding
 from convzoo.recipe.files import load_recipe
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.support.clients import ROOT, run
+from tests.support.clients import ROOT, run_warm
 from tests.support.evaluations import evaluate
 from tests.support.golden_weights import golden, images
 from tests.support.images import COLOURS, coloured_images, encode, write_split
@@ -372,7 +372,7 @@ def test_a_file_that_is_no_image_is_named(model_folder, tmp_path):
 def test_the_command_line_says_what_was_evaluated(model_folder, colour_data, tmp_path):
     command = ["-m", "convzoo", "evaluate", model_folder, "--data", colour_data]
     options = ["--crops", "10", "--limit", "4", "--classes", "red", "blue", "--num-workers", "0"]
-    done = run(*command, *options, "--output", tmp_path / "result.json")
+    done = run_warm(*command, *options, "--output", tmp_path / "result.json")
     assert f"{model_folder} on 4 of 23 images of {colour_data} [test], ten crops: top-1" in (
         done.stdout
     )
@@ -394,7 +394,7 @@ def test_a_result_is_said_in_one_line():
 
 
 def test_the_command_line_reports_errors_without_a_traceback(tmp_path):
-    done = run(
+    done = run_warm(
         *["-m", "convzoo", "evaluate", tmp_path / "none", "--data", ROOT / "data/photos"],
         check=False,
     )

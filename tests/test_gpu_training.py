@@ -212,7 +212,7 @@ WEIGHTS = "tiny/model/model.safetensors"
 
 def train_on_gpu(recipe, output, *overrides, processes=1):
     arguments = (recipe, f"run.output_dir={output}", *overrides)
-    train(*arguments, processes=processes, ACCELERATE_USE_CPU="false")
+    train(*arguments, processes=processes, fresh=True, ACCELERATE_USE_CPU="false")
     results = json.loads((output / "tiny/model/train_results.json").read_text())
     assert results["environment"]["accelerator"] and results["num_processes"] == processes
     lines = read_metrics(output / "tiny/metrics.jsonl")

@@ -25,7 +25,7 @@ from convzoo.own_images.starting_point import read_starting_point
 from convzoo.recipe.files import load_recipe, recipe_from_tables
 from convzoo.training.building import build_model
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.support.clients import ENVIRONMENT, ROOT, run
+from tests.support.clients import ENVIRONMENT, ROOT, run_warm
 from tests.support.documents import result_file
 from tests.support.images import COLOURS, coloured_images, write_image_folder, write_split
 
@@ -230,7 +230,7 @@ def test_a_run_is_not_written_among_the_images(tmp_path, capsys):
 def test_fine_tuning_starts_from_the_model(trained, tmp_path):
     write_image_folder(tmp_path / "photos")
     overrides = ("train.epochs=1", "run.name=mine", "data.num_workers=0")
-    run(
+    run_warm(
         *("-m", "convzoo", "finetune", "photos", "--from", trained, "--output", "out"),
         *(*overrides, "finetune.frozen_stages=2"),
         cwd=tmp_path,
@@ -315,7 +315,7 @@ def test_a_command_that_is_stopped_saves_and_resumes(number, tmp_path):
     said = (tmp_path / "output").read_text()
     assert "The training was stopped. The same command resumes it" in said
     assert "Traceback" not in said and not (tmp_path / "runs/short/model").exists()
-    done = run(*arguments, cwd=tmp_path)
+    done = run_warm(*arguments, cwd=tmp_path)
     assert "resuming from" in done.stderr and "Next:" in done.stdout
 
 

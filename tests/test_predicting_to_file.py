@@ -25,7 +25,7 @@ from convzoo.evaluation.prediction_file import read_predictions, read_recorded_p
 from convzoo.evaluation.results import read_results
 from convzoo.files import file_sha256
 from modeling import CNN, CNNConfig, ConvZooImageProcessor
-from tests.support.clients import ENVIRONMENT, launch_arguments, run
+from tests.support.clients import ENVIRONMENT, run_warm
 from tests.support.evaluations import evaluate
 from tests.support.images import COLOURS, coloured_images, encode, write_image_folder, write_split
 
@@ -317,7 +317,7 @@ def test_several_processes_give_the_bytes_of_one(
 ):
     script = tmp_path / "evaluate.py"
     script.write_text(PROCESSES)
-    run(*launch_arguments(processes, script, model, data, workers, processes))
+    run_warm(script, model, data, workers, processes, processes=processes)
     (result,) = read_results(model)
     assert result["predictions"] == whole["predictions"]
     for part in (*COMPUTED, "intervals_95"):

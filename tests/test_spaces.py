@@ -520,7 +520,7 @@ def spare(tmp_path_factory):
 
 def test_the_command_writes_a_folder_or_pushes(hub, folder, tmp_path):
     def command(*arguments, token="hf_SecretOfUser"):
-        return hub.run(
+        return hub.run_warm(
             "-m", "hub_cards", *arguments, home=tmp_path / "home", token=token, check=False
         )
 

@@ -267,6 +267,12 @@ def hub(tmp_path_factory):
         yield server
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Of the client, with what it keeps of the Hub."""
+    return tmp_path_factory.mktemp("client") / "home"
+
+
 def make_hub_model(hub, folder, name, correct, weights_bytes=0, **settings):
     """A model on the Hub, with weights of that size."""
     model = make_model(folder, name, correct)
@@ -282,13 +288,13 @@ def make_hub_model(hub, folder, name, correct, weights_bytes=0, **settings):
 
 def index(hub, home, *arguments, check=True):
     about = {"home": home, "token": "hf_user", "cwd": home.parent, "check": check}
-    return hub.run("-m", "hub_cards", "index", *arguments, **about)
+    return hub.run_warm("-m", "hub_cards", "index", *arguments, **about)
 
 
-def test_a_hub_model_is_read_at_one_commit_without_its_weights(hub, tmp_path):
+def test_a_hub_model_is_read_at_one_commit_without_its_weights(hub, home, tmp_path):
     commit = make_hub_model(hub, tmp_path, "large", 0, weights_bytes=3_000_000, private=True)
     journal = len(hub.journal)
-    done = index(hub, tmp_path / "home", "user/large")
+    done = index(hub, home, "user/large")
     ((_, (row,)),) = grids(done.stdout).items()
     page = "https://huggingface.co/user/large"
     assert row["model"] == f"[user/large]({page}) at [{commit[:7]}]({page}/tree/{commit})"
@@ -305,46 +311,46 @@ def test_a_hub_model_is_read_at_one_commit_without_its_weights(hub, tmp_path):
     assert "Fetching" not in done.stderr  # no progress bars
 
 
-def test_an_older_commit_can_be_named(hub, tmp_path):
+def test_an_older_commit_can_be_named(hub, home, tmp_path):
     first = make_hub_model(hub, tmp_path, "twice", 81)
     model = tmp_path / "twice"
     put_results(model, result(model, metrics={"top1_accuracy": 100 / 263}))
     hub.add_commit("models", "user/twice", model)
-    done = index(hub, tmp_path / "home", "user/twice", f"user/twice@{first}")
+    done = index(hub, home, "user/twice", f"user/twice@{first}")
     values = [row["top-1 %"] for rows in grids(done.stdout).values() for row in rows]
     assert sorted(values) == ["30.80", "38.02"]
 
 
-def test_results_of_other_weights_are_refused_on_the_hub_too(hub, tmp_path):
+def test_results_of_other_weights_are_refused_on_the_hub_too(hub, home, tmp_path):
     make_hub_model(hub, tmp_path, "stale", 81)
     save_file({"classifier.bias": torch.ones(5)}, tmp_path / "stale" / "model.safetensors")
     hub.add_commit("models", "user/stale", tmp_path / "stale")
-    done = index(hub, tmp_path / "home", "user/stale", check=False)
+    done = index(hub, home, "user/stale", check=False)
     assert done.returncode == 1 and "is stale" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("repo_id", ["user/nothing", "nothing"])
-def test_what_is_neither_a_folder_nor_on_the_hub_is_named(repo_id, hub, tmp_path):
-    done = index(hub, tmp_path / "home", repo_id, check=False)
+def test_what_is_neither_a_folder_nor_on_the_hub_is_named(repo_id, hub, home, tmp_path):
+    done = index(hub, home, repo_id, check=False)
     assert done.returncode == 1 and done.stderr.startswith(f"error: {repo_id} ")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_failing_hub_is_one_line(hub, tmp_path):
+def test_a_failing_hub_is_one_line(hub, home, tmp_path):
     make_hub_model(hub, tmp_path, "failing", 81)
     for pattern in ("GET /api/models/user/failing", "HEAD /user/failing/resolve/.*config.json"):
         fault = hub.fail(pattern, status=418, times=99)  # nothing that the client tries again
-        done = index(hub, tmp_path / "home", "user/failing", check=False)
+        done = index(hub, home, "user/failing", check=False)
         fault.times = 0
         assert done.returncode == 1 and "HTTP 418" in done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_folders_and_hub_models_share_a_table(hub, tmp_path):
+def test_folders_and_hub_models_share_a_table(hub, home, tmp_path):
     make_hub_model(hub, tmp_path, "shared", 81)
     local = make_model(tmp_path, "local", 90)
     shutil.rmtree(tmp_path / "shared")
-    done = index(hub, tmp_path / "home", "user/shared", local)
+    done = index(hub, home, "user/shared", local)
     ((_, rows),) = grids(done.stdout).items()
     assert [row["top-1 %"] for row in rows] == ["34.22", "30.80"]
     assert json.loads((local / "config.json").read_text())["id2label"]["0"] == NAMES[0]

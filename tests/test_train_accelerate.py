@@ -29,6 +29,7 @@ from tests.support.clients import (
     launch_arguments,
     paths_without_spaces,
     run,
+    run_warm,
     train,
 )
 from tests.support.hub_server import HubServer
@@ -100,8 +101,8 @@ def alexnet_recipe(tmp_path_factory, colour_data):
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory, tiny_recipe):
     output = tmp_path_factory.mktemp("runs")
-    done = train(tiny_recipe, f"run.output_dir={output}")
-    return output / "tiny", done
+    script = (ROOT / "train_accelerate.py", tiny_recipe, f"run.output_dir={output}")
+    return output / "tiny", run(*launch_arguments(1, *script))
 
 
 def test_a_run_leaves_a_complete_model_folder(finished_run):
@@ -183,16 +184,19 @@ def test_another_recipe_in_the_same_folder_is_refused(finished_run, tiny_recipe)
     assert done.returncode and "needs an empty run folder" in done.stderr
 
 
-def end_after_first_checkpoint(recipe, output, *overrides, processes=1, ends="everyone", by="kill"):
-    """Start a run and, once it has a checkpoint, kill or terminate everyone or the launcher.
+def end_after_first_checkpoint(recipe, output, *overrides, processes=1, ends="all", by="kill"):
+    """Start a run and, once it has a checkpoint, kill or terminate it.
 
-    Returns what the run wrote to stderr, after all its processes have ended.
+    Without a launcher, where one process is to end with all that it started; else all processes
+    of a launcher, "everyone", or the "launcher" alone. Returns what the run wrote to stderr, after
+    all its processes have ended.
     """
     script = (ROOT / "train_accelerate.py", recipe, f"run.output_dir={output}", *overrides)
+    alone = processes == 1 and ends == "all"
     output.mkdir(exist_ok=True)
     with (output / "stderr.txt").open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, *launch_arguments(processes, *script)],
+            [sys.executable, *(script if alone else launch_arguments(processes, *script))],
             cwd=ROOT,
             env=os.environ | ENVIRONMENT,
             stdout=subprocess.DEVNULL,
@@ -204,7 +208,7 @@ def end_after_first_checkpoint(recipe, output, *overrides, processes=1, ends="ev
         time.sleep(0.005)
     launcher = psutil.Process(process.pid)
     everyone = [launcher, *launcher.children(recursive=True)]  # workers have sessions of their own
-    for each in everyone if ends == "everyone" else [launcher]:
+    for each in [launcher] if ends == "launcher" else everyone:
         getattr(each, by)()
     process.wait()
     _, alive = psutil.wait_procs(everyone, timeout=60)
@@ -224,7 +228,7 @@ def test_a_killed_run_is_resumed_to_the_very_same_weights(
         text = text.replace("scale = [0.5, 1.0]", EVERY_AUGMENTATION)
         text = text.replace("[optimizer]", "[optimizer]\nslope_limits = [0.1, 0.3]")
         recipe.write_text(text + EVERYTHING_ELSE)
-    train(recipe, f"run.output_dir={tmp_path / 'whole'}")
+    train(recipe, f"run.output_dir={tmp_path / 'whole'}", fresh=True)
     end_after_first_checkpoint(recipe, tmp_path / "killed")
     # Biases that batch norms cancel are not trained, and yet there: older checkpoints have them.
     state = load_state(latest_checkpoint(tmp_path / "killed/alexnet/checkpoints"))["optimizer"]
@@ -243,14 +247,14 @@ def test_a_killed_run_is_resumed_to_the_very_same_weights(
 def alone(alexnet_recipe, tmp_path_factory):
     """A recipe without dropout, and the folder of its run on one process."""
     recipe, output = alexnet_recipe(dropout=0.0), tmp_path_factory.mktemp("alone")
-    train(recipe, f"run.output_dir={output}")
+    train(recipe, f"run.output_dir={output}", fresh=True)
     return recipe, output / "alexnet"
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
 def test_losses_do_not_depend_on_the_number_of_processes(alone, tmp_path, processes):
     recipe, expected = alone
-    train(recipe, f"run.output_dir={tmp_path}", processes=processes)
+    train(recipe, f"run.output_dir={tmp_path}", processes=processes, fresh=processes == 2)
     folder = tmp_path / "alexnet"
     assert (
         json.loads((folder / "model/train_results.json").read_text())["num_processes"] == processes
@@ -373,7 +377,7 @@ def test_compiled_and_checkpointed_steps_give_the_same_losses(alone, tmp_path):
     recipe, expected = alone
     overrides = ("train.compile=true", "train.gradient_checkpointing=true")
     with paths_without_spaces() as options:
-        train(recipe, f"run.output_dir={tmp_path}", *overrides, **options)
+        train(recipe, f"run.output_dir={tmp_path}", *overrides, fresh=True, **options)
     folders = (tmp_path / "alexnet", expected)
     ours, theirs = (
         [line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line][:20]
@@ -454,7 +458,7 @@ def test_the_best_checkpoint_stays_and_is_a_whole_model(tiny_recipe, colour_data
     assert best["top1_accuracy"] == pytest.approx(max(accuracies), rel=1e-5)
     if best["step"] < evaluations[-1]["step"]:  # the last one is in model/
         checkpoint = folder / "checkpoints" / f"step_{best['step']:08d}"
-        run("-m", "convzoo", "evaluate", checkpoint, "--data", colour_data, "--split", "test")
+        run_warm("-m", "convzoo", "evaluate", checkpoint, "--data", colour_data, "--split", "test")
         result = json.loads((checkpoint / "eval_results.json").read_text())["results"][0]
         assert result["metrics"]["top1_accuracy"] == pytest.approx(best["top1_accuracy"], rel=1e-5)
 
@@ -471,7 +475,7 @@ EARLY = (
 def early(tiny_recipe, tmp_path_factory):
     """A run that ended early and published its best weights."""
     output = tmp_path_factory.mktemp("runs")
-    return output / "tiny", train(tiny_recipe, f"run.output_dir={output}", *EARLY)
+    return output / "tiny", train(tiny_recipe, f"run.output_dir={output}", *EARLY, fresh=True)
 
 
 def test_an_early_end_publishes_the_best_weights(early, colour_data):
@@ -484,7 +488,7 @@ def test_an_early_end_publishes_the_best_weights(early, colour_data):
     assert record["stopped_early"] and record["optimizer_steps"] == lines[-1]["step"]
     assert record["published_step"] == lines[best]["step"] == record["best_evaluation"]["step"]
     assert record["images_seen"] == 12 * lines[-1]["step"]
-    shown = run(
+    shown = run_warm(
         *("-m", "convzoo", "evaluate", folder / "model", "--data", colour_data),
         *("--validation-share", "--json"),
     )

@@ -20,7 +20,7 @@ from convzoo.images.decoding import decode_rgb
 from convzoo.recipe.files import load_recipe
 from convzoo.training.metrics_log import read_metrics
 from convzoo.training.run_data import open_run_data
-from tests.support.clients import run, train
+from tests.support.clients import run_warm, train
 from tests.support.hub_server import HubServer
 from tests.support.images import COLOURS, coloured_images, encode, write_image_folder, write_split
 
@@ -208,7 +208,7 @@ def test_evaluate_measures_the_same_share_again(which, shared_runs, *, colour_da
     checkpoint = max((run_folder / "checkpoints").iterdir())
     shutil.copytree(run_folder / "model" if which == "model" else checkpoint, folder)
     moved = shutil.copytree(colour_data, tmp_path / "moved")
-    done = run("-m", "convzoo", "evaluate", folder, "--data", moved, "--validation-share")
+    done = run_warm("-m", "convzoo", "evaluate", folder, "--data", moved, "--validation-share")
     assert "the validation share, 15 of 61 images," in done.stdout
     result = json.loads((folder / "eval_results.json").read_text())["results"][0]
     line = [line for line in read_metrics(run_folder / "metrics.jsonl") if "eval_loss" in line][-1]
@@ -222,13 +222,13 @@ def test_a_share_of_other_data_or_of_none_is_refused(shared_runs, tiny_recipe, t
     data = tmp_path / "data"
     write_split(data, "train", *coloured_images(61, seed=7))
     wrong = ("evaluate", model, "--validation-share", "--data")
-    done = run("-m", "convzoo", *wrong, data, check=False)
+    done = run_warm("-m", "convzoo", *wrong, data, check=False)
     assert done.returncode == 1 and "--data must be the images that" in done.stderr
     other = shutil.copytree(model, tmp_path / "other")
     record = json.loads((other / "train_results.json").read_text())
     record["validation"] = subset(open_split(str(data), "train"), limit=3).describe()
     (other / "train_results.json").write_text(json.dumps(record))
-    done = run(
+    done = run_warm(
         "-m", "convzoo", "evaluate", other, "--validation-share", "--data", data, check=False
     )
     assert "records none. Use --split train" in done.stderr

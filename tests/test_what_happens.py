@@ -26,7 +26,7 @@ from convzoo.training.building import build_model, build_processor
 from convzoo.training.commits import note_commits, stay_on_commits
 from convzoo.training.progress import Plan
 from convzoo.training.run_data import open_run_data
-from tests.support.clients import ENVIRONMENT, ROOT, run
+from tests.support.clients import ENVIRONMENT, ROOT, run, run_warm
 from tests.support.documents import Page
 from tests.support.image_datasets import write_tars
 from tests.support.images import COLOURS, coloured_images, encode, write_split
@@ -424,7 +424,7 @@ def _(place):
     images, labels = coloured_images(24, seed=0)
     images[5] = images[5][:300]
     write_split(folder / "data", "train", images, [(label + 1) % 3 for label in labels])
-    done = run(*command[1:], check=False)
+    done = run_warm(*command[1:], check=False)
     assert done.returncode == 1
     return done.stderr
 

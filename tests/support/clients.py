@@ -7,7 +7,10 @@ import sys
 import sysconfig
 import tempfile
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+from tests.support.warm_start import Warm
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -28,9 +31,27 @@ def run(*arguments, cwd=ROOT, check=True, python=sys.executable, **environment):
         text=True,
         timeout=600,
     )
+    return _judged(done, check)
+
+
+def _judged(done, check):
     if check and done.returncode:
-        raise AssertionError(f"{arguments} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        words, said = done.args, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        raise AssertionError(f"{words} failed:\n{said}")
     return done
+
+
+@cache
+def _warm():
+    return Warm(os.environ | ENVIRONMENT)
+
+
+def run_warm(*arguments, cwd=ROOT, check=True, processes=1, **environment):
+    """Run a command of ours as `run` does, but forked from where the libraries are loaded."""
+    environment = os.environ | ENVIRONMENT | environment
+    return _judged(
+        _warm().run(*arguments, cwd=cwd, environment=environment, processes=processes), check
+    )
 
 
 # Leaves a Python with its libraries but without our packages, even where they are installed
@@ -66,10 +87,20 @@ def launch_arguments(processes, *script):
     return [*launcher, *plain, *several, *(str(part) for part in script)]
 
 
-def train(recipe, *overrides, processes=1, **options):
-    """`accelerate launch train_accelerate.py RECIPE OVERRIDES`; options are those of `run`."""
+def train(recipe, *overrides, processes=1, fresh=False, **options):
+    """Train by a recipe; options are those of `run`.
+
+    Args:
+        recipe: path of the recipe.
+        overrides: of its settings.
+        processes: how many train together.
+        fresh: start Python afresh, several processes by `accelerate launch`; see warm_start.py.
+        options: those of `run`, and of `run_warm` where nothing must be fresh.
+    """
     script = (ROOT / "train_accelerate.py", recipe, *overrides)
-    return run(*launch_arguments(processes, *script), **options)
+    if not fresh:
+        return run_warm(*script, processes=processes, **options)
+    return run(*(launch_arguments(processes, *script) if processes > 1 else script), **options)
 
 
 # A client that does what it is told on standard input, one JSON object a line: calls `act`.

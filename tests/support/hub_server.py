@@ -281,6 +281,7 @@ class HubServer:
         self.signature = secrets.token_hex(8)  # opens addresses of the storage host
         self._faults: list[Fault] = []
         self._connections: set[socket.socket] = set()
+        self._warm: dict = {}  # by home
         (self.root / "objects").mkdir(parents=True, exist_ok=True)
         for path in self.root.glob("*/*/*.json"):
             kind, *names = path.relative_to(self.root).with_suffix("").parts
@@ -298,6 +299,8 @@ class HubServer:
         return self
 
     def __exit__(self, *exception):
+        for warm in self._warm.values():
+            warm.close()
         self._http.shutdown()
         for connection in list(self._connections):
             with suppress(OSError):  # the client was faster
@@ -495,12 +498,35 @@ class HubServer:
             text=True,
             timeout=300,
         )
+        return self._judged(done, home, check)
+
+    def run_warm(
+        self,
+        *arguments,
+        home: Path,
+        token: str = "",
+        cwd: Path | None = None,
+        check: bool = True,
+    ):
+        """Run a command of ours as `run` does, but forked from where the libraries are loaded.
+
+        There is such a process for each home, until the server ends.
+        """
+        from tests.support.warm_start import Warm  # not there where this file is a program
+
+        if home not in self._warm:
+            self._warm[home] = Warm(self.environment(home))
+        environment = self.environment(home, token)
+        done = self._warm[home].run(*arguments, cwd=cwd, environment=environment)
+        return self._judged(done, home, check)
+
+    def _judged(self, done, home: Path, check: bool):
         outside = (home / "outside").read_text().split() if (home / "outside").exists() else []
         # `datasets` asks for statistics at a name derived from the endpoint, and lives without.
         outside = set(outside) - {"datasets-server.127.0.0.1"}
         if outside or (check and done.returncode):
             raise AssertionError(
-                f"{arguments} failed; other hosts: {outside}\n{done.stdout[-4000:]}\n"
+                f"{done.args} failed; other hosts: {outside}\n{done.stdout[-4000:]}\n"
                 f"{done.stderr[-6000:]}"
             )
         return done
