@@ -306,7 +306,7 @@ def test_a_damaged_file_is_found_out_and_a_private_model_needs_a_token(hub, veri
     assert "recipe.toml in" in done.stdout
 
 
-def test_code_of_the_repository_runs_only_if_it_may(data, verify, tamper):
+def test_code_of_the_repository_runs_only_if_it_may(hub, data, verify, *, tamper):
     def change(folder):
         with (folder / "modeling_cnn.py").open("a") as code:
             code.write('\nprint("theirs ran")\n')
@@ -316,7 +316,8 @@ def test_code_of_the_repository_runs_only_if_it_may(data, verify, tamper):
     assert done.returncode == 4 and "theirs ran" not in done.stdout
     assert verdicts(content)["code"] == "not checked"
     assert "modeling_cnn.py differ" in done.stdout and "--trust-remote-code" in done.stdout
-    done, content = verify("user/tiny", "--data", data, "user/few", "--trust-remote-code")
+    trusting = ("--data", data, "user/few", "--trust-remote-code")
+    done, content = verify("user/tiny", *trusting, run=hub.run)  # code has a place of its own then
     assert done.returncode == 0 and "theirs ran" in done.stdout
     assert "own code ran: transformers_modules." in done.stdout
 

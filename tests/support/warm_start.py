@@ -9,8 +9,10 @@ hashes, on which results that must repeat in another process may depend.
 """
 
 import atexit
+import functools
 import gc
 import importlib
+import itertools
 import json
 import os
 import runpy
@@ -29,7 +31,8 @@ SECONDS = 600  # that a command may take
 TRANSFORMERS = ("transformers.models.auto.modeling_auto", "transformers.pipelines")
 LOADED = {
     "convzoo": ("convzoo.cli.program", "convzoo.evaluation.evaluating", "modeling", *TRANSFORMERS),
-    "hub_cards": ("hub_cards.cli", "hub_cards.hub.pushing", "hub_cards.verify.verifying"),
+    "hub_cards": ("hub_cards.cli", "hub_cards.hub.pushing"),
+    "verify": ("hub_cards.verify.verifying", "convzoo.evaluation.remeasuring"),
     "train_accelerate.py": ("train_accelerate", "modeling", *TRANSFORMERS),
 }
 
@@ -94,8 +97,9 @@ def serve():
     del sys.path[0]  # the folder of this file
     for line in sys.stdin:
         job = json.loads(line)
-        program = job["words"][1] if job["words"][0] == "-m" else Path(job["words"][0]).name
-        for module in LOADED.get(program, LOADED["convzoo"]):
+        names = [Path(word).name for word in job["words"][:3]]
+        programs = [name for name in names if name in LOADED] or ["convzoo"]  # for other scripts
+        for module in itertools.chain(*(LOADED[program] for program in programs)):
             importlib.import_module(module)
         gc.freeze()  # pages that a collection would write to are not shared
         children, status = set(), 0
@@ -115,7 +119,7 @@ def serve():
 
 
 def become(words, streams, *, environment, cwd):
-    """Be the command from here on; returns its exit status."""
+    """Be the command from here on, in its place and with its streams; returns its exit status."""
     for number, stream in enumerate([os.devnull, *streams]):
         descriptor = os.open(stream, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, number)
@@ -123,11 +127,40 @@ def become(words, streams, *, environment, cwd):
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    gc.unfreeze()
+    subprocess.run = functools.partial(run_or_fork, subprocess.run)
+    return work(words, cwd)
+
+
+def run_or_fork(run, command, **options):
+    """Stand for `subprocess.run` in a command: the module that a verification runs is forked, too.
+
+    Only the arguments that it has there are known.
+    """
+    if command[1:3] != ["-P", "-m"]:
+        return run(command, **options)
+    with tempfile.TemporaryFile("w+") as given:
+        given.write(options["input"])
+        given.seek(0)
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            os.dup2(given.fileno(), 0)
+            sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115  it ends with the process
+            os.environ.update(options["env"])
+            del sys.path[0]  # -P: without the working directory
+            atexit._clear()  # what this process would remove at its end is of the other
+            os._exit(work(command[2:]))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return subprocess.CompletedProcess(command, status)
+
+
+def work(words, cwd=None):
+    """Run a module or script in this process; returns the exit status that it would have."""
     try:
         if words[0] == "-m":
-            sys.path.insert(0, cwd)
+            sys.path[:0] = [cwd] if cwd else []
             sys.argv = words[1:]
+            sys.modules.pop(words[1], None)
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
             sys.path.insert(0, str(Path(words[0]).parent))
