@@ -40,7 +40,8 @@ lint: .venv/ready  ## check style and spelling
 
 # One thread for each of two processes: threads that share a core wait for each other, and a network of
 # a few thousand weights then takes a hundred times as long.
-TWO_PROCESSES := OMP_NUM_THREADS=1 $(BIN) -m pytest --numprocesses 2 --dist loadfile
+# Files of tests begin in the order of tests/conftest.py.
+TWO_PROCESSES := OMP_NUM_THREADS=1 $(BIN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: lint  ## style and tests, as CI runs them
 	$(TWO_PROCESSES)

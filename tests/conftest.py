@@ -18,6 +18,20 @@ QUIET = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PR
 atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
 
 
+# Files that take longest begin, so that at the end no process waits for another.
+LONGEST = (
+    *("train_accelerate", "gpu_benchmark", "own_images", "end_to_end", "verifying", "app", "hub"),
+    *("pushing", "spaces", "commits", "streaming", "accelerate_configs", "predicting_to_file"),
+    *("what_happens", "notebooks", "hub_use", "adding_a_family", "compatibility", "sweeping"),
+    *("resizing_command", "zoo", "xet", "trackers", "rendering", "remote_code", "hub_server"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(autouse=True)
 def _as_talkative_as_before():
     """Undo what a command with --quiet, run in the process of the tests, says to later ones."""
