@@ -1,4 +1,4 @@
-"""Write files and folders that are either whole or not there; hash and lock them."""
+"""Read JSON; write files and folders that are either whole or not there; hash and lock them."""
 
 import hashlib
 import json
@@ -25,6 +25,16 @@ def file_sha256(path: Path) -> str:
 def json_sha256(content: Any) -> str:
     """Hash what JSON can write, whatever the order of its keys; returns the hexadecimal sha256."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON.
+    """
+    return json.loads(path.read_bytes())
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -3,7 +3,6 @@
 python -m convzoo calibrate runs/quickstart/model --data data/fashion-mnist --validation-share
 """
 
-import json
 import logging
 import math
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from convzoo.evaluation.results import (
     record_result,
 )
 from convzoo.evaluation.statistics import calibration
-from convzoo.files import file_sha256
+from convzoo.files import file_sha256, read_json
 from convzoo.report.reporting import was_trained_on
 from convzoo.report.wording import count
 
@@ -144,7 +143,7 @@ def _check_splits(options: CalibrateOptions) -> None:
 
 def _check_kind(folder: Path) -> None:
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = read_json(path) if path.is_file() else {}
     if (kind := config.get("problem_type")) not in (None, "single_label_classification"):
         raise ValueError(
             f"a temperature needs a model of classes that exclude each other; problem_type of "

@@ -4,7 +4,6 @@
 small networks of our own, in a clone of the repository.
 """
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import convzoo
+from convzoo.files import read_json
 
 LIST = Path(__file__).with_name("published_models.toml")
 OWN = Path(convzoo.__file__).parents[1] / "data" / "models"
@@ -106,8 +106,8 @@ def published_file(sha256: str, file: str) -> PublishedModel | None:
 
 def _own_model(folder: Path) -> PublishedModel:
     """Read the facts of one of our own networks from its files."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    results = json.loads((folder / "eval_results.json").read_text(encoding="utf-8"))["results"]
+    config = read_json(folder / "config.json")
+    results = read_json(folder / "eval_results.json")["results"]
     result = results[-1]
     dataset, metrics = result["dataset"], result["metrics"]
     return PublishedModel(

@@ -4,7 +4,6 @@ What lies beside the weights is read with them, where it decides how the model i
 of timm and transformers (config.json), an image processor, and the licence of a Hub card.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from convzoo.conversion.published import (
     published_file,
     published_models,
 )
-from convzoo.files import file_sha256
+from convzoo.files import file_sha256, read_json
 
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -182,7 +181,7 @@ def _read_json(path: Path | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} must hold a JSON object; reading it failed: {error}") from error
     if not isinstance(content, dict):

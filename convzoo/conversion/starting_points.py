@@ -4,7 +4,6 @@ Converted weights are kept beside the cache of the Hub, in `convzoo/` of HF_HOME
 each file of weights; they are converted once.
 """
 
-import json
 import os
 import re
 import tomllib
@@ -21,7 +20,7 @@ from convzoo.conversion.sources import (
     license_of_card,
     read_settings,
 )
-from convzoo.files import file_sha256, lock_folder
+from convzoo.files import file_sha256, lock_folder, read_json
 from convzoo.model_names import file_of_model
 
 CONVERSION = 1  # grows when conversions change, so that older ones are not taken
@@ -77,7 +76,7 @@ def weights_license(place: str, revision: str = "") -> str:
         file_of_model(place, name, revision)
         for name in ("conversion.json", "README.md", "recipe.toml")
     )
-    found = json.loads(conversion.read_bytes()).get("license") if conversion else ""
+    found = read_json(conversion).get("license") if conversion else ""
     found = found or (license_of_card(card) if card else "")
     if not found and recipe:
         found = tomllib.loads(recipe.read_text(encoding="utf-8")).get("run", {}).get("license")

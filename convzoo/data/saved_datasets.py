@@ -5,7 +5,6 @@ Old versions of `datasets` kept the order of a shuffled or filtered dataset in a
 """
 
 import functools
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from convzoo.data.classes import Label, check_class_names
 from convzoo.data.columns import Columns, find_image_column, find_labels
 from convzoo.data.image_paths import EMBED, read_images
 from convzoo.data.split import ListedSplit, Rows, check_split, fingerprint, label_numbers
+from convzoo.files import read_json
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 GROUP_ROWS = 64  # as of a folder of images
@@ -242,7 +242,7 @@ def _sizes(batches: Batches, column: str, *, path: str) -> np.ndarray:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"a folder of save_to_disk must have {path}, which is not there. Copy all of it"

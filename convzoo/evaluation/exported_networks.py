@@ -4,7 +4,6 @@ Such a file knows neither its classes nor what prepares images for it: that is d
 by the export.json of `convzoo export`, or by the config.json of other exporters.
 """
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from convzoo.evaluation.exported_costs import Costs, costs_of_onnx, costs_of_program, taken_by
 from convzoo.evaluation.results import ModelFacts
-from convzoo.files import file_sha256
+from convzoo.files import file_sha256, read_json
 from convzoo.imagenet_classes import imagenet_names
 from convzoo.layers import image_shape
 from convzoo.model_names import file_of_model, loading_model
@@ -190,7 +189,7 @@ def _classes_of_config(path: Path) -> list[str] | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} must be JSON; {error}") from error
     if not isinstance(content, dict):

@@ -4,7 +4,6 @@ One size is an evaluation, which goes on by itself where it was interrupted. A s
 interrupted takes the results of the sizes before; one that was finished measures all again.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from convzoo.evaluation.prediction_file import FOLDER
 from convzoo.evaluation.results import EvalResult, check_result
-from convzoo.files import SCHEMA_VERSION, json_sha256, write_json
+from convzoo.files import SCHEMA_VERSION, json_sha256, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class FinishedSizes:
         if self.path is None or not self.path.is_file():
             return {}
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))["results"]
+            content = read_json(self.path)["results"]
             return {key: check_result(each, str(self.path)) for key, each in content.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("%s cannot be read, all sizes are measured again: %s", self.path, error)

@@ -1,12 +1,12 @@
 """Find the validation share of a trained model again: the images that its training left out."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from convzoo.data.opening import DatasetReference, open_split
 from convzoo.data.split import Split
 from convzoo.data.validation_share import repeat_choices
+from convzoo.files import read_json
 from convzoo.model_names import file_of_model
 from convzoo.training import checkpointing
 
@@ -51,4 +51,4 @@ def _read_record(model: str) -> dict[str, Any]:
         return dict(checkpointing.load_state(folder).get("validation") or {})
     if not (found := file_of_model(model, TRAIN_RESULTS)):
         return {}
-    return dict(json.loads(found.read_text(encoding="utf-8")).get("validation") or {})
+    return dict(read_json(found).get("validation") or {})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
-from convzoo.files import SCHEMA_VERSION, write_text
+from convzoo.files import SCHEMA_VERSION, read_json, write_text
 from convzoo.layers import NetworkFacts
 
 if TYPE_CHECKING:
@@ -388,7 +388,7 @@ def results_folder(name: str) -> Path | None:
     if not path.is_file() or path.suffix not in NETWORK_FILES:
         return None
     try:
-        described = json.loads((path.parent / "export.json").read_text(encoding="utf-8"))["file"]
+        described = read_json(path.parent / "export.json")["file"]
     except (OSError, ValueError, KeyError, TypeError):
         described = None
     return path.parent if described == path.name else path.with_name(f"{path.name}.results")
@@ -405,7 +405,7 @@ def read_results(model_folder: Path) -> list[EvalResult]:
         return []
     remedy = "Move the file away, and evaluate again"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         version, results = content.get("schema_version", SCHEMA_VERSION), list(content["results"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -428,7 +428,7 @@ def read_written_result(path: Path) -> EvalResult:
         ValueError: if the file is something else, or has the results of several sizes.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} must be JSON; {error}") from error
     if isinstance(content, list) and len(content) == 1:

@@ -4,7 +4,6 @@ Like eval_results.json it has an entry per dataset, split and protocol, checked 
 when it is written. hub_cards has a reader of its own.
 """
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from convzoo.evaluation.results import (
     readable_json,
     what_was_measured,
 )
-from convzoo.files import SCHEMA_VERSION, write_text
+from convzoo.files import SCHEMA_VERSION, read_json, write_text
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -169,7 +168,7 @@ def read_robustness(path: Path) -> list[RobustnessResult]:
     if not path.is_file():
         return []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if (version := content["schema_version"]) != SCHEMA_VERSION:
             raise ValueError(f"schema_version must be {SCHEMA_VERSION}; got {version!r}")
         results = _adapter().validate_python(content["results"], strict=True)

@@ -1,6 +1,5 @@
 """Load a published model strictly: weights from one file, all of them, and known code."""
 
-import json
 from pathlib import Path
 from typing import Any, NotRequired, cast
 
@@ -15,7 +14,7 @@ from typing_extensions import TypedDict
 import modeling
 from convzoo.evaluation.exported_networks import find_exported, load_exported
 from convzoo.evaluation.timm_models import MissingLibraryError, is_of_timm, load_timm
-from convzoo.files import file_sha256
+from convzoo.files import file_sha256, read_json
 from convzoo.model_names import refuse_misfit
 
 AUTO_CLASSES = {
@@ -118,7 +117,7 @@ def load_strictly(
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_json(folder / "config.json")
     return config
 
 
@@ -136,7 +135,7 @@ def _code_of(folder: Path) -> tuple[list[str], dict[str, bool]]:
     if "auto_map" not in _config(folder):
         return [], {}
     for name, keys in AUTO_CLASSES.items():
-        auto_map = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"]
+        auto_map = read_json(folder / name)["auto_map"]
         references += [auto_map[key] for key in keys]
         named |= set(auto_map.values())  # also what other classes of Transformers would run
     return references, _files_of_code(folder, named)
@@ -160,7 +159,7 @@ def _load_processor(folder: Path, facts: Loading, *, trust_remote_code: bool) ->
     """
     loader: Any = AutoImageProcessor
     path = folder / "preprocessor_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings = read_json(path) if path.is_file() else {}
     code = settings.get("auto_map", {}).get(*AUTO_CLASSES[path.name])
     # Of several there is one for each library that resizes.
     named = [each for each in ([code] if isinstance(code, str) else code or []) if each]

@@ -5,11 +5,11 @@ do it: its steps are those of timm's evaluation transform, and it knows other cr
 """
 
 import importlib.util
-import json
 from typing import Any
 
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from convzoo.files import read_json
 from convzoo.imagenet_classes import imagenet_names
 from convzoo.labels import class_names
 from convzoo.model_names import file_of_model, refuse_misfit
@@ -36,7 +36,7 @@ def is_of_timm(name: str) -> bool:
     if not (path := file_of_model(name, "config.json")):
         return False
     try:
-        return "pretrained_cfg" in json.loads(path.read_text(encoding="utf-8"))
+        return "pretrained_cfg" in read_json(path)
     except (ValueError, TypeError):
         return False  # Transformers says what is wrong with it
 

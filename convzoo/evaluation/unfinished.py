@@ -19,7 +19,7 @@ import pyarrow as pa
 from convzoo.data.split import Split
 from convzoo.evaluation.prediction_file import from_arrow, to_arrow
 from convzoo.evaluation.prediction_table import PredictionFacts, PredictionTable
-from convzoo.files import SCHEMA_VERSION, lock_folder, write_json
+from convzoo.files import SCHEMA_VERSION, lock_folder, read_json, write_json
 
 logger = logging.getLogger(__name__)
 PART_ROWS = 4096  # a part is written after so many images,
@@ -173,6 +173,6 @@ def others(folder: Path) -> dict[Path, dict[str, Any]]:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        return dict(read_json(folder / SETTINGS))
     except (OSError, ValueError, TypeError):
         return {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convzoo.files import is_locked
+from convzoo.files import is_locked, read_json
 from convzoo.training.metrics_log import read_metrics
 
 DEPTH = 3  # folders between the given one and a run, such as those of sweeps
@@ -156,7 +156,7 @@ def _state(folder: Path, lines: list[dict[str, Any]], notes: list[str]) -> str:
     if notes:
         return "damaged"
     try:
-        nonfinite = json.loads((folder / "nonfinite_batch.json").read_bytes())["step"]
+        nonfinite = read_json(folder / "nonfinite_batch.json")["step"]
     except (OSError, ValueError, LookupError, TypeError):
         nonfinite = None
     if isinstance(nonfinite, int) and nonfinite >= (lines[-1]["step"] if lines else 0):
@@ -186,7 +186,7 @@ def _read_results(path: Path, notes: list[str]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        results = json.loads(path.read_bytes())
+        results = read_json(path)
     except (ValueError, OSError) as error:
         notes.append(f"model/train_results.json cannot be read: {error}")
         return {}

@@ -4,7 +4,6 @@ convzoo export USER/NAME exported --format onnx
 """
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +23,14 @@ from convzoo.evaluation.exported_costs import costs_of_onnx, costs_of_program
 from convzoo.exporting import classify
 from convzoo.exporting.export_card import export_card
 from convzoo.exporting.programs import FILES, load_onnx, quantize, trace, write_onnx, write_program
-from convzoo.files import SCHEMA_VERSION, file_sha256, refuse_filled, write_folder, write_json
+from convzoo.files import (
+    SCHEMA_VERSION,
+    file_sha256,
+    read_json,
+    refuse_filled,
+    write_folder,
+    write_json,
+)
 from convzoo.images.decoding import open_rgb
 from convzoo.layers import image_shape
 from convzoo.model_names import file_of_model, weights_sha256
@@ -132,7 +138,7 @@ def export_model(name: str, output: Path, options: ExportOptions) -> dict[str, A
         classifier.processor.save_pretrained(aside)
         shutil.copy(classify.__file__, aside / "classify.py")
         write_json(aside / REPORT, facts)
-        settings = json.loads((aside / "preprocessor_config.json").read_text(encoding="utf-8"))
+        settings = read_json(aside / "preprocessor_config.json")
         card = export_card(facts, settings, license_facts=_license(name))
         (aside / "README.md").write_text(card, encoding="utf-8")
         write_folder(output, lambda new: shutil.copytree(aside, new, dirs_exist_ok=True))

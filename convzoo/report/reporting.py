@@ -3,7 +3,6 @@
 python -m convzoo report runs/quickstart/model
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from convzoo.evaluation.results import (
     read_results,
     results_folder,
 )
-from convzoo.files import file_sha256, write_text
+from convzoo.files import file_sha256, read_json, write_text
 from convzoo.model_names import load_model
 from convzoo.report.illustrations import Explainer, Illustration, illustrate
 from convzoo.report.page import TRAINING, Lists, Report, choose_images, render_page
@@ -140,7 +139,7 @@ def was_trained_on(folder: Path, result: EvalResult) -> bool | None:
     """
     path = folder / TRAIN_RESULTS
     try:
-        trained = json.loads(path.read_text(encoding="utf-8"))["dataset"]
+        trained = read_json(path)["dataset"]
         split, names = trained["split"], _names(trained)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -10,7 +10,6 @@ rerun continues there, and OUT appears at the end, whole.
 
 import dataclasses
 import functools
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from convzoo.data.opening import DatasetReference, leave_out_advice, open_splits
 from convzoo.data.split import Split
 from convzoo.environment import provenance
-from convzoo.files import locked_folder, write_json
+from convzoo.files import locked_folder, read_json, write_json
 from convzoo.resizing.card import dataset_card
 from convzoo.resizing.rows import Presize, row_converter
 from convzoo.resizing.shards import REPORT, Report, final_name, next_row, write_shards
@@ -141,7 +140,7 @@ def resizing_report_text(report: Report) -> str:
 
 def _finished_report(output: Path, settings: Report) -> Report:
     path = output / REPORT
-    report: Report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    report: Report = read_json(path) if path.is_file() else {}
     if report.get("settings") != settings:
         raise FileExistsError(
             f"output must not exist, or be a copy of the same data with the same settings; got "
@@ -168,7 +167,7 @@ def _begin_or_continue(folder: Path, settings: Report, new: Callable[[], Report]
     path = folder / REPORT
     if not path.is_file():
         return new()
-    report: Report = json.loads(path.read_text(encoding="utf-8"))
+    report: Report = read_json(path)
     before = report["settings"]
     differing = [key for key in settings if before.get(key) != settings[key]]
     if differing:

@@ -6,7 +6,6 @@ renamed, so a crash at any moment leaves the older checkpoints as they were. A c
 does not agree with its manifest is skipped, and said so.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 import modeling
-from convzoo.files import MANIFEST, file_sha256, remove_folder, write_folder
+from convzoo.files import MANIFEST, file_sha256, read_json, remove_folder, write_folder
 
 logger = logging.getLogger(__name__)
 STATE = "training_state.pt"
@@ -147,7 +146,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _problem(checkpoint: Path) -> str | None:
     try:
-        hashes = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        hashes = read_json(checkpoint / MANIFEST)
         if not isinstance(hashes, dict):
             return f"{MANIFEST} is no table of hashes"
         for name, sha256 in hashes.items():

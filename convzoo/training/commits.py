@@ -4,13 +4,12 @@
 the recipe asks for and the commit that this was when the run began. A local folder has none.
 """
 
-import json
 import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from convzoo.files import write_json
+from convzoo.files import read_json, write_json
 from convzoo.recipe.settings import Recipe
 
 logger = logging.getLogger("train")
@@ -84,7 +83,7 @@ def _read(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         return {s: {k: str(content[s][k]) for k in ("id", "revision", "commit")} for s in content}
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(

@@ -22,7 +22,7 @@ from convzoo.data.split import Split
 from convzoo.data.stream import TrainStream
 from convzoo.data.subset import subset
 from convzoo.data.validation_share import take_share
-from convzoo.files import write_json
+from convzoo.files import read_json, write_json
 from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.settings import Recipe, num_channels
 from convzoo.training.progress import Plan
@@ -143,7 +143,7 @@ def _copies_once(split: Split, folder: Path, accelerator: Accelerator) -> Copies
         record, known = folder / "image_copies.json", {}
         key = "" if split.is_remote else fingerprint_of_files(split)
         with contextlib.suppress(OSError, ValueError):  # not there yet, or damaged
-            known = json.loads(record.read_text(encoding="utf-8"))
+            known = read_json(record)
         if key and known.get("files") == key:
             found = [Copies(known["same"], known["alike"])]
         else:

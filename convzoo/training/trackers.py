@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convzoo.files import write_json
+from convzoo.files import read_json, write_json
 from convzoo.training import tensorboard_pages
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Trackers:
         self.record: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "sent": {}}
         if self.record_path.is_file():
             try:
-                record = json.loads(self.record_path.read_bytes())
+                record = read_json(self.record_path)
                 self.record = {"id": str(record["id"]), "sent": dict(record["sent"])}
             except (ValueError, LookupError, TypeError):
                 logger.warning("%s is damaged; the trackers begin new graphs", self.record_path)
