@@ -16,7 +16,7 @@ import convzoo.conversion.converting
 import convzoo.evaluation.evaluating
 import convzoo.resizing.command
 from convzoo.cli import evaluate, main
-from convzoo.cli.parsing import spread, with_options_of_groups
+from convzoo.cli.parsing import spread, with_home, with_options_of_groups
 from convzoo.cli.program import COMMANDS
 from convzoo.evaluation.crop_settings import CropSettings
 from convzoo.evaluation.protocols import Computation, EvaluationProtocol
@@ -151,6 +151,13 @@ def test_commands_are_completed(typed, completed):
 def test_options_of_several_or_optional_values(typed, read):
     several, optional = {"--splits", "--classes"}, {"--classes", "--json"}
     assert spread(typed.split(), several=several, optional=optional) == read.split()
+
+
+def test_the_home_folder_is_found_behind_an_option(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    given = ["~/a b", "--output=~/a.json", "~", "--data=~", "a~/b", "--split=a~", "~b/c", "x\n~/"]
+    expected = ["/home/me/a b", "--output=/home/me/a.json", "/home/me", "--data=/home/me"]
+    assert [with_home(word) for word in given] == [*expected, *given[4:]]
 
 
 @pytest.fixture

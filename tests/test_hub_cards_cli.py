@@ -86,6 +86,13 @@ def test_an_option_takes_several_values_after_one_flag(given, spread):
     assert spread_values(given.split()) == spread.split()
 
 
+def test_the_home_folder_is_found_behind_an_option(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    given = ["render", "~/a b", "--output=~/card.md", "--x", "~", "a~/b", "--y=a~", "~b/c"]
+    expected = ["render", "/home/me/a b", "--output=/home/me/card.md", "--x", "/home/me"]
+    assert spread_values(given) == [*expected, *given[5:]]
+
+
 def test_results_are_printed_for_people_or_as_json(full, capsys):
     assert json.loads(page(capsys, "render", str(full), "--eval-results", "--json")) == {
         "card": str(full / "README.md"),

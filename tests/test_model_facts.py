@@ -134,6 +134,19 @@ def test_converted_weights_keep_the_license_of_their_project(bare):
     assert ModelCard(render(bare)).data.license == "unknown"
 
 
+def test_a_licence_that_the_hub_does_not_know_has_a_name_and_a_text(full):
+    put(full, "recipe.toml", '[run]\nlicense = "other"\nlicense_name = "zoo-1.0"\n')
+    with pytest.raises(ValueError, match="a file LICENSE; run.license_name of recipe.toml"):
+        render(full)
+    put(full, "LICENSE", "Look, do not touch.")
+    card = render(full)
+    data = ModelCard(card).data
+    assert (data.license, data.license_name) == ("other", "zoo-1.0")
+    assert "The weights: `zoo-1.0`" in card
+    put(full, "recipe.toml", '[run]\nlicense = "mit"\nlicense_name = "zoo-1.0"\n')
+    assert "zoo-1.0" not in render(full)
+
+
 def test_a_recipe_can_name_another_license(full):
     put(full, "recipe.toml", '[run]\nlicense = "cc-by-nc-4.0"\n')
     assert ModelCard(render(full)).data.license == "cc-by-nc-4.0"

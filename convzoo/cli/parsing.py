@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable
 from typing import Any, get_type_hints
@@ -29,7 +30,8 @@ class Command(TyperCommand):
                 several.update(parameter.opts)
             if (parameter.metavar or "").startswith("["):
                 optional.update(parameter.opts)
-        return super().parse_args(ctx, spread(args, several=several, optional=optional))
+        args = spread([with_home(word) for word in args], several=several, optional=optional)
+        return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Arguments without Typer's braces, MODEL for {MODEL}."""
@@ -91,6 +93,12 @@ def with_options_of_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {}
     return run
+
+
+def with_home(word: str) -> str:
+    """Put the home folder in the place of the ~ of a path, which no shell does behind --option=."""
+    home = os.path.expanduser("~")
+    return re.sub(r"^((?:--[\w-]+=)?)~(?=/|$)", lambda match: match[1] + home, word)
 
 
 def spread(args: list[str], *, several: set[str], optional: set[str]) -> list[str]:

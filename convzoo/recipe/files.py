@@ -27,6 +27,7 @@ HARMLESS = {
         "name",
         "output_dir",
         "license",
+        "license_name",
         "publish",
         "resume",
         "trackers",

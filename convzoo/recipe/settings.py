@@ -110,6 +110,11 @@ class Run(Section):
         default="apache-2.0",
         description="Licence of the trained weights, as a Hub id, for their card.",
     )
+    license_name: Text = Field(
+        default="",
+        description="Name of a licence without Hub id, where license='other'; its text is the file "
+        "LICENSE that you put into the model folder.",
+    )
     publish: Literal["last", "best"] = Field(
         default="last",
         description="Weights of model/: those of the last step, or of the best validation top-1 "

@@ -125,6 +125,12 @@ def weights_license(evidence: Evidence) -> str:
     return str(evidence.recipe.get("run", {}).get("license") or CODE_LICENSE)
 
 
+def license_name(evidence: Evidence) -> str | None:
+    """The name that the recipe gives a licence that the Hub does not know."""
+    name = evidence.recipe.get("run", {}).get("license_name")
+    return str(name) if name and weights_license(evidence) == "other" else None
+
+
 def preprocessing_steps(evidence: Evidence) -> list[str]:
     """The image processor's work, one sentence a step; a switch `do_...: false` leaves one out."""
     processor = evidence.preprocessor

@@ -149,6 +149,7 @@ def card_metadata(evidence: Evidence, name: str, *, repo_id: str | None = None) 
     base, emissions = training_facts.base_model(evidence), read_emissions(evidence)
     return ModelCardData(
         license=facts.weights_license(evidence),
+        license_name=facts.license_name(evidence),
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["convzoo", evidence.model_type, "vision"],
@@ -274,7 +275,7 @@ def _context(evidence: Evidence, name: str, *, repo_id: str | None) -> dict[str,
         "commands": list(dict.fromkeys(filter(None, commands))),
         "verify_command": _verify_command(evidence, repo_id),
         "convzoo_version": versions.get("convzoo"),
-        "license": facts.weights_license(evidence),
+        "license": facts.license_name(evidence) or facts.weights_license(evidence),
         "code_license": facts.CODE_LICENSE,
         "origin": project and link("their origin", project),
     }

@@ -170,7 +170,10 @@ def _license_problems(metadata: Record, folder: str | Path) -> Iterator[str]:
         elif identifier == "other":
             text = metadata.get("license_link") or (Path(folder) / "LICENSE").is_file()
             if not (metadata.get("license_name") and text):
-                yield "license 'other' needs license_name, and license_link or a file LICENSE"
+                yield (
+                    "license 'other' needs license_name, and license_link or a file LICENSE; "
+                    "run.license_name of recipe.toml gives the name"
+                )
 
 
 def _model_index_problems(index: object) -> Iterator[str]:

@@ -1,5 +1,7 @@
-"""Let an option take several values after one flag, as `--data A B`."""
+"""Let an option take several values after one flag, as `--data A B`, and paths begin with ~."""
 
+import os
+import re
 from collections.abc import Sequence
 
 SEVERAL = {"verify": ("--data",)}  # command: options
@@ -10,6 +12,7 @@ def spread_values(arguments: Sequence[str]) -> list[str]:
     options = SEVERAL.get(next((one for one in arguments if not one.startswith("-")), ""), ())
     spread: list[str] = []
     current, seen = "", False  # the option whose values come, and whether one has come
+    arguments = [_with_home(argument) for argument in arguments]
     for number, argument in enumerate(arguments):
         if argument == "--":
             return [*spread, *arguments[number:]]
@@ -25,3 +28,9 @@ def spread_values(arguments: Sequence[str]) -> list[str]:
             seen = True
             spread.append(argument)
     return spread
+
+
+def _with_home(argument: str) -> str:
+    """Put the home folder in the place of the ~ of a path: no shell does it behind --option=."""
+    home = os.path.expanduser("~")
+    return re.sub(r"^((?:--[\w-]+=)?)~(?=/|$)", lambda match: match[1] + home, argument)
