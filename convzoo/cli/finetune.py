@@ -1,5 +1,6 @@
 """`convzoo finetune`: from a folder of images to a trained model."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from convzoo.own_images.looking import Findings
     from convzoo.recipe.settings import Recipe
 
-CHOICES = ("name", "revision", "image_column", "label_column", "root")  # of a dataset
+CHOICES = tuple(field.name for field in fields(options.DatasetOptions))  # of a dataset
 EXAMPLES = """
 convzoo finetune pets
 convzoo finetune pets --from user/cnn-prelu-imagenet train.epochs=5
