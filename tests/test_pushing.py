@@ -406,7 +406,8 @@ def test_results_of_older_weights_on_the_hub_stop_a_push_that_would_leave_them(
         refused = push("user/again", folder=new, **options)
         assert refused["reason"] == "folder" and hub.files("models", "user/again") == before
         assert "results[0] of eval_results.json in the repository is stale" in refused["message"]
-    assert push("user/again", folder=folder)["reason"] is None  # the weights that were measured
+    refused = push("user/again", folder=folder)  # the weights that were measured, without results
+    assert "the card would be another with eval_results.json" in refused["message"]
     model["sha256"] = read_weights(new).sha256
     (new / "eval_results.json").write_text(json.dumps({"results": [measured]}))
     assert push("user/again", folder=new)["files"]["eval_results.json"] == "changed"
@@ -418,6 +419,12 @@ def test_results_of_older_weights_on_the_hub_stop_a_push_that_would_leave_them(
     assert push("user/again", folder=old)["reason"] is None
     refused = push("user/again", folder=new)
     assert "user_colours.yaml has results of other weights" in refused["message"]
+    # Of a converted model, whose licence the card would name, if it were written from the Hub.
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "conversion.json").write_text('{"license": "cc-by-nc-4.0"}')
+    hub.add_repo("models", "user/converted", tmp_path / "first")
+    refused = push("user/converted", folder=folder)
+    assert "the card would be another with conversion.json" in refused["message"]
 
 
 def test_an_incomplete_folder_is_refused_before_the_hub_is_asked(hub, push, tmp_path):

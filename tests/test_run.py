@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from convzoo.recipe.files import load_recipe
 from convzoo.training.metrics_log import read_metrics
 from convzoo.training.run import begin_run
+from convzoo.training.run_data import open_run_data
 from convzoo.training.run_folder import check_run_folder, refuse_a_run_among_the_images
 from tests.support.images import coloured_images, write_split
 
@@ -62,6 +63,13 @@ def test_a_best_evaluation_is_that_of_the_images_of_now(begin, caplog, tmp_path)
         assert (state.step, state.best, state.top1_history, state.eval_history) == (2, {}, [], [])
         (line,) = read_metrics(folder / "metrics.jsonl")
         assert line["former_eval_top1_accuracy"] == 1.0 and "eval_loss" not in line
+
+
+def test_evaluating_on_the_training_images_is_told(tiny_recipe, caplog):
+    open_run_data(load_recipe(tiny_recipe))
+    assert "trained on" not in caplog.text
+    open_run_data(load_recipe(tiny_recipe, ["data.eval_split=train"]))
+    assert "accuracies will be those of images that are trained on" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,22 @@ def test_an_early_end_and_the_step_of_the_published_weights_are_told(full):
     assert (rows["Optimizer steps"], rows["Published weights"]) == ("1,500", "of step 1,400")
 
 
+@pytest.mark.parametrize(
+    ("split", "part", "title"),
+    [
+        ("validation", None, "Validation images during training:"),
+        ("train", "validation", "Validation images during training:"),
+        ("train", None, "Images that were trained on, evaluated during training:"),
+    ],
+)
+def test_evaluations_of_images_that_were_trained_on_are_called_so(full, split, *, part, title):
+    train = json.loads((full / "train_results.json").read_text())
+    taken = {"of": 9, "taken": [{"eval_fraction": 0.5, "seed": 1, "part": part}]}
+    validation = {"split": split, "subset": taken if part else None}
+    put(full, "train_results.json", train | {"validation": validation})
+    assert title in section(render(full), "Training results")
+
+
 ALL_ON = """
 [run]
 seed = 7

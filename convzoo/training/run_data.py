@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from convzoo.images.train_transform import TrainTransform
 from convzoo.recipe.settings import Recipe, num_channels
 from convzoo.training.progress import Plan
 
+logger = logging.getLogger(__name__)
 COUNTING = ("balanced", "effective")  # values of train.class_weights that need counts of images
 
 
@@ -88,6 +90,12 @@ def open_run_data(recipe: Recipe, accelerator: Accelerator | None = None) -> Run
                 f"same classes in the same order; they differ. Set data.eval_split to another one"
             )
     log_classes(train, labels)
+    if data.eval_split == data.train_split:
+        logger.warning(
+            "data.eval_split is data.train_split, %r: accuracies will be those of images that are "
+            "trained on. data.eval_fraction keeps a share aside",
+            data.eval_split,
+        )
     images_per_step = batch_size // recipe.augmentation.repeats
     if images_per_step > train.num_rows:
         raise ValueError(

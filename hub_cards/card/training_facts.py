@@ -280,6 +280,16 @@ def run_rows(evidence: Evidence) -> Rows:
     return present(rows)
 
 
+def progress_title(evidence: Evidence) -> str:
+    """Say which images were evaluated during the training."""
+    train = evidence.train_results or {}
+    trained, evaluated = train.get("dataset") or {}, train.get("validation") or {}
+    kept_aside = any("part" in step for step in (evaluated.get("subset") or {}).get("taken") or ())
+    seen = evaluated.get("split") == trained.get("split") and not kept_aside
+    what = "Images that were trained on, evaluated" if evaluated and seen else "Validation images"
+    return f"{what} during training"
+
+
 def progress_rows(evidence: Evidence) -> list[tuple[str, ...]]:
     """Evaluations during training, evenly thinned out, the last one kept; [] for a single one."""
     # A resumed run repeats the evaluation of the step from which it resumes.

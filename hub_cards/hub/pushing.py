@@ -346,7 +346,9 @@ class _Push:
         """Refuse a push after which the repository would contradict itself."""
         names = [file.rfilename for file in info.siblings or []]
         others = [name for name in names if name not in self.files]
-        said = contradiction(self.stage, others, lambda name: self._read(info, name))
+        said = contradiction(
+            self.stage, self.repo_id, others, read=lambda name: self._read(info, name)
+        )
         if said:
             raise PushError(
                 "folder",
