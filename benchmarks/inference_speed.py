@@ -90,6 +90,8 @@ def main() -> None:
         "rows": rows,
     }
     write_json(Path(args.output), record)
+    for process in processes.values():
+        process.shutdown()
 
 
 def time_batches(

@@ -94,6 +94,8 @@ def main() -> None:
             times = process.submit(take_step, name, args.batch_size, args.precision).result()
             if number:  # the first one warms up
                 seconds[name].append(times)
+    for process in processes.values():
+        process.shutdown()
     rows = []
     for name, times in seconds.items():
         totals = [sum(each) for each in times]

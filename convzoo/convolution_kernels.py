@@ -5,7 +5,7 @@ and writes ReLU of the sum, with its weight in the layout that the processor rea
 here they save passes over memory, and nothing is compiled: docs/inference-speed.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -19,10 +19,13 @@ from modeling.modeling_convzoo import PointwiseConv2d, computes_alone
 from modeling.modeling_qlnet import QLNetBlock, hardball
 
 OPERATORS: Any = torch.ops.mkldnn  # PyTorch has no types there
-LAYERS = (
+LAYERS = {
     *(nn.Conv2d, PointwiseConv2d, PReLU, ReLU, nn.MaxPool2d),
     *(nn.Identity, nn.Sequential, nn.ParameterList),
-)
+}
+SMALL = 2**16  # below, in map and weights, calling the operators costs what they save
+    2**15
+)  # below as many numbers, in map and weights, calling the operators costs what they save
 
 
 def use_kernels(model: nn.Module) -> bool:
@@ -39,16 +42,14 @@ def use_kernels(model: nn.Module) -> bool:
     """
     if not isinstance(model, CNN | QLNet) or not model.fused or not has_kernels(torch.float32):
         return False
+    if isinstance(model.stages[0], StageOfKernels):
+        return True
     if isinstance(model.stem, CNNStem):
         model.stem = StemOfKernels(model.stem)
-    for stage in model.stages:
-        previous = None
-        for name, block in list(stage.named_children()):
-            if isinstance(block, CNNBlock):
-                previous = CNNBlockOfKernels(block, previous)
-                setattr(stage, name, previous)
-            elif isinstance(block, QLNetBlock):
-                setattr(stage, name, QLNetBlockOfKernels(block))
+    for number, stage in enumerate(model.stages):
+        blocks = cast(nn.Sequential, stage)
+        make = CNNBlockOfKernels if isinstance(model, CNN) else QLNetBlockOfKernels
+        model.stages[number] = StageOfKernels(*(make(cast(Any, block)) for block in blocks))
     return True
 
 
@@ -62,23 +63,44 @@ class OfKernels(nn.Module):
     def __init__(self, layers: nn.Module):
         super().__init__()
         self.layers = layers
+        self.weights = tuple(layers.parameters())  # a tuple, so that they are no other ones
+        self.size = sum(weight.numel() for weight in self.weights)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the part: (N, C, H, W) -> (N, C', H', W')."""
-        dtype = next(self.layers.parameters()).dtype
-        fits = x.device.type == "cpu" and x.dtype == dtype and x.numel() > 0
-        if fits and self.is_alone() and has_kernels(dtype):
-            return self.compute(x)
-        return cast(Tensor, self.layers(x))
+        return self.compute(x, owned=False) if self.takes(x) else cast(Tensor, self.layers(x))
 
-    def is_alone(self) -> bool:
-        """Say whether nobody sees what the layers make, but for the output."""
-        hooks = self.layers._forward_hooks or self.layers._forward_pre_hooks
-        return not hooks and computes_alone(self.layers, LAYERS)
+    def takes(self, x: Tensor) -> bool:
+        """Say whether kernels serve for a map."""
+        layers = self.layers
+        return (
+            x.device.type == "cpu"
+            and x.dtype == self.weights[0].dtype
+            and x.numel() > 0
+            and max(x.numel(), self.size) >= SMALL
+            and not (layers._forward_hooks or layers._forward_pre_hooks)
+            and computes_alone(layers, LAYERS)
+            and has_kernels(x.dtype)
+        )
 
-    def compute(self, x: Tensor) -> Tensor:
-        """Compute the part by kernels."""
+    def compute(self, x: Tensor, *, owned: bool) -> Tensor:
+        """Compute the part by kernels; the result may take the memory of x where it is owned."""
         raise NotImplementedError
+
+
+class StageOfKernels(nn.Sequential):
+    """Blocks, one after the other; each may overwrite what the one before it made for it alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the stage: (N, C, H, W) -> (N, C', H', W')."""
+        owned = False
+        for block in cast(Iterator[OfKernels], iter(self)):
+            hooked = block._forward_hooks or block._forward_pre_hooks
+            if not hooked and block.takes(x):
+                x, owned = block.compute(x, owned=owned), True
+            else:
+                x, owned = block(x), False
+        return x
 
 
 class StemOfKernels(OfKernels):
@@ -88,7 +110,7 @@ class StemOfKernels(OfKernels):
         super().__init__(layers)
         self.conv = Kernel.of(layers.conv)
 
-    def compute(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor, *, owned: bool) -> Tensor:
         """Compute convolution and ReLU at once."""
         layers = cast(CNNStem, self.layers)
         pooled: Tensor = layers.pool(self.conv(x, layers.act))
@@ -96,14 +118,9 @@ class StemOfKernels(OfKernels):
 
 
 class CNNBlockOfKernels(OfKernels):
-    """Block of a CNN.
+    """Block of a CNN."""
 
-    Args:
-        layers: the block.
-        previous: block of the same stage whose output is the input, which may be overwritten.
-    """
-
-    def __init__(self, layers: CNNBlock, previous: "CNNBlockOfKernels | None"):
+    def __init__(self, layers: CNNBlock):
         super().__init__(layers)
         self.conv1, self.conv2, self.conv3 = map(
             Kernel.of, (layers.conv1, layers.conv2, layers.conv3)
@@ -111,18 +128,14 @@ class CNNBlockOfKernels(OfKernels):
         self.shortcut = None
         if isinstance(layers.shortcut, nn.Sequential):
             self.shortcut = Kernel.of(cast(nn.Module, layers.shortcut.conv))
-        self.previous = (previous,)  # a tuple, so that it is no child of this module
 
-    def compute(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor, *, owned: bool) -> Tensor:
         """Compute each convolution and its ReLU, and the addition, at once."""
         layers = cast(CNNBlock, self.layers)
         branch = self.conv1(x, layers.act1)  # (N, width, H, W)
         branch = self.conv2(branch, layers.act2)  # (N, width, H / stride, W / stride)
-        if self.shortcut:
-            return self.conv3(branch, layers.final_act, plus=self.shortcut(x), overwrite=True)
-        (previous,) = self.previous
-        shared = previous is None or previous._forward_hooks or not previous.is_alone()
-        overwrite = not shared and not self._forward_pre_hooks
+        x = self.shortcut(x) if self.shortcut else x  # (N, out_channels, ...)
+        overwrite = owned or self.shortcut is not None
         return self.conv3(branch, layers.final_act, plus=x, overwrite=overwrite)
 
 
@@ -144,14 +157,14 @@ class QLNetBlockOfKernels(OfKernels):
             part = Kernel(weight, bias, stride=strides, padding=[1, 1], groups=len(first))
             self.parts.append((part, Kernel(last, None if self.parts else last_bias)))
 
-    def compute(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor, *, owned: bool) -> Tensor:
         """Compute as `QLNetBlock.forward_folded`; convolutions add."""
         first, second = self.factors
         product = first(x).mul_(second(x))  # (N, width, H, W)
         output = self.shortcut(x) if self.shortcut else x
-        for number, (part, last) in enumerate(self.parts):
-            overwrite = bool(self.shortcut) or number > 0
-            output = last(part(product), plus=output, overwrite=overwrite)
+        overwrite = owned or self.shortcut is not None
+        for part, last in self.parts:
+            output, overwrite = last(part(product), plus=output, overwrite=overwrite), True
         return hardball(output) if self.shortcut else output
 
 

@@ -765,18 +765,20 @@ def are_as_built(
     """
     if torch.compiler.is_compiling() or is_tracing():
         return False
-    if any(getattr(torch_module, f"_global{name}") for name in HOOKS):
+    everywhere = torch_module
+    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
         return False
-    return all(
-        type(module) in layers
-        and module.training == training
-        and not any(getattr(module, name) for name in HOOKS)
-        and "forward" not in vars(module)
-        for outer in modules
-        for module in outer.modules()
-    )
+    if everywhere._global_backward_hooks or everywhere._global_backward_pre_hooks:
+        return False
+    for outer in modules:
+        for module in outer.modules():
+            hooks = module._forward_hooks or module._forward_pre_hooks
+            hooks = hooks or module._backward_hooks or module._backward_pre_hooks
+            if hooks or type(module) not in layers or module.training != training:
+                return False
+            if "forward" in vars(module):
+                return False
+    return True
 
-
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 __all__ = ["ConvZooBackbone", "ConvZooFeatures", "ConvZooModel"]

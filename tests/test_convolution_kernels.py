@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from convzoo import convolution_kernels
 from convzoo.convolution_kernels import Kernel, OfKernels, has_kernels, use_kernels
 from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
 
@@ -31,6 +32,11 @@ def trained(name):
         if value.is_floating_point() and value.ndim < 2:
             value.data.uniform_(0.5, 1.5) if "var" in key else value.data.normal_(0.3)
     return model
+
+
+@pytest.fixture(autouse=True)
+def _small_networks_count(monkeypatch):
+    monkeypatch.setattr(convolution_kernels, "SMALL", 0)
 
 
 @pytest.fixture(params=BUILDERS)
@@ -133,6 +139,23 @@ def test_layers_compute_where_somebody_looks(name, monkeypatch):
         second = model.stages[1][0](model.stages[0][1](first))
         wanted = [first, second, model.stages[1][1](second)]
         torch.testing.assert_close(seen, wanted[: len(seen)], rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_that_are_called_one_by_one_leave_their_inputs_alone(pair):
+    with torch.inference_mode():
+        maps = [[each.stem(images(each, 2, 32, 32).fill_(0.5))] for each in pair]
+        for each, kept in zip(pair, maps, strict=True):
+            for block in (block for stage in each.stages for block in stage):
+                kept.append(block(kept[-1]))
+    torch.testing.assert_close(*maps, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "some"), [(32, False), (256, True)])
+def test_the_layers_of_small_maps_and_weights_compute(size, some, monkeypatch):
+    monkeypatch.undo()
+    kernels = trained("PReLU").fuse()
+    use_kernels(kernels)
+    assert (count_calls(kernels, images(kernels, 1, size, size), monkeypatch) > 0) == some
 
 
 @pytest.mark.parametrize("name", ["ReLU", "QLNet"])
