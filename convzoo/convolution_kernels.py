@@ -24,8 +24,6 @@ LAYERS = {
     *(nn.Identity, nn.Sequential, nn.ParameterList),
 }
 SMALL = 2**16  # below, in map and weights, calling the operators costs what they save
-    2**15
-)  # below as many numbers, in map and weights, calling the operators costs what they save
 
 
 def use_kernels(model: nn.Module) -> bool:
