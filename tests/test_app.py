@@ -401,7 +401,7 @@ def count(*_):
     from gradio.state_holder import SessionState
     print("sessions", sum(isinstance(o, SessionState) for o in gc.get_objects()), flush=True)
 signal.signal(signal.SIGUSR1, count)
-app.DELETE_UPLOADS = (1, 2)
+app.DELETE_UPLOADS = (1, 6)  # a busy machine takes seconds to answer
 app.main(sys.argv[1:])
 """
 
