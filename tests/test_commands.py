@@ -266,6 +266,7 @@ def test_a_wrong_command_names_the_right_ones():
         ("preprocess a b --splits", "error: Option '--splits' requires an argument"),
         ("preprocess a b --quality high", "error: --quality: "),
         ("--foo", "error: No such option: --foo; see convzoo --help"),
+        ("train r.toml", "error: there is no command 'train': `accelerate launch -q train_"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(typed, message, capsys):

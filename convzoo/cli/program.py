@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from convzoo.cli.parsing import Command, with_options_of_groups
+from convzoo.cli.parsing import Command, UsageError, with_options_of_groups
 
 # In the order of `convzoo --help`; these are the first sentences of the commands' own help, kept
 # here so that the list of commands needs no command.
@@ -69,6 +69,11 @@ class Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the arguments begin with; for an unknown one, the nearest is told."""
+        if args[0] == "train":
+            raise UsageError(
+                "there is no command 'train': `accelerate launch -q train_accelerate.py RECIPE` "
+                "trains a recipe, and `convzoo finetune FOLDER` on your own images"
+            )
         if args[0] not in COMMANDS:
             for name in COMMANDS:
                 self.get_command(ctx, name)
