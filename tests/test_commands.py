@@ -60,6 +60,22 @@ def test_help_answers_without_loading_torch():
     assert not loaded & {"rich", "pydantic", "importlib.metadata", "convzoo.cli.evaluate"}
 
 
+GARBAGE = """
+import gc, sys
+from convzoo.cli import main
+for argv in (sys.argv[1:], None):
+    assert main(argv) == 0
+    print("gc", gc.isenabled(), gc.get_freeze_count())
+"""
+
+
+def test_garbage_is_not_searched_for_in_what_a_process_of_its_own_imports(model, photos):
+    said = run("-c", GARBAGE, "predict", model, photos / "b.png").stdout.splitlines()
+    by_python, by_itself = (line.split()[1:] for line in said if line.startswith("gc "))
+    assert by_python == ["True", "0"]
+    assert by_itself[0] == "True" and int(by_itself[1]) > 100_000
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_has_examples_and_its_sentence(command, capsys):
     assert main([command, "--help"]) == 0

@@ -4,6 +4,7 @@ Each command has a file of its own: its arguments, and what it runs. Libraries a
 command needs them, so that `--help` answers at once.
 """
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -14,8 +15,11 @@ INTERRUPTED = 130  # the status of a process that Ctrl-C ended, as shells have i
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 1 for an error, 2 for a wrong command line."""
+    own_process = argv is None
+    if own_process:
+        gc.disable()  # what is imported is no garbage; see convzoo.cli.options.importing
     try:
-        status = _run(list(sys.argv[1:] if argv is None else argv))
+        status = _run(list(sys.argv[1:] if argv is None else argv), freeze=own_process)
     except KeyboardInterrupt:  # also while importing
         status = INTERRUPTED
     if status == INTERRUPTED:
@@ -23,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(args: list[str]) -> int:
+def _run(args: list[str], *, freeze: bool) -> int:
     """Run one command; whatever a user can get wrong becomes one line."""
     try:
         from convzoo.cli.parsing import UsageError, usage_message
@@ -32,6 +36,9 @@ def _run(args: list[str]) -> int:
         return _fail(error)
     try:
         program = build_program()
+        if freeze:
+            gc.freeze()
+            gc.enable()
         status = program.main(args or ["--help"], prog_name="convzoo", standalone_mode=False)
         return status or (0 if args else 2)
     except UsageError as error:

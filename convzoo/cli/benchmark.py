@@ -57,7 +57,12 @@ def benchmark(  # noqa: PLR0913  the options of a command are its parameters
     folder, where its card finds it.
     """
     options.start(quiet)
-    from convzoo.benchmarking.benchmarking import BenchmarkOptions, benchmark_model, benchmark_text
+    with options.importing():
+        from convzoo.benchmarking.benchmarking import (
+            BenchmarkOptions,
+            benchmark_model,
+            benchmark_text,
+        )
 
     if wrong := [each for each in batch_sizes or () if not each.isdecimal()]:
         raise ValueError(f"--batch-sizes must be whole numbers from 1 on; got {wrong[0]!r}")

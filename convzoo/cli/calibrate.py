@@ -73,14 +73,15 @@ def calibrate(  # noqa: PLR0913  the options of a command are its parameters
         )
     if cross_fit and split != "test":
         raise typer.BadParameter("--cross-fit measures on the images to fit on: give no --split")
-    from convzoo.calibration.calibrating import (
-        CalibrateOptions,
-        calibrate_model,
-        calibrated_sentence,
-    )
-    from convzoo.environment import command_line
-    from convzoo.evaluation.protocols import EvaluationProtocol
-    from convzoo.evaluation.results import FILE
+    with options.importing():
+        from convzoo.calibration.calibrating import (
+            CalibrateOptions,
+            calibrate_model,
+            calibrated_sentence,
+        )
+        from convzoo.environment import command_line
+        from convzoo.evaluation.protocols import EvaluationProtocol
+        from convzoo.evaluation.results import FILE
 
     options.hide_bars_of_transformers()
     result = calibrate_model(

@@ -63,8 +63,9 @@ def compare(  # noqa: PLR0913  the options of a command are its parameters
     differ, and a verdict that claims no more than the data allow.
     """
     options.start(quiet)
-    from convzoo.comparison.comparing import CompareOptions, compare_models
-    from convzoo.comparison.verdicts import comparison_text
+    with options.importing():
+        from convzoo.comparison.comparing import CompareOptions, compare_models
+        from convzoo.comparison.verdicts import comparison_text
 
     options.hide_bars_of_transformers()
     report = compare_models(

@@ -80,11 +80,12 @@ def evaluate(  # noqa: PLR0913  the options of a command are its parameters
     same command, also one of several sizes.
     """
     options.start(quiet)
-    from convzoo.allocator import keep_freed_memory
-    from convzoo.environment import command_line
-    from convzoo.evaluation.evaluating import evaluate_model
-    from convzoo.evaluation.predicting import Kept
-    from convzoo.evaluation.real_labels import read_real_labels
+    with options.importing():
+        from convzoo.allocator import keep_freed_memory
+        from convzoo.environment import command_line
+        from convzoo.evaluation.evaluating import evaluate_model
+        from convzoo.evaluation.predicting import Kept
+        from convzoo.evaluation.real_labels import read_real_labels
 
     options.hide_bars_of_transformers()
     keep_freed_memory()

@@ -76,7 +76,13 @@ def export(  # noqa: PLR0913  the options of a command are its parameters
     needs numpy, Pillow and onnxruntime (torch for torch-export) only.
     """
     options.start(quiet)
-    from convzoo.exporting.exporting import CheckImages, ExportOptions, export_model, export_text
+    with options.importing():
+        from convzoo.exporting.exporting import (
+            CheckImages,
+            ExportOptions,
+            export_model,
+            export_text,
+        )
 
     options.hide_bars_of_transformers()
     facts = export_model(

@@ -65,10 +65,11 @@ def finetune(
     that stands in it.
     """
     options.start(quiet)
-    from convzoo.own_images.launching import launch, shown_command
-    from convzoo.own_images.looking import look
-    from convzoo.own_images.recipe_text import recipe_path, recipe_text
-    from convzoo.own_images.starting_point import read_starting_point
+    with options.importing():
+        from convzoo.own_images.launching import launch, shown_command
+        from convzoo.own_images.looking import look
+        from convzoo.own_images.recipe_text import recipe_path, recipe_text
+        from convzoo.own_images.starting_point import read_starting_point
 
     given = dict(each.partition("=")[::2] for each in overrides or ())
     options.hide_bars_of_transformers()

@@ -89,17 +89,19 @@ def inspect(  # noqa: PLR0913  the options of a command are its parameters
     if batches or overrides or what.endswith(".toml"):
         _inspect_recipe(what, overrides or [], limit=limit, output=output, json=json)
         return
-    from convzoo.inspection.model import inspect_model, is_model
-    from convzoo.inspection.model_report import model_report_text
+    with options.importing():
+        from convzoo.inspection.model import inspect_model, is_model
+        from convzoo.inspection.model_report import model_report_text
 
     if is_model(what):
         options.hide_bars_of_transformers()
         of_model = inspect_model(what, image, output=output, revision=dataset.revision)
         _tell(of_model, model_report_text(of_model), json=json)
         return
-    from convzoo.environment import command_line
-    from convzoo.inspection.dataset import Demand, inspect_dataset
-    from convzoo.inspection.dataset_report import dataset_report_text
+    with options.importing():
+        from convzoo.environment import command_line
+        from convzoo.inspection.dataset import Demand, inspect_dataset
+        from convzoo.inspection.dataset_report import dataset_report_text
 
     report = inspect_dataset(
         dataset.reference(what),

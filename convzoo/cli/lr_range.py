@@ -41,8 +41,9 @@ def lr_range(
     The weights are thrown away, and nothing is written into the run's folder.
     """
     options.start(quiet)
-    from convzoo.recipe.files import load_recipe
-    from convzoo.training.lr_range import RULE, plot_range, rates, run_range, suggest
+    with options.importing():
+        from convzoo.recipe.files import load_recipe
+        from convzoo.training.lr_range import RULE, plot_range, rates, run_range, suggest
 
     if not 0 < lowest < highest:
         raise ValueError(

@@ -4,8 +4,10 @@ Options that go together are the fields of a dataclass, which is one parameter o
 `convzoo.cli.parsing.with_options_of_groups`.
 """
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -211,6 +213,24 @@ class ReadingOptions:
     ] = "stop"
     batch_size: BatchSize = 64
     num_workers: NumWorkers = 2
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import libraries without searching them for garbage, neither now nor later.
+
+    Only in a process of its own, which `main` froze what it has imported in: what is frozen is
+    never freed, which would be too much where Python code runs one command after another.
+    """
+    if not gc.get_freeze_count():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def start(quiet: bool) -> None:

@@ -107,11 +107,12 @@ def predict(  # noqa: PLR0913  the options of a command are its parameters
         raise typer.BadParameter("--allow-private-hosts needs --allow-urls")
     if bf16 and not fast:
         raise typer.BadParameter("--bf16 needs --fast")
-    from convzoo.prediction.answer_files import Layout, open_answers
-    from convzoo.prediction.classifier import load_classifier
-    from convzoo.prediction.classifying import Pace, classify
-    from convzoo.prediction.downloading import DownloadLimits
-    from convzoo.prediction.image_names import find_images
+    with options.importing():
+        from convzoo.prediction.answer_files import Layout, open_answers
+        from convzoo.prediction.classifier import load_classifier
+        from convzoo.prediction.classifying import Pace, classify
+        from convzoo.prediction.downloading import DownloadLimits
+        from convzoo.prediction.image_names import find_images
 
     found = find_images(images, sys.stdin.buffer.read, allow_urls=allow_urls)
     options.hide_bars_of_transformers()

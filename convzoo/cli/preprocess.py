@@ -70,10 +70,11 @@ def preprocess(  # noqa: PLR0913  the options of a command are its parameters
     A copy that was stopped is continued by the same command.
     """
     options.start(quiet)
-    from convzoo.environment import command_line
-    from convzoo.resizing.command import preprocess as write_copy
-    from convzoo.resizing.command import resizing_report_text
-    from convzoo.resizing.rows import Presize
+    with options.importing():
+        from convzoo.environment import command_line
+        from convzoo.resizing.command import preprocess as write_copy
+        from convzoo.resizing.command import resizing_report_text
+        from convzoo.resizing.rows import Presize
 
     report = write_copy(
         dataset.reference(source),

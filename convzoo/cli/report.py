@@ -51,7 +51,8 @@ def report(  # noqa: PLR0913  the options of a command are its parameters
     ambiguous images, labels in doubt and the calibration, in one HTML file that needs no network.
     """
     options.start(quiet)
-    from convzoo.report.reporting import ReportOptions, report_model
+    with options.importing():
+        from convzoo.report.reporting import ReportOptions, report_model
 
     options.hide_bars_of_transformers()
     written = report_model(

@@ -76,16 +76,17 @@ def robustness(  # noqa: PLR0913  the options of a command are its parameters
         return
     if not data:
         raise ValueError("--data must name the images to corrupt; --show prints what is recorded")
-    from convzoo.allocator import keep_freed_memory
-    from convzoo.environment import command_line
-    from convzoo.evaluation.classifiers import load_classifier
-    from convzoo.evaluation.protocols import EvaluationProtocol
-    from convzoo.evaluation.results import results_folder
-    from convzoo.evaluation.robustness import (
-        Conditions,
-        measure_robustness,
-        robustness_sentence,
-    )
+    with options.importing():
+        from convzoo.allocator import keep_freed_memory
+        from convzoo.environment import command_line
+        from convzoo.evaluation.classifiers import load_classifier
+        from convzoo.evaluation.protocols import EvaluationProtocol
+        from convzoo.evaluation.results import results_folder
+        from convzoo.evaluation.robustness import (
+            Conditions,
+            measure_robustness,
+            robustness_sentence,
+        )
 
     conditions = Conditions(
         corruptions=corruptions or (), severities=[_severity(text) for text in severities or ()]

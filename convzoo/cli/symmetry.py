@@ -57,7 +57,8 @@ def symmetry(  # noqa: PLR0913  the options of a command are its parameters
     options.start(quiet)
     from pathlib import Path
 
-    from convzoo.inspection.symmetry import Motion, show_symmetry, symmetry_text
+    with options.importing():
+        from convzoo.inspection.symmetry import Motion, show_symmetry, symmetry_text
 
     if wrong := [number for number in stages or () if not number.isdigit()]:
         raise ValueError(f"--stages must be numbers of stages, from 1; got {wrong[0]!r}")
