@@ -140,6 +140,8 @@ def test_the_licence_of_the_weights_goes_with_them(trained, name, *, text, tmp_p
     shutil.copytree(trained, tmp_path / "base")
     assert resolve(findings(), read_starting_point(trained)).run.license == "apache-2.0"
     (tmp_path / "base" / name).write_text(text)
+    for damaged in {"conversion.json", "README.md"} - {name}:
+        (tmp_path / "base" / damaged).write_text("---\nlicense: [\n---\n")
     recipe = resolve(findings(), read_starting_point(str(tmp_path / "base")))
     assert recipe.run.license == "cc-by-nc-4.0"
     build_model(recipe, ["cat", "dog"])

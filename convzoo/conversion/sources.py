@@ -171,9 +171,13 @@ def _download(hub_id: str, file: str, revision: str, *, needed: bool) -> Path | 
 
 def license_of_card(card: Path) -> str:
     """Return the licence in the metadata of a card; "" without one, or with several."""
+    import yaml
     from huggingface_hub.repocard import metadata_load
 
-    found = (metadata_load(card) or {}).get("license", "")
+    try:
+        found = (metadata_load(card) or {}).get("license", "")
+    except (yaml.YAMLError, ValueError, AttributeError):  # a damaged card names none
+        return ""
     return found if isinstance(found, str) else ""
 
 

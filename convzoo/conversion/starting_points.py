@@ -7,6 +7,8 @@ each file of weights; they are converted once.
 import os
 import re
 import tomllib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +74,18 @@ def weights_license(place: str, revision: str = "") -> str:
         place: folder or Hub id, as `starting_folder` finds it.
         revision: commit, branch or tag on the Hub.
     """
-    conversion, card, recipe = (
-        file_of_model(place, name, revision)
-        for name in ("conversion.json", "README.md", "recipe.toml")
-    )
-    found = read_json(conversion).get("license") if conversion else ""
-    found = found or (license_of_card(card) if card else "")
-    if not found and recipe:
-        found = tomllib.loads(recipe.read_text(encoding="utf-8")).get("run", {}).get("license")
-    return str(found or "")
+    readers: dict[str, Callable[[Path], Any]] = {
+        "conversion.json": lambda path: read_json(path)["license"],
+        "README.md": license_of_card,
+        "recipe.toml": lambda path: tomllib.loads(path.read_text("utf-8"))["run"]["license"],
+    }
+    for name, read in readers.items():
+        # What is damaged, or not to be had now, stops no training.
+        with suppress(OSError, ValueError, LookupError, AttributeError, TypeError):
+            path = file_of_model(place, name, revision)
+            if path and (found := read(path)):
+                return str(found)
+    return ""
 
 
 def _is_convertible(settings: dict[str, Any]) -> bool:
