@@ -76,5 +76,5 @@ def test_memory_over_the_epochs_is_that_of_the_result_file():
     for part in parts:
         assert part.replace("with 0 workers", "without workers") in SENTENCES
     halves = [(run["megabytes"][9], run["megabytes"][-1]) for run in content["runs"]]
-    assert all((last - middle) / 10 < 0.1 for middle, last in halves)
-    assert "grew by less than 0.1 MB an epoch" in SENTENCES
+    assert all((last - middle) / 10 < 0.2 for middle, last in halves)
+    assert "grew by less than 0.2 MB an epoch" in SENTENCES
