@@ -49,6 +49,21 @@ def test_a_module_that_holds_the_network_is_left_out_of_names(tmp_path, prefix):
     assert "loss.weight" in weights and len(weights) == 3
 
 
+@pytest.mark.parametrize("prefixes", [("model.", "ema_model."), ("net.", "model.module.")])
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_networks_in_a_file_are_refused_whichever_comes_last(tmp_path, prefixes, order):
+    """As a module of Lightning with an average of its network saves them."""
+    names = [f"{prefix}{name}" for prefix in prefixes[::order] for name in ("a.weight", "b.bias")]
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {name: torch.ones(2) for name in names}}, path)
+    with pytest.raises(ValueError, match="must hold one network; it has 2 tensors more than") as e:
+        read_weights(path)
+    assert f"the prefixes {', '.join(sorted(prefixes))}. Save" in str(e.value)
+    torch.save({"state_dict": {name: torch.ones(2) for name in names[:3]}}, path)
+    with pytest.raises(ValueError, match="has 1 tensors more than once"):
+        read_weights(path)
+
+
 class MakesFolder:
     """Unpickling it runs code: it makes a folder."""
 

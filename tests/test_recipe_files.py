@@ -53,6 +53,23 @@ def test_a_run_has_the_name_of_its_file_as_far_as_a_folder_can(tmp_path):
     assert load_recipe(path).run.name == "Meine-Gr\u00f6\u00dfe-2"
 
 
+@pytest.mark.parametrize("stem", ["exp-", "-exp", "v1.", ".hidden", "_", "-"])
+def test_a_name_that_a_folder_can_have_is_taken_as_it_is(stem, tmp_path):
+    """Else a run that was begun before would not be found, or another one's would."""
+    path = tmp_path / f"{stem}.toml"
+    path.write_text(QUICKSTART.read_text())
+    assert load_recipe(path).run.name == stem
+
+
+@pytest.mark.parametrize("stem", ["!!!", "! .", " - "])
+def test_a_name_of_which_nothing_is_left_is_refused(stem, tmp_path):
+    path = tmp_path / f"{stem}.toml"
+    path.write_text(QUICKSTART.read_text())
+    with pytest.raises(ValueError, match="must have a letter or a digit.*set run.name"):
+        load_recipe(path)
+    assert load_recipe(path, ["run.name=mine"]).run.name == "mine"
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -53,3 +53,17 @@ def test_each_result_has_a_file_and_those_of_results_that_are_gone_go(tmp_path):
     save_robustness_curves([two], beside)
     assert [path.name for path in tmp_path.iterdir()] == ["my results.png"]
     assert (np.asarray(Image.open(tmp_path / names[0])) == second).all()
+
+
+def test_figures_and_files_of_others_stay_as_they_are(tmp_path, caplog):
+    beside, one, two = tmp_path / "cat.json", result(("fog",), (3,)), result(("snow",), (1, 5))
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "cat.png")
+    (tmp_path / "cat_3.png").write_text("notes, no image")
+    save_robustness_curves([one], tmp_path / "cat_4.json")  # a figure of other results
+    foreign = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(foreign) == ["cat.png", "cat_3.png", "cat_4.png"]
+    names = [path.name for path in save_robustness_curves([one, two], beside)]
+    assert names == ["cat_2.png", "cat_5.png"]
+    assert "cat.png is no figure of cat.json and stays as it is" in caplog.text
+    assert [path.name for path in save_robustness_curves([two], beside)] == ["cat_2.png"]
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != "cat_2.png"} == foreign

@@ -19,13 +19,16 @@ def evaluated(tiny_recipe, tmp_path_factory):
     output = tmp_path_factory.mktemp("runs")
     (output / "tiny").mkdir()
     overrides = [f"run.output_dir={output}", "data.eval_limit=5"]
-    run = begin_run(load_recipe(tiny_recipe, overrides), Accelerator())
+    evaluate_and_save(begin_run(load_recipe(tiny_recipe, overrides), Accelerator()))
+    return output / "tiny"
+
+
+def evaluate_and_save(run):
     values = {"top1_accuracy": 1.0, "top5_accuracy": 1.0, "loss": 0.5}
     run.state.step = 2
     run.log.write(**{f"eval_{key}": value for key, value in values.items()})
     run.state.note_evaluation(values, "loss")
     run.save()
-    return output / "tiny"
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_a_best_evaluation_is_that_of_the_images_of_now(begin, caplog, tmp_path)
         )
         assert [line for line in read_metrics(folder / "metrics.jsonl") if "eval_loss" in line]
     others = other_validation_images(tmp_path), "data.eval_limit=9", "train.eval_crops=10"
-    for other in (*others, "data.eval_split=''"):
+    for other in others:
         caplog.clear()
         folder, run = begin(other)
         assert "not those of the evaluations up to step 2" in caplog.text
@@ -63,6 +66,35 @@ def test_a_best_evaluation_is_that_of_the_images_of_now(begin, caplog, tmp_path)
         assert (state.step, state.best, state.top1_history, state.eval_history) == (2, {}, [], [])
         (line,) = read_metrics(folder / "metrics.jsonl")
         assert line["former_eval_top1_accuracy"] == 1.0 and "eval_loss" not in line
+
+
+def test_evaluations_that_are_switched_off_leave_those_of_before(
+    begin, evaluated, tiny_recipe, *, caplog, tmp_path
+):
+    folder, run = begin("data.eval_split=''")
+    assert run.state.best == {"step": 2, "top1_accuracy": 1.0} and "aside" not in caplog.text
+    assert run.state.top1_history and run.state.eval_history and run.state.validation
+    assert (folder / "metrics.jsonl").read_bytes() == (evaluated / "metrics.jsonl").read_bytes()
+    run.state.step = 4
+    run.save()
+    for again, best in ((), {"step": 2, "top1_accuracy": 1.0}), (("data.eval_limit=9",), {}):
+        asked = [f"run.output_dir={tmp_path}", "data.eval_limit=5", *again]
+        state = begin_run(load_recipe(tiny_recipe, asked), Accelerator()).state
+        assert (state.step, state.best) == (4, best)
+
+
+def test_a_resume_that_is_refused_leaves_the_log_as_it_was(tiny_recipe, tmp_path):
+    overrides = [f"run.output_dir={tmp_path}", "model.use_prelu=false"]
+    (tmp_path / "tiny").mkdir()
+    evaluate_and_save(begin_run(load_recipe(tiny_recipe, overrides), Accelerator()))
+    log = tmp_path / "tiny" / "metrics.jsonl"
+    before = log.read_bytes()
+    changes = ["data.eval_limit=9", "monitor.names=['slopes']"]
+    with pytest.raises(ValueError, match="monitor 'slopes' looks at PReLUs"):
+        begin_run(load_recipe(tiny_recipe, [*overrides, *changes]), Accelerator())
+    assert log.read_bytes() == before
+    begin_run(load_recipe(tiny_recipe, [*overrides, *changes[:1]]), Accelerator())
+    assert log.read_bytes() != before
 
 
 def test_evaluating_on_the_training_images_is_told(tiny_recipe, caplog):
@@ -109,3 +141,21 @@ def test_a_run_does_not_lie_among_its_images(tiny_recipe, colour_data, tmp_path)
     for place in (colour_data, colour_data / "runs"):
         with pytest.raises(ValueError, match="must not lie among the images"):
             refuse_a_run_among_the_images(load_recipe(tiny_recipe, [f"run.output_dir={place}"]))
+
+
+def test_a_run_that_was_begun_among_its_images_goes_on_elsewhere(
+    evaluated, tiny_recipe, colour_data, tmp_path
+):
+    """Moved out, as the refusal says; older versions let runs begin there."""
+    data = tmp_path / "data"
+    shutil.copytree(colour_data, data)
+    shutil.copytree(evaluated, data / "runs" / "tiny")
+    asked = [f"data.path={data}", "data.eval_limit=5", f"run.output_dir={data / 'runs'}"]
+    with pytest.raises(ValueError, match="its folder is moved out and run.output_dir is"):
+        refuse_a_run_among_the_images(load_recipe(tiny_recipe, asked))
+    shutil.move(data / "runs" / "tiny", tmp_path / "moved" / "tiny")
+    recipe = load_recipe(tiny_recipe, [*asked[:2], f"run.output_dir={tmp_path / 'moved'}"])
+    refuse_a_run_among_the_images(recipe)
+    check_run_folder(recipe.folder, recipe)
+    state = begin_run(recipe, Accelerator()).state
+    assert state.step == 2 and state.best == {"step": 2, "top1_accuracy": 1.0}

@@ -40,7 +40,8 @@ def read_weights(source: Path) -> tuple[Path, str, dict[str, Tensor]]:
         prefixes of torch.compile, DistributedDataParallel and modules that hold the network.
 
     Raises:
-        ValueError: if the file is damaged, needs code of others, or holds no named tensors.
+        ValueError: if the file is damaged, needs code of others, holds no named tensors, or those
+            of several networks.
         OSError: if it is missing.
     """
     path = _weights_file(source)
@@ -131,8 +132,17 @@ def _find_weights(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
     stripped = {re.sub(WRAPPERS, "", name): tensor for name, tensor in weights.items()}
     if len(stripped) < len(weights):
         raise ValueError(f"{path} must name each tensor once, not also with a prefix")
-    if all(re.match(ATTRIBUTES, name) for name in stripped):
-        stripped = {re.sub(ATTRIBUTES, "", name): tensor for name, tensor in stripped.items()}
+    prefixes = [re.match(ATTRIBUTES, name) for name in stripped]
+    if all(prefixes):
+        bare = {re.sub(ATTRIBUTES, "", name): tensor for name, tensor in stripped.items()}
+        if len(bare) < len(stripped):
+            found_prefixes = sorted({prefix[0] for prefix in prefixes if prefix})
+            raise ValueError(
+                f"{path} must hold one network; it has {len(stripped) - len(bare)} tensors more "
+                f"than once, under the prefixes {', '.join(found_prefixes)}. Save the tensors of "
+                f"one prefix, such as the averaged ones, to a file of their own and give that"
+            )
+        stripped = bare
     others = f" (it also has {', '.join(found[1:])})" if len(found) > 1 else ""
     return f"its {found[0]}{others}" if found else "the whole file", stripped
 

@@ -17,7 +17,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from convzoo.recipe.rules import check_recipe, choices, describe, explain, limits, nearest
+from convzoo.recipe.rules import (
+    check_recipe,
+    choices,
+    describe,
+    explain,
+    is_folder_name,
+    limits,
+    nearest,
+)
 from convzoo.recipe.settings import Recipe, sections
 
 # Settings that a run may change when it resumes: they move no weight. That data and pretrained
@@ -91,8 +99,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         section, key, value = parse_override(override)
         tables.setdefault(section, {})[key] = value
     run = tables.setdefault("run", {})
-    run["name"] = run.get("name") or re.sub(r"[^\w.-]+", "-", path.stem).strip("-.")
+    run["name"] = run.get("name") or _name_of_run(path)
     return recipe_from_tables(tables, source=str(path))
+
+
+def _name_of_run(path: Path) -> str:
+    """Name a run after its recipe: the file's stem as it is, or what of it a folder can have."""
+    if is_folder_name(path.stem):
+        return path.stem
+    name = re.sub(r"[^\w.-]+", "-", path.stem).strip("-.")
+    if not name:
+        raise ValueError(
+            f"the name of {path} must have a letter or a digit, for the folder of its run; got "
+            f"{path.stem!r}. Rename it or set run.name"
+        )
+    return name
 
 
 def recipe_from_tables(tables: Mapping[str, Any], source: str = "recipe") -> Recipe:

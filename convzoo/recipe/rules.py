@@ -59,9 +59,14 @@ def check_fields(family: type, fields: Mapping[str, Any], source: str) -> None:
         ) from error
 
 
+def is_folder_name(name: str) -> bool:
+    """Tell whether a run's folder can have this name."""
+    return name not in (".", "..") and re.fullmatch(r"[\w.-]+", name) is not None
+
+
 def _run_rules(recipe: Recipe, source: str) -> Iterator[str]:
     name = recipe.run.name
-    if name in (".", "..") or not re.fullmatch(r"[\w.-]*", name):
+    if name and not is_folder_name(name):
         yield (
             f"run.name in {source} must be a folder name of letters, digits, '.', '-', '_'; got "
             f"{name!r}. Folders above it go into run.output_dir"

@@ -1,8 +1,14 @@
 """Draw the curves of a robustness result: accuracy over severity, a panel for each corruption."""
 
+import logging
+import os
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from convzoo.evaluation.robustness_results import ConditionHits, Hits, RobustnessResult
 from convzoo.inspection.figures import headless_figure
@@ -20,10 +26,14 @@ GROUPS = {  # of the benchmark, a row each
 }
 SEVERITIES = range(6)  # 0 is the image as it is
 DPI = 110
+SOFTWARE = "convzoo robustness"  # with the name of the results in "Source", texts of the PNG
+logger = logging.getLogger(__name__)
 
 
 def save_robustness_curves(results: Sequence[RobustnessResult], beside: Path) -> list[Path]:
     """Draw each result into a PNG beside its file: NAME.png, NAME_2.png and so on.
+
+    Names that files of others have are passed over; figures say in the file whose they are.
 
     Args:
         results: with conditions.
@@ -33,22 +43,31 @@ def save_robustness_curves(results: Sequence[RobustnessResult], beside: Path) ->
     Returns:
         The PNG files, in the order of the results.
     """
-    written = []
-    for number, result in enumerate(results, start=1):
-        path = _place(beside, number)
-        aside = path.with_name(f".{path.name}.tmp.png")
-        draw_robustness(result).savefig(aside, dpi=DPI, metadata={"Software": None})
-        aside.replace(path)
-        written.append(path)
-    number = len(results) + 1
-    while number > 1 and (old := _place(beside, number)).is_file():
-        old.unlink()
-        number += 1
+    written: list[Path] = []
+    for number in count(1):
+        path = beside.with_name(f"{beside.stem}{f'_{number}' if number > 1 else ''}.png")
+        taken = os.path.lexists(path)
+        if taken and not _is_figure_of(beside, path):
+            logger.warning("%s is no figure of %s and stays as it is", path, beside.name)
+        elif len(written) < len(results):
+            aside = path.with_name(f".{path.name}.tmp.png")
+            metadata = {"Software": SOFTWARE, "Source": ascii(beside.name)}
+            draw_robustness(results[len(written)]).savefig(aside, dpi=DPI, metadata=metadata)
+            aside.replace(path)
+            written.append(path)
+        elif taken:
+            path.unlink()
+        else:
+            break
     return written
 
 
-def _place(beside: Path, number: int) -> Path:
-    return beside.with_name(f"{beside.stem}{f'_{number}' if number > 1 else ''}.png")
+def _is_figure_of(beside: Path, path: Path) -> bool:
+    """Tell whether a file is a figure that was drawn here of these results."""
+    with suppress(Exception), Image.open(path, formats=["PNG"]) as image:  # it may be anything
+        told = image.info.get("Software"), image.info.get("Source")
+        return told == (SOFTWARE, ascii(beside.name))
+    return False
 
 
 def draw_robustness(result: RobustnessResult) -> "Figure":

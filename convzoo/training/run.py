@@ -319,13 +319,14 @@ def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
     plan = Plan.of(recipe, data.train.num_rows)
     saved = checkpointing.load_state(checkpoint) if checkpoint else None
     state = State(data_fingerprint=data.train.fingerprint, label_fingerprint=data.label_fingerprint)
+    evaluations_go_on = True
     if checkpoint and saved:
         state = _resume(recipe, data, checkpoint=checkpoint, saved=saved)
-        if not _evaluations_go_on(recipe, data, state, checkpoint=checkpoint):
-            state.best, state.top1_history, state.eval_history = {}, [], []
-            if accelerator.is_main_process:
-                set_evaluations_aside(recipe.folder / "metrics.jsonl")
-    state.validation = data.validation.describe() if data.validation else {}
+        evaluations_go_on = _evaluations_go_on(recipe, data, state, checkpoint=checkpoint)
+    if not evaluations_go_on:
+        state.best, state.top1_history, state.eval_history = {}, [], []
+    if data.validation:  # else the evaluations of before, if any, stay those of their images
+        state.validation = data.validation.describe()
     unreadable = UnreadableImages(int(recipe.data.max_unreadable_share * data.train.num_rows))
     # Checkpoints of before have names with the place of the data.
     unreadable.know({data.train.relative(name): why for name, why in state.unreadable.items()})
@@ -369,6 +370,8 @@ def begin_run(recipe: Recipe, accelerator: Accelerator) -> Run:
     )
     _tell_plan(run)
     if accelerator.is_main_process:
+        if not evaluations_go_on:
+            set_evaluations_aside(recipe.folder / "metrics.jsonl")
         write_text(recipe.folder / "recipe.toml", recipe_to_toml(recipe))
         note_commits(recipe, commits)
     return run
@@ -405,12 +408,15 @@ def _resume(recipe: Recipe, data: RunData, *, checkpoint: Path, saved: dict[str,
 def _evaluations_go_on(recipe: Recipe, data: RunData, state: State, *, checkpoint: Path) -> bool:
     """Tell whether evaluations to come are of the same images and views as those of before.
 
+    Without images to evaluate on none is to come, and those of before stay.
+
     Raises:
         ValueError: if they are not, and evaluations decide something.
     """
-    images = data.validation.describe()["fingerprint"] if data.validation else None
+    known = state.validation.get("fingerprint")
+    images = data.validation.describe()["fingerprint"] if data.validation else known
     views = load_recipe(checkpoint / "recipe.toml").train.eval_crops
-    same = state.validation.get("fingerprint", images) == images
+    same = known in (None, images)
     if not state.top1_history or (same and views == recipe.train.eval_crops):
         return True
     if evaluations_decide(recipe):

@@ -43,7 +43,8 @@ def refuse_a_run_among_the_images(recipe: Recipe) -> None:
         raise ValueError(
             f"the folder of the run must not lie among the images of {images}: the next training "
             f"would take its files for images or classes; got {recipe.folder}. Give another "
-            f"--output or run.output_dir, or another run.name"
+            f"--output or run.output_dir, or another run.name. A run that was begun there goes on "
+            f"when its folder is moved out and run.output_dir is the folder that it is moved to"
         )
 
 

@@ -57,7 +57,7 @@ def render_tables(tables: Sequence[Table], folder: Path | None = None) -> str:
         else "",
     ]
     parts = [part for title, table in tables for part in (f"{title}:", _grid(table, folder))]
-    return "\n\n".join([*parts, " ".join(filter(None, legend))])
+    return "\n\n".join([*parts, "\n".join(filter(None, legend))])
 
 
 def _grid(rows: Sequence[Row], folder: Path | None) -> str:
