@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -168,8 +169,6 @@ def models(tmp_path_factory):
 def test_the_command_writes_numbers_and_figures(models, tmp_path, capsys):
     paths = [str(models / f"run {n}" / "model") for n in range(4)]
     output = tmp_path / "out put"
-    output.mkdir()
-    (output / "only_9_old.png").write_bytes(b"")
     command = ["compare", *paths, "--seeds", "--output", str(output), "--quiet"]
     assert main([*command, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -197,7 +196,13 @@ def test_the_command_writes_numbers_and_figures(models, tmp_path, capsys):
     for path in output.glob("*.png"):
         with Image.open(path) as image:
             assert min(image.size) > 100
+    shutil.copy(next(output.glob("only_*.png")), output / "only_9_old.png")
+    (output / "only_mine.png").write_bytes(b"of somebody else")
     assert main(command) == 0
+    assert {path.name.split("_")[1] for path in output.glob("only_*.png")} == {
+        *map(str, alone),
+        "mine.png",
+    }
     assert report["seeds"]["verdict"] in capsys.readouterr().out
 
 

@@ -434,11 +434,13 @@ def test_figures_go_on_the_card_of_their_result_and_on_no_other(evaluated, capsy
 
 def test_a_matrix_that_nobody_can_read_is_not_drawn(tmp_path, caplog):
     table, *_ = random_table(300, 100)
-    (tmp_path / "confusion_matrix.png").write_bytes(b"of an earlier call")
+    few, *_ = random_table(9, 2, names=("$x^2$", "\u72ac" * 30))
+    assert len(save_figures(tmp_path, result_of(few), few)) == 2
     assert [path.name for path in save_figures(tmp_path, result_of(table), table)] == [
         "calibration.png"
     ]
     assert not (tmp_path / "confusion_matrix.png").exists()
-    few, *_ = random_table(9, 2, names=("$x^2$", "\u72ac" * 30))
-    assert len(save_figures(tmp_path, result_of(few), few)) == 2
+    (tmp_path / "confusion_matrix.png").write_bytes(b"of somebody else")
+    save_figures(tmp_path, result_of(table), table)
+    assert (tmp_path / "confusion_matrix.png").read_bytes() == b"of somebody else"
     assert caplog.text.count("the font lacks letters of the names") == 1

@@ -1,5 +1,6 @@
 """Figures of a comparison: accuracy against cost, and images that one model alone gets right."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,25 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from convzoo.comparison.pairing import Paired
 from convzoo.data.opening import DatasetReference
 from convzoo.errors import expected_problem
 from convzoo.images.decoding import open_rgb
-from convzoo.inspection.figures import caption_font, fitting_text, headless_figure
+from convzoo.inspection.figures import (
+    ORIGIN,
+    caption_font,
+    fitting_text,
+    headless_figure,
+    origin_of,
+)
 from convzoo.report.rereading import open_recorded_data, read_images
 from convzoo.report.wording import count, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+logger = logging.getLogger(__name__)
 COSTS = {
     "num_parameters": "parameters",
     "num_multiply_adds": "multiply-adds",
     "images_per_second": "images/s, end to end",
 }
 SCATTER = "accuracy.png"
+SHEET = "comparison"  # what contact sheets say of themselves
 THUMBNAIL, MARGIN, LINE = 112, 10, 15  # pixels
 MOST_COLUMNS = 6
 DPI = 110
@@ -54,7 +64,10 @@ def save_comparison_figures(
     """
     save_scatter(folder / SCATTER, models)
     for old in folder.glob("only_*.png"):
-        old.unlink()
+        if origin_of(old) == SHEET:
+            old.unlink()
+        else:
+            logger.warning("%s is no contact sheet of a comparison and stays", old)
     alone = paired.hits & (paired.hits.sum(axis=0) == 1)
     chosen = {
         number: _most_confident(paired, number, alone[number], limit=limit)
@@ -80,7 +93,9 @@ def save_comparison_figures(
         if shown := {place: images[place] for place in places.tolist() if place in images}:
             name = re.sub(r"[^A-Za-z0-9._-]+", "-", paired.models[number].name).strip("-.")
             path = folder / f"only_{number + 1}_{name[-60:] or 'model'}.png"
-            sheet(paired, number, images=shown).save(path)
+            text = PngInfo()
+            text.add_text(ORIGIN, SHEET)
+            sheet(paired, number, images=shown).save(path, pnginfo=text)
     missing = len(wanted) - len(images)
     return [f"{count(missing, 'image')} not shown: the dataset has changed"] if missing else []
 

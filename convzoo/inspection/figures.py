@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
+ORIGIN = "convzoo"  # the text of a PNG that says of what it is; files without it are of others
 MOST_THUMBNAILS = 100
 CAPTION_SIZE = 11  # pixels; Pillow's own font lacks all letters beyond ASCII
 
@@ -30,6 +32,14 @@ def headless_figure(width: float, height: float) -> "Figure":
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def origin_of(path: Path) -> str | None:
+    """Read what a PNG says under ORIGIN; None if it was not drawn here, or is no PNG."""
+    with suppress(Exception), Image.open(path, formats=["PNG"]) as image:  # it may be anything
+        text = image.info.get(ORIGIN)
+        return text if isinstance(text, str) else None
+    return None
 
 
 def contact_sheet(survey: Survey) -> Image.Image:

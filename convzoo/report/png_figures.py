@@ -15,7 +15,7 @@ from convzoo.evaluation.prediction_table import PredictionTable
 from convzoo.evaluation.results import EvalResult
 from convzoo.evaluation.statistics import wilson_interval
 from convzoo.files import SCHEMA_VERSION
-from convzoo.inspection.figures import headless_figure
+from convzoo.inspection.figures import ORIGIN, headless_figure, origin_of
 from convzoo.report.mistakes import confusion_matrix
 from convzoo.report.wording import visible
 
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 CONFUSION, CALIBRATION = "confusion_matrix.png", "calibration.png"
 MOST_IN_FIGURE = 40  # classes; of more, no name can be read
 LONGEST_NAME = 20
-KEY = "convzoo"  # of the PNG's text
 
 
 def save_figures(folder: Path, result: EvalResult, table: PredictionTable) -> list[Path]:
@@ -50,12 +49,13 @@ def save_figures(folder: Path, result: EvalResult, table: PredictionTable) -> li
     for name, figure in drawings.items():
         path = folder / name
         if figure is None:
-            path.unlink(missing_ok=True)
+            if origin_of(path) is not None:
+                path.unlink()
             continue
         aside = path.with_name(f".{name}.tmp.png")
         with warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", "Glyph .* missing from font")
-            figure.savefig(aside, dpi=110, metadata={"Software": None, KEY: origin(result)})
+            figure.savefig(aside, dpi=110, metadata={"Software": None, ORIGIN: origin(result)})
         aside.replace(path)
         if caught:
             logger.warning("%s: the font lacks letters of the names, which are boxes there", path)

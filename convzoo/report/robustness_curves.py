@@ -3,15 +3,12 @@
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from convzoo.evaluation.robustness_results import ConditionHits, Hits, RobustnessResult
-from convzoo.inspection.figures import headless_figure
+from convzoo.inspection.figures import ORIGIN, headless_figure, origin_of
 from convzoo.report.wording import visible
 
 if TYPE_CHECKING:
@@ -26,7 +23,6 @@ GROUPS = {  # of the benchmark, a row each
 }
 SEVERITIES = range(6)  # 0 is the image as it is
 DPI = 110
-SOFTWARE = "convzoo robustness"  # with the name of the results in "Source", texts of the PNG
 logger = logging.getLogger(__name__)
 
 
@@ -43,15 +39,16 @@ def save_robustness_curves(results: Sequence[RobustnessResult], beside: Path) ->
     Returns:
         The PNG files, in the order of the results.
     """
+    origin = f"robustness {beside.name!a}"
     written: list[Path] = []
     for number in count(1):
         path = beside.with_name(f"{beside.stem}{f'_{number}' if number > 1 else ''}.png")
         taken = os.path.lexists(path)
-        if taken and not _is_figure_of(beside, path):
+        if taken and origin_of(path) != origin:
             logger.warning("%s is no figure of %s and stays as it is", path, beside.name)
         elif len(written) < len(results):
             aside = path.with_name(f".{path.name}.tmp.png")
-            metadata = {"Software": SOFTWARE, "Source": ascii(beside.name)}
+            metadata = {"Software": None, ORIGIN: origin}
             draw_robustness(results[len(written)]).savefig(aside, dpi=DPI, metadata=metadata)
             aside.replace(path)
             written.append(path)
@@ -60,14 +57,6 @@ def save_robustness_curves(results: Sequence[RobustnessResult], beside: Path) ->
         else:
             break
     return written
-
-
-def _is_figure_of(beside: Path, path: Path) -> bool:
-    """Tell whether a file is a figure that was drawn here of these results."""
-    with suppress(Exception), Image.open(path, formats=["PNG"]) as image:  # it may be anything
-        told = image.info.get("Software"), image.info.get("Source")
-        return told == (SOFTWARE, ascii(beside.name))
-    return False
 
 
 def draw_robustness(result: RobustnessResult) -> "Figure":
