@@ -5,16 +5,18 @@ and writes ReLU of the sum, with its weight in the layout that the processor rea
 here they save passes over memory, and nothing is compiled: docs/inference-speed.md.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import cache
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from modeling import CNN, QLNet
-from modeling.modeling_cnn import CNNBlock, CNNStem, PReLU, ReLU
+from modeling.modeling_cnn import CNNBlock, CNNStem, PReLU, ReLU, is_batched
 from modeling.modeling_convzoo import PointwiseConv2d, computes_alone
 from modeling.modeling_qlnet import QLNetBlock, hardball
 
@@ -23,6 +25,7 @@ LAYERS = {
     *(nn.Conv2d, PointwiseConv2d, PReLU, ReLU, nn.MaxPool2d),
     *(nn.Identity, nn.Sequential, nn.ParameterList),
 }
+LIMIT = 1e37  # nothing below it overflows, neither in float32 nor in bfloat16
 SMALL = 2**16  # below, in map and weights, calling the operators costs what they save
 
 
@@ -36,9 +39,13 @@ def use_kernels(model: nn.Module) -> bool:
         model: any; all others stay as they are.
 
     Returns:
-        Whether the convolutions of the model do so now.
+        Whether the convolutions of the model do so now: on a CPU with the operators, and if its
+        weights were not made in inference mode.
     """
-    if not isinstance(model, CNN | QLNet) or not model.fused or not has_kernels(torch.float32):
+    if not isinstance(model, CNN | QLNet) or not model.fused:
+        return False
+    weight = next(model.parameters())
+    if weight.device.type != "cpu" or weight.is_inference() or not has_kernels(weight.dtype):
         return False
     if isinstance(model.stages[0], StageOfKernels):
         return True
@@ -66,7 +73,9 @@ class OfKernels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the part: (N, C, H, W) -> (N, C', H', W')."""
-        return self.compute(x, owned=False) if self.takes(x) else cast(Tensor, self.layers(x))
+        if self.takes(x) and self.bound(largest_of(x)) < LIMIT:
+            return self.compute(x, owned=False)
+        return cast(Tensor, self.layers(x))
 
     def takes(self, x: Tensor) -> bool:
         """Say whether kernels serve for a map."""
@@ -78,8 +87,19 @@ class OfKernels(nn.Module):
             and max(x.numel(), self.size) >= SMALL
             and not (layers._forward_hooks or layers._forward_pre_hooks)
             and computes_alone(layers, LAYERS)
+            and not is_batched(x)
+            and forward_ad._current_level < 0
             and has_kernels(x.dtype)
+            and not self.weights[0].is_inference()  # these do not tell whether they change
         )
+
+    def bound(self, largest: float) -> float:
+        """Bound all numbers that are computed, by the largest of the input.
+
+        The operators' ReLU makes 0 of what is not a number, which finite numbers below the bound
+        never become. 0 where there is no ReLU.
+        """
+        return 0.0
 
     def compute(self, x: Tensor, *, owned: bool) -> Tensor:
         """Compute the part by kernels; the result may take the memory of x where it is owned."""
@@ -91,14 +111,26 @@ class StageOfKernels(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the stage: (N, C, H, W) -> (N, C', H', W')."""
-        owned = False
+        owned, largest = False, math.inf
         for block in cast(Iterator[OfKernels], iter(self)):
             hooked = block._forward_hooks or block._forward_pre_hooks
             if not hooked and block.takes(x):
-                x, owned = block.compute(x, owned=owned), True
-            else:
-                x, owned = block(x), False
+                bound = block.bound(largest)
+                if not bound < LIMIT:  # then look
+                    bound = block.bound(largest_of(x))
+                if bound < LIMIT:
+                    x, owned, largest = block.compute(x, owned=owned), True, bound
+                    continue
+            x, owned, largest = block(x), False, math.inf
         return x
+
+
+def largest_of(x: Tensor) -> float:
+    """Return the largest absolute number; not a number where one is none."""
+    # PyTorch is thirty times as fast where numbers lie one after the other in one dimension.
+    laid_out = x if x.is_contiguous() else x.permute(0, 2, 3, 1)
+    least, most = torch.aminmax(laid_out.reshape(-1))
+    return max(-least.item(), most.item()) if least == least else math.nan
 
 
 class StemOfKernels(OfKernels):
@@ -107,6 +139,11 @@ class StemOfKernels(OfKernels):
     def __init__(self, layers: CNNStem):
         super().__init__(layers)
         self.conv = Kernel.of(layers.conv)
+
+    def bound(self, largest: float) -> float:
+        """Bound what the convolution computes."""
+        has_relu = isinstance(cast(CNNStem, self.layers).act, nn.ReLU)
+        return self.conv.bound(largest) if has_relu else 0.0
 
     def compute(self, x: Tensor, *, owned: bool) -> Tensor:
         """Compute convolution and ReLU at once."""
@@ -127,6 +164,15 @@ class CNNBlockOfKernels(OfKernels):
         if isinstance(layers.shortcut, nn.Sequential):
             self.shortcut = Kernel.of(cast(nn.Module, layers.shortcut.conv))
 
+    def bound(self, largest: float) -> float:
+        """Bound what the convolutions and the addition compute."""
+        if not isinstance(cast(CNNBlock, self.layers).act1, nn.ReLU):
+            return 0.0
+        first = self.conv1.bound(largest)
+        second = self.conv2.bound(first)
+        shortcut = self.shortcut.bound(largest) if self.shortcut else largest
+        return first + second + shortcut + self.conv3.bound(second)  # none is below 0
+
     def compute(self, x: Tensor, *, owned: bool) -> Tensor:
         """Compute each convolution and its ReLU, and the addition, at once."""
         layers = cast(CNNBlock, self.layers)
@@ -142,18 +188,18 @@ class QLNetBlockOfKernels(OfKernels):
 
     def __init__(self, layers: QLNetBlock):
         super().__init__(layers)
-        first, first_bias, second, second_bias, *tensors = cast(nn.ParameterList, layers.folded)
-        self.factors = (Kernel(first, first_bias), Kernel(second, second_bias))
-        strides = [layers.stride] * 2
+        folded = cast(nn.ParameterList, layers.folded)
+        last, groups, strides = len(folded) - 1, len(folded[0]), [layers.stride] * 2
+        self.factors = [Kernel(partial(items, folded, i, i + 1)) for i in (0, 2)]
         self.shortcut = None
         if not isinstance(layers.shortcut, nn.Identity):
-            *tensors, weight, bias = tensors
-            self.shortcut = Kernel(weight, bias, stride=strides)
-        *tensors, last_bias = tensors
+            self.shortcut = Kernel(partial(items, folded, last - 1, last), stride=strides)
+            last -= 2
         self.parts: list[tuple[Kernel, Kernel]] = []
-        for weight, bias, last in zip(tensors[::3], tensors[1::3], tensors[2::3], strict=True):
-            part = Kernel(weight, bias, stride=strides, padding=[1, 1], groups=len(first))
-            self.parts.append((part, Kernel(last, None if self.parts else last_bias)))
+        for i in range(4, last, 3):
+            source, bias = partial(items, folded, i, i + 1), None if self.parts else last
+            part = Kernel(source, stride=strides, padding=[1, 1], groups=groups)
+            self.parts.append((part, Kernel(partial(items, folded, i + 2, bias))))
 
     def compute(self, x: Tensor, *, owned: bool) -> Tensor:
         """Compute as `QLNetBlock.forward_folded`; convolutions add."""
@@ -166,12 +212,17 @@ class QLNetBlockOfKernels(OfKernels):
         return hardball(output) if self.shortcut else output
 
 
+def items(tensors: nn.ParameterList, weight: int, bias: int | None) -> tuple[Tensor, Tensor | None]:
+    """Return a weight and a bias of a list."""
+    return tensors[weight], None if bias is None else tensors[bias]
+
+
 class Kernel:
     """A convolution with its weight in the layout of the processor.
 
     Args:
-        weight: (out_channels, in_channels / groups, height, width).
-        bias: (out_channels,).
+        source: gives the weight, (out_channels, in_channels / groups, height, width), and the bias
+            of now, (out_channels,): both may be replaced.
         stride: of height and width, as all that follow.
         padding: zeros on each side.
         dilation: 1 where the pixels of the kernel are neighbours.
@@ -180,26 +231,24 @@ class Kernel:
 
     def __init__(
         self,
-        weight: Tensor,
-        bias: Tensor | None,
+        source: Callable[[], tuple[Tensor, Tensor | None]],
         *,
         stride: Sequence[int] = (1, 1),
         padding: Sequence[int] = (0, 0),
         dilation: Sequence[int] = (1, 1),
         groups: int = 1,
     ):
-        self.weight = weight
-        self.bias = bias
+        self.source = source
         self.geometry = (list(padding), list(stride), list(dilation), groups)
-        self.packed: tuple[Any, Tensor] | None = None  # what it is for, and the weight
+        self.packed: tuple[Tensor, Any, Tensor] | None = None  # weight, what for, as laid out
+        self.norms: tuple[Tensor, Any, float, float] | None = None  # see `bound`
 
     @classmethod
     def of(cls, conv: nn.Module) -> "Kernel":
         """Make the kernel of a layer."""
         layer: Any = conv
         return cls(
-            layer.weight,
-            layer.bias,
+            partial(weight_and_bias, layer),
             stride=layer.stride,
             padding=layer.padding,
             dilation=layer.dilation,
@@ -226,7 +275,8 @@ class Kernel:
             (N, out_channels, ...), channels last.
         """
         relu = "relu" if isinstance(act, nn.ReLU) else None
-        layer = (self.packed_for(x), self.bias, *self.geometry)
+        weight, bias = self.source()
+        layer = (self.packed_for(x, weight), bias, *self.geometry)
         output: Tensor
         if plus is None:
             output = OPERATORS._convolution_pointwise(x, *layer, relu or "none", [], "")
@@ -236,25 +286,44 @@ class Kernel:
             output = OPERATORS._convolution_pointwise(x, plus, *layer, "add", 1.0, relu, [], "")
         return output if act is None or relu else act(output)
 
-    def packed_for(self, x: Tensor) -> Tensor:
+    def packed_for(self, x: Tensor, weight: Tensor) -> Tensor:
         """Lay the weight out for maps of this size; one for others can be many times slower.
 
         PyTorch's convolution does so at each call, here once for all maps of a size.
         """
-        weight = self.weight
-        # What was made in inference mode does not tell whether it was changed.
-        version = None if weight.is_inference() else weight._version
-        key = (x.shape[2:], x.dtype, weight.data_ptr(), version)
+        key = (x.shape[2:], x.dtype, weight.data_ptr(), weight._version)
         packed = self.packed  # threads may share it
-        if packed is None or packed[0] != key or version is None:
+        # It keeps the weight, so that no other one can have its memory.
+        if packed is None or packed[0] is not weight or packed[1] != key:
             reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
             laid_out = reorder(weight.detach().to_mkldnn(), *self.geometry, list(x.shape))
-            packed = self.packed = (key, laid_out)
-        return packed[1]
+            packed = self.packed = (weight, key, laid_out)
+        return packed[2]
+
+    def bound(self, largest: float) -> float:
+        """Bound the numbers of the output, and all on the way to it, by the largest of the input.
+
+        Returns:
+            Not a number, or infinite, where the weights are.
+        """
+        tensors = self.source()
+        key = [(each.data_ptr(), each._version) for each in tensors if each is not None]
+        norms = self.norms
+        if norms is None or norms[0] is not tensors[0] or norms[1] != key:
+            weight, bias = tensors
+            gain = weight.detach().double().abs().sum((1, 2, 3)).max().item()
+            shift = 0.0 if bias is None else bias.detach().double().abs().max().item()
+            norms = self.norms = (weight, key, gain, shift)
+        return largest * norms[2] + norms[3]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the packed weight out of copies: it cannot be copied."""
         return {**self.__dict__, "packed": None}
+
+
+def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor | None]:
+    """Return those of a layer."""
+    return layer.weight, layer.bias
 
 
 @cache
@@ -268,7 +337,7 @@ def has_kernels(dtype: torch.dtype) -> bool:
     x = torch.linspace(-1, 1, 8 * 25).view(1, 8, 5, 5).to(dtype)
     x = x.contiguous(memory_format=torch.channels_last)
     weight = torch.linspace(-1, 1, 8 * 72).view(8, 8, 3, 3).to(dtype)
-    kernel, relu = Kernel(weight, None, padding=(1, 1)), nn.ReLU()
+    kernel, relu = Kernel(lambda: (weight, None), padding=(1, 1)), nn.ReLU()
     wanted = F.conv2d(x, weight, padding=1)
     rounding = 0.02 if dtype == torch.bfloat16 else 1e-5  # of the largest value
     try:

@@ -43,7 +43,8 @@ def prepare(model: torch.nn.Module, *, precision: Precision = "float32") -> Prep
     with AVX512-BF16 or AMX).
 
     Args:
-        model: in evaluation mode; it can neither be trained nor saved afterwards.
+        model: in evaluation mode; it can neither be trained nor saved afterwards, and `.data` of
+            its weights must not be written to.
         precision: of weights and activations; "float32" leaves the weights as they are.
 
     Returns:

@@ -101,10 +101,18 @@ class QLNetBlock(GradientCheckpointingLayer):
 
     def trains_by_parts(self) -> bool:
         """Say whether nobody sees how the branch computes what its last batch norm takes."""
-        norms = (self.bn1, self.bn2)
-        modules = (self.conv1, self.conv2, self.conv3, *norms)
-        usual = all(norm.momentum is not None and norm.track_running_stats for norm in norms)
-        return are_as_built(modules, LAYERS, training=True) and usual
+        convs, norms = (self.conv1, self.conv2, self.conv3), (self.bn1, self.bn2)
+        if not are_as_built((*convs, *norms), LAYERS, training=True):
+            return False
+        if [type(conv) for conv in convs] != [nn.Conv2d, DepthwiseConv2d, nn.Conv2d]:
+            return False
+        return all(conv.bias is None for conv in convs) and all(
+            type(norm) is nn.BatchNorm2d
+            and norm.momentum is not None
+            and norm.track_running_stats
+            and norm.affine
+            for norm in norms
+        )
 
     def forward_by_parts(self, x: Tensor) -> Tensor:
         """Compute the branch up to conv3 in training; no map is split, interleaved or joined."""

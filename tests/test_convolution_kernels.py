@@ -1,6 +1,7 @@
 """Convolutions that add and activate: the same maps as layer by layer, and nothing overwritten."""
 
 import copy
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,7 +9,13 @@ import torch
 from torch import nn
 
 from convzoo import convolution_kernels
-from convzoo.convolution_kernels import Kernel, OfKernels, has_kernels, use_kernels
+from convzoo.convolution_kernels import (
+    Kernel,
+    OfKernels,
+    has_kernels,
+    largest_of,
+    use_kernels,
+)
 from modeling import CNN, AlexNet, AlexNetConfig, CNNConfig, QLNet, QLNetConfig
 
 SIZES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 3], "num_labels": 5}
@@ -156,6 +163,84 @@ def test_the_layers_of_small_maps_and_weights_compute(size, some, monkeypatch):
     kernels = trained("PReLU").fuse()
     use_kernels(kernels)
     assert (count_calls(kernels, images(kernels, 1, size, size), monkeypatch) > 0) == some
+
+
+@pytest.mark.parametrize("name", ["PReLU", "ReLU", "QLNet"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("where", ["pixel", "stem", "conv", "bias"])
+def test_what_is_not_a_number_stays_so(name, value, where):
+    model = trained(name)
+    x = images(model, 1, 32, 32)
+    if where == "pixel":
+        x[0, 0, 3, 3] = value
+    part = model.stages[0][1].conv2 if where == "conv" else model.stem.conv
+    values = model.stages[0][0].bn1.bias if where == "bias" else part.weight
+    if where != "pixel":
+        values.data.flatten()[0] = value
+    model.fuse()
+    kernels = copy.deepcopy(model)
+    use_kernels(kernels)
+    with torch.inference_mode():
+        logits, wanted = kernels(x).logits, model(x).logits
+    assert torch.equal(logits.isfinite(), wanted.isfinite())
+    assert value == 1e30 or not wanted.isfinite().all()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_largest_number_is_found_in_each_layout(layout, dtype):
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 7, 9).to(dtype).to(memory_format=layout)
+    for value in (-50.0, 60.0, float("-inf")):
+        x[1, 2, 3, 4] = value
+        assert largest_of(x) == largest_of(x[:, :, 1:, 2:]) == abs(value)
+    x[2, 4, 6, 8] = float("nan")
+    assert math.isnan(largest_of(x)) and math.isnan(largest_of(x[:, 1:]))
+
+
+def test_finite_weights_that_overflow_are_left_to_the_layers(monkeypatch):
+    model = trained("ReLU").fuse()
+    model.stages[1][0].conv1.weight.data[0] = 1e35
+    kernels = copy.deepcopy(model)
+    assert use_kernels(kernels)
+    x = images(model, 1, 32, 32)
+    convolutions = sum(isinstance(part, nn.Conv2d) for part in model.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(kernels(x).logits, model(x).logits, equal_nan=True)
+    assert 0 < count_calls(kernels, x, monkeypatch) < convolutions
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("name", ["ReLU", "QLNet"])
+def test_derivatives_and_weights_of_transforms_are_those_of_the_layers(name):
+    model = trained(name).fuse()
+    kernels = copy.deepcopy(model)
+    use_kernels(kernels)
+    x = images(model, 2, 32, 32)
+    with torch.no_grad():
+        kernels(x)
+        tangents = [
+            torch.func.jvp(lambda pixels, each=each: each(pixels).logits, (x,), (x,))[1]
+            for each in (model, kernels)
+        ]
+        torch.testing.assert_close(*tangents, rtol=1e-4, atol=1e-4)
+        doubled = [
+            torch.func.functional_call(
+                each, {key: 1.5 * value for key, value in each.named_parameters()}, (x,)
+            ).logits
+            for each in (model, kernels)
+        ]
+        torch.testing.assert_close(*doubled, rtol=1e-4, atol=1e-3)
+        state = {key: 0.5 * value for key, value in kernels.state_dict().items()}
+        kernels.load_state_dict(state, assign=True)
+        model.load_state_dict(dict(zip(model.state_dict(), state.values(), strict=True)))
+        torch.testing.assert_close(kernels(x).logits, model(x).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_were_made_in_inference_mode_stay_with_the_layers():
+    model = trained("ReLU").fuse()
+    with torch.inference_mode():
+        assert not use_kernels(model.bfloat16())
 
 
 @pytest.mark.parametrize("name", ["ReLU", "QLNet"])

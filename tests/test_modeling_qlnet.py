@@ -397,8 +397,13 @@ def blocks_of(model):
         lambda block: nn.utils.parametrizations.weight_norm(block.conv3),
         lambda block: block.conv1.register_full_backward_hook(lambda *given: None),
         lambda block: setattr(block.conv2, "forward", block.conv2.forward),
+        lambda block: setattr(block, "conv3", nn.Conv2d(64, 8, 1)),  # with a bias
+        lambda block: setattr(block, "bn1", nn.Sequential(block.bn1)),
     ],
-    ids=["frozen", "momentum", "synchronised", "parametrised", "hooked", "replaced"],
+    ids=[
+        *("frozen", "momentum", "synchronised", "parametrised", "hooked", "replaced"),
+        *("biased", "wrapped"),
+    ],
 )
 def test_layers_that_are_not_as_built_train_by_themselves(change):
     block = blocks_of(QLNet(QLNetConfig(**SMALL)).train())[0]
