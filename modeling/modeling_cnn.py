@@ -371,7 +371,7 @@ def gradients_by_parts(x: Tensor, grad: Tensor, slopes: Tensor) -> tuple[Tensor,
     zeros, ones = torch.zeros(channels), torch.ones(channels)
     sums = torch.zeros(channels)
     count = max(1, CACHED_BYTES // (x[0].numel() * x.element_size()))
-    scratch = torch.empty_like(x[:count])
+    scratch = torch.empty_like(grad[:count])
     parts = zip(x.split(count), grad.split(count), grad_x.split(count), strict=True)
     for x_part, grad_part, result in parts:
         torch.ops.aten.threshold_backward(grad_part, x_part, 0, grad_input=result)
