@@ -30,7 +30,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from convzoo.allocator import keep_freed_memory
 from convzoo.convolution_kernels import use_kernels
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 from convzoo.inference import has_bfloat16_instructions
 from modeling import CNN, CNNConfig, QLNet, QLNetConfig
@@ -75,11 +75,11 @@ def main() -> None:
     record = {
         "what": "processor time of classifying images of 224 pixels on one thread; speed over "
         "timm's resnet50 as loaded, with the same allocator, as [median, least, most] of rounds",
-        "command": command_line("PYTHONPATH=. python benchmarks/inference_speed.py").replace(
-            str(args.peers), "FOLDER"
+        **provenance(
+            command_line("PYTHONPATH=. python benchmarks/inference_speed.py").replace(
+                str(args.peers), "FOLDER"
+            )
         ),
-        "date": now(),
-        "environment": describe_environment(),
         "bfloat16_instructions": has_bfloat16_instructions(torch.device("cpu")),
         "peers": {
             "timm": processes["kept"].submit(peer_version).result(),

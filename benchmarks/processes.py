@@ -30,6 +30,7 @@ OVERRIDES = [
     *("train.global_batch_size=128", "train.log_every_steps=1", "data.num_workers=0"),
     *("data.examples=0", "data.eval_split=", "optimizer.learning_rate=0.02"),
 ]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 MODEL_OF_THE_RECIPE = (
     "embedding_size",
     "hidden_sizes",
@@ -83,23 +84,9 @@ def main() -> None:
 
 def train(processes: int, epochs: float) -> dict:
     """One run in processes of its own."""
-    launch = ["-m", "accelerate.commands.launch", "-q", "--num_processes", str(processes)]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
     with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder) / "recipe.toml"
-        lines = (ROOT / "recipes" / "quickstart.toml").read_text(encoding="utf-8").splitlines()
-        recipe.write_text(
-            "\n".join(line for line in lines if not line.startswith(MODEL_OF_THE_RECIPE)),
-            encoding="utf-8",
-        )
-        command = ["train_accelerate.py", str(recipe), *OVERRIDES, f"train.epochs={epochs}"]
-        subprocess.run(
-            [sys.executable, *launch, *command, f"run.output_dir={folder}"],
-            cwd=ROOT,
-            check=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        )
+        command = training_command(processes, Path(folder), f"train.epochs={epochs}")
+        subprocess.run(command, cwd=ROOT, check=True, env=os.environ | ENVIRONMENT)
         results = json.loads((Path(folder) / "run/model/train_results.json").read_text())
         log = (Path(folder) / "run/metrics.jsonl").read_text().splitlines()
     assert results["num_processes"] == processes
@@ -107,6 +94,21 @@ def train(processes: int, epochs: float) -> dict:
         "images_per_second": results["images_per_second"],
         "losses": [line["loss"] for line in map(json.loads, log) if "loss" in line],
     }
+
+
+def training_command(processes: int, folder: Path, *overrides: str) -> list[str]:
+    """Write the recipe into a folder; returns the command that trains there."""
+    launch = ["-m", "accelerate.commands.launch", "-q", "--num_processes", str(processes)]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+    recipe = folder / "recipe.toml"
+    lines = (ROOT / "recipes" / "quickstart.toml").read_text(encoding="utf-8").splitlines()
+    recipe.write_text(
+        "\n".join(line for line in lines if not line.startswith(MODEL_OF_THE_RECIPE)),
+        encoding="utf-8",
+    )
+    settings = [*OVERRIDES, *overrides, f"run.output_dir={folder}"]
+    return [sys.executable, *launch, "train_accelerate.py", str(recipe), *settings]
 
 
 if __name__ == "__main__":

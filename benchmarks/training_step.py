@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from convzoo.allocator import keep_freed_memory
-from convzoo.environment import command_line, describe_environment, now
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 from convzoo.images.decoding import open_for_cropping
 from convzoo.images.normalize import Normalize
@@ -119,11 +119,11 @@ def main() -> None:
         {
             "what": f"processor time of a training step, {args.precision}; speed over the first "
             "network, as [median, least, most] of the rounds",
-            "command": command_line("PYTHONPATH=. python benchmarks/training_step.py").replace(
-                str(args.peers), "FOLDER"
+            **provenance(
+                command_line("PYTHONPATH=. python benchmarks/training_step.py").replace(
+                    str(args.peers), "FOLDER"
+                )
             ),
-            "date": now(),
-            "environment": describe_environment(),
             "n": args.rounds,
             "batch_size": args.batch_size,
             "threads": args.threads,

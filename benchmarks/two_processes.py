@@ -5,23 +5,22 @@
 The training of benchmarks/processes.py, with data workers. Each number of processes trains one and
 four epochs; the difference is free of what a start takes. Processor time is that of the training
 processes and of their workers, so that it hardly depends on what else the machine does. With t
-seconds of training and w of its workers for an image, one process on two cores takes max(t, w), and
-two take (t' + w') / 2 at best, t' and w' being theirs: the ratio is a bound on the speed-up.
+seconds of training and w of its workers for an image, one process on two cores takes max(t, w / 2),
+and two take (t' + w') / 2 at best, t' and w' being theirs: the ratio is a bound on the speed-up.
 """
 
 import argparse
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import psutil
 
-from benchmarks.processes import MODEL_OF_THE_RECIPE, OVERRIDES, ROOT
-from convzoo.environment import command_line, describe_environment, now
+from benchmarks.processes import ENVIRONMENT, ROOT, training_command
+from convzoo.environment import command_line, provenance
 from convzoo.files import write_json
 
 IMAGES = 12_000  # of an epoch
@@ -51,9 +50,7 @@ def main() -> None:
         {
             "what": "milliseconds of processor time for an image, of the training processes and of "
             "their workers, with 1 and 2 processes; and the bound of the speed-up on two cores",
-            "command": command_line("PYTHONPATH=. python benchmarks/two_processes.py"),
-            "date": now(),
-            "environment": describe_environment(),
+            **provenance(command_line("PYTHONPATH=. python benchmarks/two_processes.py")),
             "workers_of_a_process": WORKERS,
             "n": args.rounds,
             "median_and_range": {
@@ -69,22 +66,15 @@ def main() -> None:
 
 def train(processes: int, epochs: int) -> dict[str, float]:
     """Train in processes of its own; returns processor seconds of these and of their workers."""
-    launch = ["-m", "accelerate.commands.launch", "-q", "--num_processes", str(processes)]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+    settings = [f"data.num_workers={WORKERS[processes]}", f"train.epochs={epochs}"]
     with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder) / "recipe.toml"
-        lines = (ROOT / "recipes" / "quickstart.toml").read_text(encoding="utf-8").splitlines()
-        recipe.write_text(
-            "\n".join(line for line in lines if not line.startswith(MODEL_OF_THE_RECIPE)),
-            encoding="utf-8",
+        command = training_command(
+            processes, Path(folder), *settings, "train.checkpoint_every_epochs=0"
         )
-        overrides = [*OVERRIDES, f"data.num_workers={WORKERS[processes]}", f"train.epochs={epochs}"]
-        command = [sys.executable, *launch, "train_accelerate.py", str(recipe), *overrides]
         process = subprocess.Popen(
-            [*command, f"run.output_dir={folder}", "train.checkpoint_every_epochs=0"],
+            command,
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            env=os.environ | ENVIRONMENT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -26,6 +26,7 @@ LAYERS = {
     *(nn.Identity, nn.Sequential, nn.ParameterList),
 }
 LIMIT = 1e37  # nothing below it overflows, neither in float32 nor in bfloat16
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 SMALL = 2**16  # below, in map and weights, calling the operators costs what they save
 
 
@@ -73,9 +74,25 @@ class OfKernels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the part: (N, C, H, W) -> (N, C', H', W')."""
-        if self.takes(x) and self.bound(largest_of(x)) < LIMIT:
-            return self.compute(x, owned=False)
-        return cast(Tensor, self.layers(x))
+        return self.advance(x, math.inf)[0]
+
+    def advance(self, x: Tensor, largest: float) -> tuple[Tensor, float]:
+        """Compute the part by kernels where they serve.
+
+        Args:
+            x: a map, (N, C, H, W).
+            largest: finite if x is nobody else's and has no larger numbers.
+
+        Returns:
+            The output and such a number of it.
+        """
+        if self.takes(x):
+            bound = self.bound(largest)
+            if not bound < LIMIT:  # then look
+                bound = self.bound(largest_of(x))
+            if bound < LIMIT:
+                return self.compute(x, owned=largest < math.inf), bound
+        return cast(Tensor, self.layers(x)), math.inf
 
     def takes(self, x: Tensor) -> bool:
         """Say whether kernels serve for a map."""
@@ -111,17 +128,12 @@ class StageOfKernels(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the stage: (N, C, H, W) -> (N, C', H', W')."""
-        owned, largest = False, math.inf
+        largest = math.inf
         for block in cast(Iterator[OfKernels], iter(self)):
-            hooked = block._forward_hooks or block._forward_pre_hooks
-            if not hooked and block.takes(x):
-                bound = block.bound(largest)
-                if not bound < LIMIT:  # then look
-                    bound = block.bound(largest_of(x))
-                if bound < LIMIT:
-                    x, owned, largest = block.compute(x, owned=owned), True, bound
-                    continue
-            x, owned, largest = block(x), False, math.inf
+            if any(getattr(block, name) for name in HOOKS):
+                x, largest = block(x), math.inf
+            else:
+                x, largest = block.advance(x, largest)
         return x
 
 
